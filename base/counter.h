@@ -1,0 +1,43 @@
+/* Counters of one process: plain relaxed adds by their owner, readable by anybody.  They show that an
+ * optimisation works, and tests assert on them.  TFR_COUNTERS=FILE writes them at exit as
+ * "name value" lines (FILE "-": stderr). */
+#ifndef TFR_BASE_COUNTER_H
+#define TFR_BASE_COUNTER_H
+
+#include <stdatomic.h>
+#include <stdint.h>
+
+#define TFR_COUNTERS(X)                                                                            \
+    X(records, "records posted")                                                                   \
+    X(round_trips, "calls that waited for an answer of the executor")                              \
+    X(stream_waits, "waits for a stream word that was not there yet")                              \
+    X(marks, "marks asked for")                                                                    \
+    X(bytes_inline, "copy bytes that travelled inside a record")                                   \
+    X(bytes_push, "copy bytes staged through a lane")                                              \
+    X(bytes_mapped, "copy bytes read or written in place")                                         \
+    X(bytes_image, "bytes of images uploaded")                                                     \
+    X(bells, "wake-ups sent to a sleeping peer")                                                   \
+    X(sleeps, "times a waiting thread went to sleep")                                              \
+    X(ring_stalls, "waits for ring space")                                                         \
+    X(lane_stalls, "waits for a lane extent")
+
+struct tfr_counters {
+#define TFR_COUNTER_FIELD(name, text) _Atomic uint64_t name;
+    TFR_COUNTERS(TFR_COUNTER_FIELD)
+#undef TFR_COUNTER_FIELD
+};
+
+extern struct tfr_counters tfr_counters;
+
+/* Single-writer or rare: a relaxed load and store, no locked instruction.  Counters that several
+ * threads write at once may lose counts unless the caller holds the lock that orders them. */
+#define TFR_COUNT(name, n)                                                                         \
+    atomic_store_explicit(                                                                         \
+        &tfr_counters.name,                                                                        \
+        atomic_load_explicit(&tfr_counters.name, memory_order_relaxed) + (uint64_t)(n),            \
+        memory_order_relaxed)
+
+/* Writes the counters where TFR_COUNTERS says, if it is set. */
+void tfr_counters_dump(void);
+
+#endif

@@ -1,0 +1,27 @@
+/* Settings from the environment.  Every setting is a row of one table in env.c (name, default,
+ * meaning), so that tf-info can print them and a misspelt TFR_ variable can be reported.
+ * Values are read once, at first use; thread-safe. */
+#ifndef TFR_BASE_ENV_H
+#define TFR_BASE_ENV_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct tfr_env_row {
+    const char *name, *def, *meaning;
+};
+
+/* All settings, ended by a row with name NULL. */
+const struct tfr_env_row *tfr_env_rows(void);
+
+/* The value, or the row's default; NULL if that is NULL.  `name` must be a row of the table. */
+const char *tfr_env_str(const char *name);
+
+/* A number with an optional k, m or g (binary).  Anything else: warned once, the default is used. */
+uint64_t tfr_env_u64(const char *name);
+
+/* True unless TFR_PERF holds "no_<what>": the off-switch of one optimisation. */
+bool tfr_perf_on(const char *what);
+
+#endif

@@ -1,0 +1,102 @@
+/* Contexts: the primary context of each device; which one is current is each thread's own affair. */
+#include "proto/spec/words.h"
+
+/* Retains the primary context; the first one attaches the session to a worker. */
+TFR_CALL(0x0000, LOCAL, NOCTX)
+CUresult cuDevicePrimaryCtxRetain(CUcontext *ctx, CUdevice dev);
+
+/* Releases it; the last one ends the session. */
+TFR_CALL(0x0000, LOCAL, NOCTX)
+CUresult cuDevicePrimaryCtxRelease_v2(CUdevice dev);
+
+/* Releases it (the name cudart uses). */
+TFR_CALL(0x0000, LOCAL, NOCTX)
+CUresult cuDevicePrimaryCtxRelease(CUdevice dev);
+
+/* Destroys everything in it: the session ends, a new one starts at the next use. */
+TFR_CALL(0x0000, LOCAL, NOCTX)
+CUresult cuDevicePrimaryCtxReset_v2(CUdevice dev);
+
+/* The same (the name cudart uses). */
+TFR_CALL(0x0000, LOCAL, NOCTX)
+CUresult cuDevicePrimaryCtxReset(CUdevice dev);
+
+/* Scheduling flags. */
+TFR_CALL(0x0000, LOCAL, NOCTX)
+CUresult cuDevicePrimaryCtxSetFlags_v2(CUdevice dev, unsigned int flags);
+
+/* Scheduling flags (older name). */
+TFR_CALL(0x0000, LOCAL, NOCTX)
+CUresult cuDevicePrimaryCtxSetFlags(CUdevice dev, unsigned int flags);
+
+/* Flags, and whether the context is retained. */
+TFR_CALL(0x0000, LOCAL, NOCTX)
+CUresult cuDevicePrimaryCtxGetState(CUdevice dev, unsigned int *flags, int *active);
+
+/* The calling thread's current context. */
+TFR_CALL(0x0000, LOCAL, NOCTX)
+CUresult cuCtxGetCurrent(CUcontext *ctx);
+
+/* Makes a context current. */
+TFR_CALL(0x0000, LOCAL, NOCTX)
+CUresult cuCtxSetCurrent(CUcontext ctx);
+
+/* Pushes a context. */
+TFR_CALL(0x0000, LOCAL, NOCTX)
+CUresult cuCtxPushCurrent_v2(CUcontext ctx);
+
+/* Pops the current context. */
+TFR_CALL(0x0000, LOCAL)
+CUresult cuCtxPopCurrent_v2(CUcontext *ctx);
+
+/* Device of the current context. */
+TFR_CALL(0x0000, LOCAL)
+CUresult cuCtxGetDevice(CUdevice *dev);
+
+/* Device of a context. */
+TFR_CALL(0x0000, LOCAL)
+CUresult cuCtxGetDevice_v2(CUdevice *dev, CUcontext ctx);
+
+/* Flags of the current context. */
+TFR_CALL(0x0000, LOCAL)
+CUresult cuCtxGetFlags(unsigned int *flags);
+
+/* A number that no other context of the process has. */
+TFR_CALL(0x0000, LOCAL)
+CUresult cuCtxGetId(CUcontext ctx, unsigned long long *id);
+
+/* API version of a context. */
+TFR_CALL(0x0000, LOCAL)
+CUresult cuCtxGetApiVersion(CUcontext ctx, unsigned int *version);
+
+/* Range of stream priorities. */
+TFR_CALL(0x0000, LOCAL)
+CUresult cuCtxGetStreamPriorityRange(int *least, int *greatest);
+
+/* Waits for every stream of the current context: marks on the dirty ones. */
+TFR_CALL(0x0000, POLL)
+CUresult cuCtxSynchronize(void);
+
+/* Waits for every stream of a context. */
+TFR_CALL(0x0000, POLL)
+CUresult cuCtxSynchronize_v2(CUcontext ctx);
+
+/* A limit of the context. */
+TFR_CALL(0x0201, SYNC, HELPER)
+CUresult cuCtxGetLimit(TFR_OUT(1) size_t *value, CUlimit limit);
+
+/* Sets a limit of the context. */
+TFR_CALL(0x0202, SYNC, HELPER)
+CUresult cuCtxSetLimit(CUlimit limit, size_t value);
+
+/* Cache preference of the context. */
+TFR_CALL(0x0203, SYNC)
+CUresult cuCtxGetCacheConfig(TFR_OUT(1) CUfunc_cache *config);
+
+/* Sets the cache preference of the context. */
+TFR_CALL(0x0204, SYNC)
+CUresult cuCtxSetCacheConfig(CUfunc_cache config);
+
+/* Resets lines of L2 that were marked persisting. */
+TFR_CALL(0x0205, SYNC, HELPER)
+CUresult cuCtxResetPersistingL2Cache(void);

@@ -1,0 +1,24 @@
+/* Driver calls that the executor makes on its own account and that are not forwarded yet. */
+#include "proto/spec/words.h"
+
+/* Creates a context; clients have primary contexts only, so far. */
+TFR_CALL(0x0000, NONE)
+CUresult cuCtxCreate_v4(CUcontext *ctx, CUctxCreateParams *params, unsigned int flags, CUdevice dev);
+
+/* Host memory becomes known to the driver: lanes, mirror, mapped client memory. */
+TFR_CALL(0x0000, NONE)
+CUresult cuStreamWriteValue64(CUstream stream, CUdeviceptr addr, cuuint64_t value,
+                              unsigned int flags);
+
+/* A stream waits for a value. */
+TFR_CALL(0x0000, NONE)
+CUresult cuStreamWaitValue64(CUstream stream, CUdeviceptr addr, cuuint64_t value,
+                             unsigned int flags);
+
+/* Pool memory in stream order. */
+TFR_CALL(0x0000, NONE, PTSZ)
+CUresult cuMemAllocAsync(CUdeviceptr *addr, size_t len, CUstream stream);
+
+/* Frees pool memory in stream order. */
+TFR_CALL(0x0000, NONE, PTSZ)
+CUresult cuMemFreeAsync(CUdeviceptr addr, CUstream stream);

@@ -1,0 +1,60 @@
+/* Device memory, pinned host memory, what a pointer is. */
+#include "proto/spec/words.h"
+
+/* Allocates device memory. */
+TFR_CALL(0x0000, CUSTOM)
+CUresult cuMemAlloc_v2(CUdeviceptr *addr, size_t len);
+
+/* Allocates rows at a pitch. */
+TFR_CALL(0x0000, CUSTOM)
+CUresult cuMemAllocPitch_v2(CUdeviceptr *addr, size_t *pitch, size_t width, size_t height,
+                            unsigned int element);
+
+/* Frees device memory. */
+TFR_CALL(0x0000, CUSTOM)
+CUresult cuMemFree_v2(CUdeviceptr addr);
+
+/* Free and total device memory. */
+TFR_CALL(0x0301, SYNC)
+CUresult cuMemGetInfo_v2(TFR_OUT(1) size_t *free_bytes, TFR_OUT(1) size_t *total);
+
+/* Base and size of the allocation around an address. */
+TFR_CALL(0x0000, LOCAL)
+CUresult cuMemGetAddressRange_v2(CUdeviceptr *base, size_t *size, CUdeviceptr addr);
+
+/* Allocates pinned memory in the host window: shared with the executor, copied in place. */
+TFR_CALL(0x0000, CUSTOM)
+CUresult cuMemHostAlloc(void **ptr, size_t len, unsigned int flags);
+
+/* Allocates pinned memory. */
+TFR_CALL(0x0000, CUSTOM)
+CUresult cuMemAllocHost_v2(void **ptr, size_t len);
+
+/* Frees pinned memory after the copies that use it. */
+TFR_CALL(0x0000, CUSTOM)
+CUresult cuMemFreeHost(void *ptr);
+
+/* Declares application memory pinned: its copies are asynchronous; the bytes are staged. */
+TFR_CALL(0x0000, LOCAL)
+CUresult cuMemHostRegister_v2(void *ptr, size_t len, unsigned int flags);
+
+/* Ends that. */
+TFR_CALL(0x0000, LOCAL)
+CUresult cuMemHostUnregister(void *ptr);
+
+/* Device address of pinned memory. */
+TFR_CALL(0x0000, LOCAL)
+CUresult cuMemHostGetDevicePointer_v2(CUdeviceptr *addr, void *ptr, unsigned int flags);
+
+/* Flags of pinned memory. */
+TFR_CALL(0x0000, LOCAL)
+CUresult cuMemHostGetFlags(unsigned int *flags, void *ptr);
+
+/* One attribute of a pointer. */
+TFR_CALL(0x0000, LOCAL)
+CUresult cuPointerGetAttribute(void *data, CUpointer_attribute attribute, CUdeviceptr ptr);
+
+/* Several attributes of a pointer. */
+TFR_CALL(0x0000, LOCAL)
+CUresult cuPointerGetAttributes(unsigned int n, CUpointer_attribute *attributes, void **data,
+                                CUdeviceptr ptr);

@@ -1,0 +1,135 @@
+/* Code: modules, libraries, kernels, their attributes, launches. */
+#include "proto/spec/words.h"
+
+/* Lazy or eager loading, as CUDA_MODULE_LOADING says. */
+TFR_CALL(0x0000, LOCAL, NOCTX)
+CUresult cuModuleGetLoadingMode(CUmoduleLoadingMode *mode);
+
+/* Loads a module from a file, which the client reads. */
+TFR_CALL(0x0000, CUSTOM)
+CUresult cuModuleLoad(CUmodule *module, const char *path);
+
+/* Loads a module: the image is uploaded once. */
+TFR_CALL(0x0000, CUSTOM)
+CUresult cuModuleLoadData(CUmodule *module, const void *image);
+
+/* Loads a module with JIT options. */
+TFR_CALL(0x0000, CUSTOM)
+CUresult cuModuleLoadDataEx(CUmodule *module, const void *image, unsigned int option_n,
+                            CUjit_option *options, void **values);
+
+/* Loads a module from a fatbin. */
+TFR_CALL(0x0000, CUSTOM)
+CUresult cuModuleLoadFatBinary(CUmodule *module, const void *image);
+
+/* Unloads a module and what was looked up in it. */
+TFR_CALL(0x0000, CUSTOM)
+CUresult cuModuleUnload(CUmodule module);
+
+/* A kernel of a module; its layout and attributes come with the answer. */
+TFR_CALL(0x0000, CUSTOM)
+CUresult cuModuleGetFunction(CUfunction *fn, CUmodule module, const char *name);
+
+/* A variable of a module. */
+TFR_CALL(0x0000, CUSTOM)
+CUresult cuModuleGetGlobal_v2(CUdeviceptr *addr, size_t *len, CUmodule module, const char *name);
+
+/* Loads a library: the image is uploaded once. */
+TFR_CALL(0x0000, CUSTOM)
+CUresult cuLibraryLoadData(CUlibrary *library, const void *image, CUjit_option *jit_options,
+                           void **jit_values, unsigned int jit_n, CUlibraryOption *options,
+                           void **values, unsigned int option_n);
+
+/* Unloads a library and what was looked up in it. */
+TFR_CALL(0x0000, CUSTOM)
+CUresult cuLibraryUnload(CUlibrary library);
+
+/* A kernel of a library; its layout and attributes come with the answer. */
+TFR_CALL(0x0000, CUSTOM)
+CUresult cuLibraryGetKernel(CUkernel *kernel, CUlibrary library, const char *name);
+
+/* A variable of a library. */
+TFR_CALL(0x0000, CUSTOM)
+CUresult cuLibraryGetGlobal(CUdeviceptr *addr, size_t *len, CUlibrary library, const char *name);
+
+/* The function of a kernel: the same handle. */
+TFR_CALL(0x0000, LOCAL)
+CUresult cuKernelGetFunction(CUfunction *fn, CUkernel kernel);
+
+/* One attribute of a kernel. */
+TFR_CALL(0x0000, LOCAL)
+CUresult cuKernelGetAttribute(int *value, CUfunction_attribute attribute, CUkernel kernel,
+                              CUdevice dev);
+
+/* Offset and size of a parameter. */
+TFR_CALL(0x0000, LOCAL)
+CUresult cuKernelGetParamInfo(CUkernel kernel, size_t index, size_t *at, size_t *size);
+
+/* One attribute of a function. */
+TFR_CALL(0x0000, LOCAL)
+CUresult cuFuncGetAttribute(int *value, CUfunction_attribute attribute, CUfunction fn);
+
+/* Offset and size of a parameter. */
+TFR_CALL(0x0000, LOCAL)
+CUresult cuFuncGetParamInfo(CUfunction fn, size_t index, size_t *at, size_t *size);
+
+/* Sets an attribute of a kernel. */
+TFR_CALL(0x0000, CUSTOM)
+CUresult cuKernelSetAttribute(CUfunction_attribute attribute, int value, CUkernel kernel,
+                              CUdevice dev);
+
+/* Sets an attribute of a function. */
+TFR_CALL(0x0501, SYNC)
+CUresult cuFuncSetAttribute(CUfunction fn, CUfunction_attribute attribute, int value);
+
+/* Cache preference of a function. */
+TFR_CALL(0x0502, SYNC)
+CUresult cuFuncSetCacheConfig(CUfunction fn, CUfunc_cache config);
+
+/* Loads a lazily loaded function. */
+TFR_CALL(0x0503, SYNC, HELPER)
+CUresult cuFuncLoad(CUfunction fn);
+
+/* Blocks of a kernel that fit one multiprocessor. */
+TFR_CALL(0x0504, SYNC)
+CUresult cuOccupancyMaxActiveBlocksPerMultiprocessor(TFR_OUT(1) int *blocks, CUfunction fn,
+                                                     int block_size, size_t shared);
+
+/* The same, with flags. */
+TFR_CALL(0x0505, SYNC)
+CUresult cuOccupancyMaxActiveBlocksPerMultiprocessorWithFlags(TFR_OUT(1) int *blocks, CUfunction fn,
+                                                              int block_size, size_t shared,
+                                                              unsigned int flags);
+
+/* Dynamic shared memory left per block. */
+TFR_CALL(0x0506, SYNC)
+CUresult cuOccupancyAvailableDynamicSMemPerBlock(TFR_OUT(1) size_t *bytes, CUfunction fn, int blocks,
+                                                 int block_size);
+
+/* Launches a kernel: one record. */
+TFR_CALL(0x0000, CUSTOM, PTSZ,
+         TFR_ERRORS(INVALID_VALUE, INVALID_HANDLE, INVALID_CONTEXT, LAUNCH_OUT_OF_RESOURCES))
+CUresult cuLaunchKernel(CUfunction fn, unsigned int grid_x, unsigned int grid_y, unsigned int grid_z,
+                        unsigned int block_x, unsigned int block_y, unsigned int block_z,
+                        unsigned int shared, CUstream stream, void **params, void **extra);
+
+/* Launches a kernel with attributes: one record. */
+TFR_CALL(0x0000, CUSTOM, TFR_ERRORS(INVALID_VALUE, INVALID_HANDLE, LAUNCH_OUT_OF_RESOURCES,
+                                    NOT_SUPPORTED))
+CUresult cuLaunchKernelEx(const CUlaunchConfig *config, CUfunction fn, void **params, void **extra);
+
+/* Launches a kernel whose blocks synchronise with each other. */
+TFR_CALL(0x0000, CUSTOM, PTSZ,
+         TFR_ERRORS(INVALID_VALUE, INVALID_HANDLE, COOPERATIVE_LAUNCH_TOO_LARGE))
+CUresult cuLaunchCooperativeKernel(CUfunction fn, unsigned int grid_x, unsigned int grid_y,
+                                   unsigned int grid_z, unsigned int block_x, unsigned int block_y,
+                                   unsigned int block_z, unsigned int shared, CUstream stream,
+                                   void **params);
+
+/* Profiler marks: nothing to do. */
+TFR_CALL(0x0000, LOCAL)
+CUresult cuProfilerStart(void);
+
+/* Profiler marks: nothing to do. */
+TFR_CALL(0x0000, LOCAL)
+CUresult cuProfilerStop(void);

@@ -1,0 +1,338 @@
+/* What client and executor say to each other: boot messages, layout of the shared memories, and the
+ * records that are no CUDA call of their own.  Included by intercept, executor, bench and tools.
+ * Sizes are asserted: this is a wire. */
+#ifndef TFR_PROTO_WIRE_H
+#define TFR_PROTO_WIRE_H
+
+#include <assert.h>
+#include <stdint.h>
+
+#include "base/rec.h"
+
+/* ---- handles ---- */
+
+/* A handle is an id that the client chose: kind, generation, index.  The bits make it no address, so
+ * that code which dereferences one faults at once. */
+enum tfr_kind {
+    TFR_KIND_NONE,
+    TFR_KIND_CTX,
+    TFR_KIND_MODULE,
+    TFR_KIND_FUNCTION,
+    TFR_KIND_LIBRARY,
+    TFR_KIND_KERNEL,
+    TFR_KIND_STREAM,
+    TFR_KIND_EVENT,
+    TFR_KIND_POOL,
+    TFR_KIND_IMAGE,
+    TFR_KIND_LIMIT,
+};
+
+enum { TFR_HANDLE_MAX = 1 << 20 }; /* live objects per kind and session */
+
+static inline uint64_t tfr_id_make(enum tfr_kind kind, uint32_t gen, uint32_t at)
+{
+    return (uint64_t)kind << 56 | (uint64_t)(gen & 0xffffff) << 32 | at;
+}
+
+static inline enum tfr_kind tfr_id_kind(uint64_t id)
+{
+    return (enum tfr_kind)(id >> 56);
+}
+
+static inline uint32_t tfr_id_at(uint64_t id)
+{
+    return (uint32_t)id;
+}
+
+/* ---- boot ---- */
+
+enum {
+    TFR_WIRE_MAGIC = 0x31524654, /* "TFR1" */
+    TFR_WIRE_VERSION = 1,
+    TFR_DEVICES_MAX = 16,
+    TFR_ATTRIBUTES = 160, /* CUdevice_attribute values carried in the snapshot */
+};
+
+enum tfr_boot_type {
+    TFR_BOOT_HELLO = 1, /* client -> executor: struct tfr_hello */
+    TFR_BOOT_SNAPSHOT,  /* executor -> client: struct tfr_snapshot */
+    TFR_BOOT_REFUSED,   /* executor -> client: text, the reason */
+    TFR_BOOT_ATTACH,    /* client -> executor: empty; a worker answers */
+    TFR_BOOT_WELCOME,   /* worker -> client: struct tfr_welcome, descriptor of the session memory */
+    TFR_BOOT_SHOW,      /* client -> worker: struct tfr_show, descriptor of the page memory */
+    TFR_BOOT_READY,     /* worker -> client: empty: the ring is served */
+    TFR_BOOT_HOST,      /* client -> worker, late: struct tfr_host_msg, descriptor of pinned memory */
+};
+
+struct tfr_hello {
+    uint32_t magic, version;
+    uint64_t spec_hash;
+    uint32_t pid, reserved;
+};
+static_assert(sizeof(struct tfr_hello) == 24, "hello");
+
+struct tfr_snapshot_device {
+    char name[256];
+    uint8_t uuid[16];
+    uint64_t total_mem;
+    int32_t attribute[TFR_ATTRIBUTES];
+};
+
+/* Everything that init and device queries answer from; the same for every client of an executor. */
+struct tfr_snapshot {
+    uint32_t driver_version, device_n;
+    int32_t priority_least, priority_greatest;
+    struct tfr_snapshot_device device[TFR_DEVICES_MAX];
+};
+
+/* Offsets inside the session memory (one memfd of the worker). */
+struct tfr_welcome {
+    uint64_t len;
+    uint64_t page_at; /* struct tfr_client_page */
+    uint64_t ring_at, ring_size;
+    uint64_t lane_at, lane_len;
+    int32_t pid;
+    uint32_t reserved;
+};
+
+struct tfr_show {
+    uint64_t len; /* of the page memory: struct tfr_page_area */
+    uint64_t host_base, host_len; /* the host window that the client reserved; 0: none */
+};
+
+struct tfr_host_msg {
+    uint64_t addr, len; /* client address, inside the host window or not */
+    uint64_t seq;       /* of the host_map record that this belongs to */
+};
+
+/* ---- pages ---- */
+
+enum {
+    TFR_STREAM_SLOTS = 4096,
+    TFR_REPLY_SLOTS = 64,
+    TFR_REPLY_MAX = 65536, /* bytes of a slot, head included */
+};
+
+/* Written by the executor alone, in client memory. */
+struct tfr_feedback {
+    _Alignas(64) _Atomic uint64_t ring_head; /* credit: bytes of the ring consumed */
+    _Alignas(64) _Atomic uint32_t sticky;    /* CUresult; set once, pairs with the acquire in tfr_enter */
+    uint32_t sticky_op;
+    uint64_t sticky_seq;
+    _Alignas(64) _Atomic uint64_t heartbeat; /* ms of the executor's clock, moves at least every 100 ms */
+    _Alignas(64) _Atomic uint64_t cut; /* odd while a set of stream words is being stored: together they are
+                                          a consistent cut over streams */
+    _Alignas(4096) _Atomic uint64_t stream[TFR_STREAM_SLOTS]; /* the last mark each stream has passed */
+};
+
+struct tfr_reply_slot {
+    _Atomic uint64_t seq; /* stored last: pairs with the acquire in tfr_ask_send */
+    uint32_t result;      /* CUresult */
+    uint32_t len;         /* of the payload */
+    uint8_t payload[TFR_REPLY_MAX - 16];
+};
+static_assert(sizeof(struct tfr_reply_slot) == TFR_REPLY_MAX, "reply slot");
+
+struct tfr_page_area {
+    struct tfr_feedback feedback;
+    _Alignas(4096) struct tfr_reply_slot reply[TFR_REPLY_SLOTS];
+};
+
+/* Written by the client alone, in executor memory. */
+struct tfr_client_page {
+    _Alignas(64) _Atomic uint64_t heartbeat;
+    uint64_t reserved[511 - 7];
+};
+
+/* ---- records of our own ---- */
+
+/* Streams: id of a stream object; bit 63..56 TFR_KIND_STREAM.  Every context has its legacy stream under
+ * an id that the client announces by `context` before it uses it. */
+
+struct tfr_context_req { /* retains the primary context of a device: answered */
+    struct tfr_rec head;
+    uint32_t slot, in_len;
+    uint64_t legacy; /* id for its legacy stream */
+    uint32_t legacy_word, device;
+    uint32_t flags, reserved;
+};
+
+struct tfr_stream_new_req {
+    struct tfr_rec head;
+    uint64_t stream;
+    uint32_t word; /* index of its feedback word */
+    uint32_t flags;
+    int32_t priority;
+    uint32_t reserved;
+};
+
+struct tfr_stream_free_req {
+    struct tfr_rec head;
+    uint64_t stream;
+    uint64_t reserved;
+};
+
+/* Asks that the stream's word become this record's seq when the stream gets here. */
+struct tfr_mark_req {
+    struct tfr_rec head;
+    uint64_t stream;
+    uint64_t reserved;
+};
+
+struct tfr_event_new_req {
+    struct tfr_rec head;
+    uint64_t event;
+    uint32_t flags, reserved;
+};
+
+struct tfr_event_free_req {
+    struct tfr_rec head;
+    uint64_t event;
+    uint64_t reserved;
+};
+
+/* Records the event and marks the stream: an event is (stream word, seq). */
+struct tfr_event_record_req {
+    struct tfr_rec head;
+    uint64_t stream, event;
+    uint32_t flags, reserved[3];
+};
+
+struct tfr_stream_wait_req {
+    struct tfr_rec head;
+    uint64_t stream, event;
+    uint32_t flags, reserved[3];
+};
+
+enum tfr_copy_kind {
+    TFR_COPY_INLINE, /* bytes behind the record -> dst (device) */
+    TFR_COPY_PUSH,   /* lane at src -> dst (device) */
+    TFR_COPY_PULL,   /* src (device) -> lane at dst */
+    TFR_COPY_TO_DEVICE,   /* src (mapped host) -> dst (device) */
+    TFR_COPY_FROM_DEVICE, /* src (device) -> dst (mapped host) */
+    TFR_COPY_DEVICE,      /* device -> device */
+};
+enum {
+    TFR_COPY_MARK = 1 << 0,  /* the stream's word becomes this seq when the copy has been done */
+    TFR_COPY_FENCE = 1 << 1, /* later records of every stream come after it (a synchronous copy that returned early) */
+};
+
+struct tfr_copy_req {
+    struct tfr_rec head;
+    uint64_t stream;
+    uint64_t dst, src, len;
+    uint32_t kind, flags;
+    uint64_t reserved;
+};
+
+struct tfr_memset_req {
+    struct tfr_rec head;
+    uint64_t stream;
+    uint64_t dst, pitch, width, height; /* width in elements; height 1: one row */
+    uint32_t value, element;            /* element: 1, 2 or 4 bytes */
+    uint32_t flags, reserved;
+};
+
+/* Parameters follow, packed by the kernel's layout; then attr_n struct tfr_launch_attr. */
+struct tfr_launch_req {
+    struct tfr_rec head;
+    uint64_t fn, stream;
+    uint32_t grid[3], block[3];
+    uint32_t shared, param_len;
+    uint32_t attr_n, flags;
+};
+static_assert(sizeof(struct tfr_launch_req) == 72, "launch record: with 128 bytes of parameters one inline put");
+enum { TFR_LAUNCH_COOPERATIVE = 1 << 0, TFR_LAUNCH_ATTRS_MAX = 16 };
+
+struct tfr_launch_attr {
+    uint32_t id, reserved;
+    uint8_t value[64];
+};
+
+struct tfr_alloc_req { /* cuMemAlloc, cuMemAllocPitch: answered with struct tfr_alloc_rep */
+    struct tfr_rec head;
+    uint32_t slot, in_len;
+    uint64_t len;             /* or width in bytes */
+    uint64_t height;          /* 0: linear */
+    uint32_t element, reserved;
+};
+struct tfr_alloc_rep {
+    uint64_t addr, pitch;
+};
+
+struct tfr_free_req {
+    struct tfr_rec head;
+    uint32_t slot, in_len;
+    uint64_t addr;
+};
+
+/* Pinned host memory of the client becomes mapped in the executor and known to its driver; the descriptor
+ * travels over the boot socket in a TFR_BOOT_HOST message sent before this record. */
+struct tfr_host_map_req {
+    struct tfr_rec head;
+    uint32_t slot, in_len;
+    uint64_t addr, len;
+    uint32_t flags, reserved;
+};
+struct tfr_host_map_rep {
+    uint64_t device_addr;
+};
+
+struct tfr_host_unmap_req {
+    struct tfr_rec head;
+    uint32_t slot, in_len;
+    uint64_t addr;
+};
+
+struct tfr_image_put_req { /* one piece of an image, out of the lane */
+    struct tfr_rec head;
+    uint32_t slot, in_len;
+    uint64_t image, total, at;
+    uint64_t lane_at, len;
+};
+
+enum { TFR_JIT_OPTIONS_MAX = 24, TFR_JIT_LOG_MAX = 16384 };
+
+struct tfr_module_load_req { /* answered with struct tfr_module_load_rep, also on failure */
+    struct tfr_rec head;
+    uint32_t slot, in_len;
+    uint64_t image;
+    uint64_t id; /* of the module or library */
+    uint32_t option_n, info_len, error_len, reserved;
+    uint32_t option[TFR_JIT_OPTIONS_MAX];
+    uint64_t value[TFR_JIT_OPTIONS_MAX];
+};
+struct tfr_module_load_rep {
+    uint32_t info_len, error_len; /* texts follow, each with its NUL, info first */
+};
+
+struct tfr_function_get_req { /* the name follows, NUL-terminated; answered with struct tfr_function_info */
+    struct tfr_rec head;
+    uint32_t slot, in_len;
+    uint64_t parent; /* module or library */
+    uint64_t id;     /* function or kernel */
+    uint32_t name_len, reserved;
+};
+
+enum { TFR_FUNCTION_ATTRIBUTES = 16, TFR_PARAMS_MAX = 4096, TFR_PARAM_BYTES_MAX = 32768 };
+
+struct tfr_function_param {
+    uint32_t at, size;
+};
+struct tfr_function_info {
+    int32_t attribute[TFR_FUNCTION_ATTRIBUTES];
+    uint32_t param_n, param_len;
+    struct tfr_function_param param[];
+};
+
+struct tfr_global_get_req { /* the name follows; answered with struct tfr_global_rep */
+    struct tfr_rec head;
+    uint32_t slot, in_len;
+    uint64_t parent;
+    uint32_t name_len, reserved;
+};
+struct tfr_global_rep {
+    uint64_t addr, len;
+};
+
+#endif

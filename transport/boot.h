@@ -1,0 +1,45 @@
+/* The boot socket: hello, blobs, late registrations, and the death notice (a closed socket).
+ * unix:PATH and unix:@NAME (abstract) today; addresses are parsed here and nowhere else.
+ * Messages are framed: type, length, payload, at most one batch of descriptors.  A message is at
+ * most TFR_BOOT_MAX bytes; the receiver never trusts the length it is told.
+ * All calls take a limit in milliseconds and answer TFR_E_TIMEOUT past it.  Not thread-safe per socket. */
+#ifndef TFR_TRANSPORT_BOOT_H
+#define TFR_TRANSPORT_BOOT_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "base/status.h"
+
+enum { TFR_BOOT_MAX = 1 << 20, TFR_BOOT_FDS = 8 };
+
+struct tfr_boot_msg {
+    uint32_t type;
+    uint32_t len;
+    void *body; /* recv: malloc'ed, freed by tfr_boot_msg_fini; send: borrowed */
+    int fds[TFR_BOOT_FDS];
+    int fd_n;
+};
+
+/* Listens; an old socket file that nobody answers on is replaced, a live one is TFR_E_ACCESS.
+ * *fd_out is non-blocking, close-on-exec.  The file is 0600. */
+tfr_status tfr_boot_listen(const char *addr, int *fd_out);
+
+/* Removes the socket file, if the address has one. */
+void tfr_boot_unlink(const char *addr);
+
+/* Connects within limit_ms (retrying while the address does not exist yet only if wait is nonzero). */
+tfr_status tfr_boot_connect(const char *addr, int limit_ms, int *fd_out);
+
+/* The peer's user and process. */
+tfr_status tfr_boot_peer(int fd, uid_t *uid_out, pid_t *pid_out);
+
+tfr_status tfr_boot_send(int fd, const struct tfr_boot_msg *msg, int limit_ms);
+tfr_status tfr_boot_recv(int fd, struct tfr_boot_msg *msg_out, int limit_ms);
+void tfr_boot_msg_fini(struct tfr_boot_msg *msg); /* frees the body and closes fds still in it */
+
+/* Has the peer closed?  No waiting, no data consumed. */
+int tfr_boot_gone(int fd);
+
+#endif
