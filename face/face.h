@@ -1,7 +1,7 @@
-/* What any libcuda must show to NVIDIA's runtime, ours or the software GPU's: cuGetProcAddress over a
- * map generated from cudaTypedefs.h, and the private export tables that cudart, cuBLAS and cuFFT ask
- * for.  Knows no session: what it must know of its host it asks through these callbacks.
- * face defines (strong, exported): cuGetProcAddress, cuGetProcAddress_v2, cuGetExportTable. */
+/* What any libcuda must show to NVIDIA's runtime, ours or the software GPU's: cuGetProcAddress over
+ * a map generated from cudaTypedefs.h, and the private export tables that cudart, cuBLAS and cuFFT
+ * ask for.  Knows no session: what it must know of its host it asks through these callbacks. face
+ * defines (strong, exported): cuGetProcAddress, cuGetProcAddress_v2, cuGetExportTable. */
 #ifndef TFR_FACE_H
 #define TFR_FACE_H
 
@@ -14,12 +14,12 @@ struct tfr_face_device {
     int32_t pci_domain, pci_bus, pci_device; /* as cuDeviceGetAttribute answers 50, 33, 34 */
 };
 
-/* Filled by the host, one constant object of this name per library.  Every callback is thread-safe, makes no
- * remote call and does not block. */
+/* Filled by the host, one constant object of this name per library.  Every callback is thread-safe,
+ * makes no remote call and does not block. */
 struct tfr_face_host {
-    CUcontext (*current)(void);              /* of this thread, or NULL */
-    CUcontext (*primary)(CUdevice dev);      /* stable handle, retained or not; NULL: no such device */
-    uint64_t (*context_key)(CUcontext ctx);  /* unique, never 0; 0: no such context */
+    CUcontext (*current)(void);         /* of this thread, or NULL */
+    CUcontext (*primary)(CUdevice dev); /* stable handle, retained or not; NULL: no such device */
+    uint64_t (*context_key)(CUcontext ctx); /* unique, never 0; 0: no such context */
     int (*device_n)(void);
     bool (*device)(int at, struct tfr_face_device *device_out);
     int (*driver_version)(void);
@@ -30,11 +30,12 @@ struct tfr_face_host {
 };
 extern const struct tfr_face_host tfr_face_host;
 
-/* What an exported symbol that we do not implement answers: CUDA_ERROR_NOT_SUPPORTED, named once in the
- * log at level warn.  Called by the generated weak definitions. */
+/* What an exported symbol that we do not implement answers: CUDA_ERROR_NOT_SUPPORTED, named once in
+ * the log at level warn.  Called by the generated weak definitions. */
 CUresult tfr_face_none(const char *name, _Atomic unsigned char *said);
 
-/* The host destroyed or reset a context: calls the destructors stored for it in the context-local storage table. */
+/* The host destroyed or reset a context: calls the destructors stored for it in the context-local
+ * storage table. */
 void tfr_face_context_gone(CUcontext ctx);
 
 #endif
