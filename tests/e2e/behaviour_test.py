@@ -1,0 +1,344 @@
+#!/usr/bin/env python3
+"""How TFR behaves around a program: no executor, dead executors, dead clients, exit status, signals,
+streams, children, environment, and the steady loop that makes no round trip.
+
+Run by ctest with TFR_TEST_BUILD (build folder), TFR_TEST_BIN (CUDA programs) and TFR_TEST_SANITIZE.
+Limits are CUDA's or the project's promises with slack for a loaded machine; latencies are not tested.
+Every process started here is ended here, by its pid.
+"""
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import unittest
+
+import ways
+
+BUILD = os.environ.get("TFR_TEST_BUILD", "build")
+BIN = os.environ.get("TFR_TEST_BIN", os.path.join(BUILD, "tests", "e2e", "bin"))
+SANITIZE = os.environ.get("TFR_TEST_SANITIZE", "")
+TF_RUN = os.path.join(BUILD, "bin", "tf-run")
+TF_EXECUTOR = os.path.join(BUILD, "bin", "tf-executor")
+PROBE = os.path.join(BIN, "probe")
+LIMIT_S = 40
+SLACK_S = 4 if SANITIZE else 2
+NO_DEVICE_LIMIT_S = 3 + SLACK_S
+GONE_LIMIT_S = 1 + SLACK_S
+
+
+def env(**more):
+    return {**ways.environment(BUILD, SANITIZE), **more}
+
+
+def tf_run(*args, executor=None, stdin=b"", prefix=(), **more):
+    """Runs to the end; stdout and stderr are bytes."""
+    where = ["--executor", executor] if executor else []
+    return subprocess.run([*prefix, TF_RUN, *where, *args], input=stdin, capture_output=True,
+                          timeout=LIMIT_S, env=env(**more), check=False)
+
+
+@contextlib.contextmanager
+def started(command, **kwargs):
+    """A process in a group of its own, killed at the end if it still runs."""
+    child = subprocess.Popen(command, start_new_session=True, **kwargs)
+    try:
+        yield child
+    finally:
+        if child.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(child.pid, signal.SIGKILL)
+        child.wait()
+        for pipe in (child.stdin, child.stdout, child.stderr):
+            if pipe:
+                pipe.close()
+
+
+@contextlib.contextmanager
+def executor():
+    """A tf-executor on a socket of its own: its address and its process."""
+    with tempfile.TemporaryDirectory() as folder:
+        address = "unix:" + os.path.join(folder, "tfr.sock")
+        settings = {k: v for k, v in env().items() if k != "LD_PRELOAD"}
+        ready, write = os.pipe()
+        with started([TF_EXECUTOR, "--listen", address, "--gpu", "soft", "--ready-fd", str(write)],
+                     pass_fds=[write], env=settings, stderr=subprocess.DEVNULL) as child:
+            os.close(write)
+            with os.fdopen(ready) as pipe:
+                line = pipe.readline()
+            if not line.startswith("ready"):
+                raise AssertionError("tf-executor did not get ready")
+            yield address, child
+
+
+def client(address, *args, out=subprocess.PIPE):
+    return started([TF_RUN, "--executor", address, PROBE, *args], stdin=subprocess.DEVNULL,
+                   stdout=out, stderr=subprocess.PIPE, env=env(), text=True)
+
+
+def processes():
+    """pid -> (parent, session, state, command) of every process that we may see."""
+    found = {}
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(OSError):
+            with open(f"/proc/{name}/stat", encoding="ascii", errors="replace") as file:
+                head, _, tail = file.read().rpartition(")")
+            fields = tail.split()
+            found[int(name)] = (int(fields[1]), int(fields[3]), fields[0], head.partition("(")[2])
+    return found
+
+
+def descendants(pid):
+    table = processes()
+    family, grew = {pid}, True
+    while grew:
+        more = {p for p, row in table.items() if row[0] in family and row[2] != "Z"} - family
+        family |= more
+        grew = bool(more)
+    return family - {pid}
+
+
+def private_executors(owner):
+    """Executors that watch the process `owner`."""
+    found = []
+    for pid, row in processes().items():
+        with contextlib.suppress(OSError):
+            with open(f"/proc/{pid}/cmdline", "rb") as file:
+                words = file.read().split(b"\0")
+            if row[2] != "Z" and b"--owner-pid" in words:
+                if words[words.index(b"--owner-pid") + 1] == str(owner).encode():
+                    found.append(pid)
+    return found
+
+
+def within(limit_s, condition):
+    until = time.monotonic() + limit_s
+    while not condition():
+        if time.monotonic() > until:
+            return False
+        time.sleep(0.02)
+    return True
+
+
+class NoExecutor(unittest.TestCase):
+    def test_no_device_within_three_seconds_and_one_line(self):
+        for address in ("unix:/nonexistent/tfr.sock", "unix:@tfr-nobody-listens-here"):
+            begin = time.monotonic()
+            got = tf_run(PROBE, "count", executor=address)
+            self.assertLess(time.monotonic() - begin, NO_DEVICE_LIMIT_S)
+            self.assertEqual(got.stdout, b"cudaErrorNoDevice -1\n")
+            self.assertEqual(got.returncode, 4)
+            self.assertEqual(len(got.stderr.splitlines()), 1, got.stderr)
+            self.assertIn(b"tf-executor", got.stderr)  # what to do
+
+    def test_without_tf_run_the_library_says_the_same(self):
+        got = subprocess.run([PROBE, "count"], capture_output=True, timeout=LIMIT_S, check=False,
+                             env=env(LD_LIBRARY_PATH=os.path.join(BUILD, "lib")))
+        self.assertEqual(got.stdout, b"cudaErrorNoDevice -1\n")
+        self.assertEqual(len(got.stderr.splitlines()), 1, got.stderr)
+
+
+class Death(unittest.TestCase):
+    def killed_executor(self, *what):
+        with executor() as (address, daemon), client(address, *what) as program:
+            self.assertEqual(program.stdout.readline(), "ready\n")
+            time.sleep(0.1)
+            workers = descendants(daemon.pid)
+            daemon.kill()
+            for pid in workers:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            begin = time.monotonic()
+            out, err = program.communicate(timeout=LIMIT_S)
+            self.assertLess(time.monotonic() - begin, GONE_LIMIT_S)
+            self.assertEqual(program.returncode, 5, err)
+            self.assertRegex(out, "^cudaError")
+
+    def test_killed_executor_is_an_error_between_launches(self):
+        self.killed_executor("spin")
+
+    def test_killed_executor_is_an_error_in_a_long_wait(self):
+        self.killed_executor("hang")
+
+    def test_workers_end_with_their_executor(self):
+        with executor() as (address, daemon), client(address, "idle") as program:
+            self.assertEqual(program.stdout.readline(), "ready\n")
+            workers = descendants(daemon.pid)
+            self.assertTrue(workers)
+            daemon.kill()
+            alive = lambda: [p for p in workers if processes().get(p, (0, 0, "Z"))[2] != "Z"]
+            self.assertTrue(within(GONE_LIMIT_S, lambda: not alive()), alive())
+
+    def killed_client(self, *what):
+        with executor() as (address, daemon), client(address, *what) as program:
+            self.assertEqual(program.stdout.readline(), "ready\n")
+            serving = descendants(daemon.pid)
+            self.assertTrue(serving)
+            program.kill()
+            program.wait()
+            # One worker stays: the warm one that waits for the next client.
+            gone = lambda: len(serving & descendants(daemon.pid)) <= len(serving) - 1
+            self.assertTrue(within(GONE_LIMIT_S, gone), "the worker of a dead client is still there")
+            self.assertIsNone(daemon.poll())
+            again = tf_run(PROBE, "exit", "0", executor=address)
+            self.assertEqual(again.returncode, 0, again.stderr)
+
+    def test_killed_client_takes_its_worker_along(self):
+        self.killed_client("idle")
+
+    def test_killed_client_takes_its_worker_along_from_an_endless_kernel(self):
+        self.killed_client("hang")
+
+
+class TfRun(unittest.TestCase):
+    def test_exit_status_is_the_programs(self):
+        for status in (0, 1, 77, 255):
+            self.assertEqual(tf_run(PROBE, "exit", str(status)).returncode, status)
+
+    def test_signals_are_the_programs(self):
+        for number in (signal.SIGTERM, signal.SIGABRT, signal.SIGKILL):
+            self.assertEqual(tf_run(PROBE, "signal", str(int(number))).returncode, -number)
+
+    def test_a_signal_sent_to_tf_run_reaches_the_program(self):
+        with started([TF_RUN, PROBE, "idle"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+                     env=env()) as program:
+            self.assertEqual(program.stdout.readline(), b"ready\n")
+            program.send_signal(signal.SIGINT)
+            self.assertEqual(program.wait(LIMIT_S), -signal.SIGINT)
+
+    def test_stdin_and_stdout_are_untouched(self):
+        data = bytes(range(256)) * 400 + b"\r\n\0\xff"
+        got = tf_run(PROBE, "cat", stdin=data)
+        self.assertEqual(got.returncode, 0, got.stderr)
+        self.assertEqual(got.stdout, data)
+
+    def test_one_line_on_stderr_names_the_device(self):
+        got = tf_run(PROBE, "exit", "0")
+        self.assertRegex(got.stderr.decode(), r"\Atf: private executor on .+\n\Z")
+
+    def test_the_program_sees_no_child_of_ours(self):
+        got = tf_run(PROBE, "children")
+        self.assertEqual((got.stdout, got.returncode), (b"children 0\n", 0), got.stderr)
+
+    def test_usage_and_errors(self):
+        self.assertEqual(tf_run("--no-such-option", PROBE).returncode, 2)
+        self.assertEqual(tf_run().returncode, 2)
+        self.assertIn(b"usage", tf_run("--help").stdout)
+        missing = tf_run("./no such program")
+        self.assertEqual(missing.returncode, 127)
+        self.assertIn(b"no such program", missing.stderr)
+        self.assertEqual(tf_run("/").returncode, 126)
+
+    def test_options_of_the_program_are_the_programs(self):
+        for dashes in ((), ("--",)):
+            got = tf_run("-v", *dashes, "sh", "-c", "echo $0 $1 $TFR_LOG", "-v", "--executor")
+            self.assertEqual(got.stdout, b"-v --executor info\n", got.stderr)
+
+    def test_relative_paths_spaces_and_links(self):
+        with tempfile.TemporaryDirectory(prefix="a b ") as folder:
+            os.symlink(os.path.abspath(TF_RUN), os.path.join(folder, "run it"))
+            os.symlink(os.path.abspath(PROBE), os.path.join(folder, "my probe"))
+            got = subprocess.run(["./run it", "./my probe", "exit", "7"], cwd=folder, env=env(),
+                                 capture_output=True, timeout=LIMIT_S, check=False)
+            self.assertEqual(got.returncode, 7, got.stderr)
+
+    def test_works_with_closed_standard_descriptors(self):
+        got = subprocess.run(["sh", "-c", 'exec "$0" "$1" exit 6 <&- >&-', TF_RUN, PROBE], env=env(),
+                             capture_output=True, timeout=LIMIT_S, check=False)
+        self.assertEqual(got.returncode, 6, got.stderr)
+
+
+class PrivateExecutor(unittest.TestCase):
+    def test_dies_with_the_program(self):
+        for end in (signal.SIGKILL, signal.SIGTERM):
+            with started([TF_RUN, PROBE, "idle"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+                         env=env()) as program:
+                self.assertEqual(program.stdout.readline(), b"ready\n")
+                found = private_executors(program.pid)
+                self.assertTrue(found)
+                mine, table = os.getsid(program.pid), processes()
+                for pid in found:
+                    self.assertNotEqual(table[pid][1], mine, "it shares the program's session")
+                workers = set().union(*map(descendants, found))
+                program.send_signal(end)
+                program.wait(LIMIT_S)
+                left = lambda: [p for p in workers | set(found)
+                                if processes().get(p, (0, 0, "Z"))[2] != "Z"]
+                self.assertTrue(within(GONE_LIMIT_S, lambda: not left()), left())
+
+    def test_never_loads_our_stub(self):
+        lib = os.path.join(BUILD, "lib")
+        stub = os.path.realpath(os.path.join(lib, "libcuda.so.1"))
+        preload = ":".join(filter(None, [env().get("LD_PRELOAD"), stub]))
+        for more in ({"LD_LIBRARY_PATH": lib}, {"LD_LIBRARY_PATH": lib + "/../lib/:" + lib},
+                     {"LD_PRELOAD": preload}):
+            with started([TF_RUN, PROBE, "idle"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+                         env=env(**more)) as program:
+                self.assertEqual(program.stdout.readline(), b"ready\n")
+                found = private_executors(program.pid)
+                self.assertTrue(found)
+                for pid in found + [p for f in found for p in descendants(f)]:
+                    with open(f"/proc/{pid}/maps", encoding="utf-8") as maps:
+                        self.assertNotIn(stub + "\n", maps.read())
+
+    def test_says_why_it_did_not_start(self):
+        with tempfile.TemporaryDirectory() as folder:
+            os.makedirs(os.path.join(folder, "bin"))
+            os.symlink(os.path.abspath(os.path.join(BUILD, "lib")), os.path.join(folder, "lib"))
+            subprocess.run(["cp", TF_RUN, os.path.join(folder, "bin", "tf-run")], check=True)
+            fake = os.path.join(folder, "bin", "tf-executor")
+            with open(fake, "w", encoding="utf-8") as file:
+                file.write("#!/bin/sh\necho tf: no such luck >&2\nexit 1\n")
+            os.chmod(fake, 0o755)
+            got = subprocess.run([os.path.join(folder, "bin", "tf-run"), PROBE, "exit", "0"],
+                                 env=env(), capture_output=True, timeout=LIMIT_S, check=False)
+            self.assertEqual(got.returncode, 125)
+            self.assertIn(b"no such luck", got.stderr)
+            self.assertIn(b"by hand", got.stderr)
+
+
+class Sharing(unittest.TestCase):
+    def test_two_programs_at_once_on_one_executor(self):
+        with executor() as (address, daemon):
+            programs = [os.path.join(BIN, name) for name in ("many_launches", "streams_events")] * 2
+            with contextlib.ExitStack() as stack:
+                running = [stack.enter_context(started(
+                    [TF_RUN, "--executor", address, p], stdin=subprocess.DEVNULL, env=env(),
+                    stdout=subprocess.PIPE, stderr=subprocess.PIPE)) for p in programs]
+                for path, child in zip(programs, running):
+                    out, err = child.communicate(timeout=LIMIT_S)
+                    self.assertEqual(child.returncode, 0, err)
+                    golden = os.path.join(os.path.dirname(os.path.abspath(__file__)),
+                                          os.path.basename(path) + ".out")
+                    with open(golden, "rb") as file:
+                        self.assertEqual(out, file.read())
+            self.assertIsNone(daemon.poll())
+
+    def test_programs_one_after_the_other(self):
+        with executor() as (address, daemon):
+            for _ in range(6):
+                got = tf_run(PROBE, "exit", "3", executor=address)
+                self.assertEqual(got.returncode, 3, got.stderr)
+            self.assertIsNone(daemon.poll())
+
+
+class RoundTrips(unittest.TestCase):
+    def counters(self, rounds):
+        with tempfile.TemporaryDirectory() as folder:
+            path = os.path.join(folder, "counters")
+            got = tf_run(PROBE, "steady", str(rounds), TFR_COUNTERS=path)
+            self.assertEqual((got.stdout, got.returncode), (b"steady\n", 0), got.stderr)
+            with open(path, encoding="ascii") as file:
+                return {name: int(value) for name, value in map(str.split, file)}
+
+    def test_a_steady_loop_makes_none(self):
+        few, many = self.counters(300), self.counters(3000)
+        self.assertGreater(many["records"], few["records"] + 2700)  # the counters do count
+        self.assertEqual(few["round_trips"], many["round_trips"])
+        self.assertEqual(few["stream_waits"], many["stream_waits"])
+
+
+if __name__ == "__main__":
+    sys.exit(unittest.main())

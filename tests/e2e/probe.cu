@@ -1,0 +1,172 @@
+/* The program that behaviour_test.py makes into what it needs: each way of ending, waiting, reading
+ * and running that a program may have.  usage: probe WHAT [NUMBER] */
+#include <errno.h>
+#include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "check.h"
+
+__global__ void bump(unsigned *x)
+{
+    x[threadIdx.x] = x[threadIdx.x] * 3 + 1;
+}
+
+__global__ void endless(volatile unsigned *x)
+{
+    while (x[0] != 12345)
+        x[1] = x[1] + 1;
+}
+
+static void touch_device(void)
+{
+    unsigned *x = (unsigned *)device_alloc(32 * sizeof(unsigned));
+    bump<<<1, 32>>>(x);
+    LAUNCHED();
+    CUDA(cudaDeviceSynchronize());
+}
+
+static void say(const char *word)
+{
+    printf("%s\n", word);
+    fflush(stdout);
+}
+
+/* What a program sees that asks for a device: never ends itself. */
+static int count(void)
+{
+    int n = -1;
+    cudaError_t got = cudaGetDeviceCount(&n);
+    printf("%s %d\n", cudaGetErrorName(got), got == cudaSuccess ? n : -1);
+    return got == cudaSuccess ? 0 : 4;
+}
+
+/* stdin to stdout by way of the device. */
+static int cat(void)
+{
+    static unsigned char in[10000], out[10000];
+    unsigned char *dev = (unsigned char *)device_alloc(sizeof(in));
+    ssize_t n;
+    while ((n = read(0, in, sizeof(in))) > 0) {
+        CUDA(cudaMemcpy(dev, in, n, cudaMemcpyHostToDevice));
+        CUDA(cudaMemcpy(out, dev, n, cudaMemcpyDeviceToHost));
+        CHECK(write(1, out, n) == n);
+    }
+    return 0;
+}
+
+/* How many children this process has: ours must not be among them. */
+static int children(void)
+{
+    int n = 0;
+    touch_device();
+    while (waitpid(-1, NULL, WNOHANG) >= 0)
+        n++;
+    CHECK(errno == ECHILD);
+    printf("children %d\n", n);
+    return 0;
+}
+
+/* Short kernels and waits until something fails. */
+static int spin(void)
+{
+    unsigned *x = (unsigned *)device_alloc(32 * sizeof(unsigned));
+    cudaError_t got = cudaSuccess;
+    say("ready");
+    while (got == cudaSuccess) {
+        bump<<<1, 32>>>(x);
+        got = cudaGetLastError();
+        if (got == cudaSuccess)
+            got = cudaDeviceSynchronize();
+    }
+    printf("%s\n", cudaGetErrorName(got));
+    return 5;
+}
+
+/* One wait for a kernel that never ends. */
+static int hang(void)
+{
+    unsigned *x = (unsigned *)device_alloc(32 * sizeof(unsigned));
+    CUDA(cudaMemset(x, 0, 32 * sizeof(unsigned)));
+    CUDA(cudaDeviceSynchronize());
+    endless<<<1, 1>>>(x);
+    LAUNCHED();
+    say("ready");
+    cudaError_t got = cudaDeviceSynchronize();
+    printf("%s\n", cudaGetErrorName(got));
+    return 5;
+}
+
+/* Asks for nothing while it sleeps: is alive, holds a session. */
+static int idle(void)
+{
+    touch_device();
+    say("ready");
+    sleep(60);
+    return 0;
+}
+
+/* The steady loop that must not make a round trip.  Everything is made, loaded and touched before
+ * it; at its end it looks until all is done, so that the last wait finds nothing to wait for. */
+static int steady(int rounds)
+{
+    unsigned *x = (unsigned *)device_alloc(32 * sizeof(unsigned)), *pinned = NULL, want = 0;
+    cudaStream_t stream, other;
+    cudaEvent_t event;
+    CUDA(cudaMallocHost((void **)&pinned, 4096));
+    CUDA(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
+    CUDA(cudaStreamCreate(&other));
+    CUDA(cudaEventCreate(&event));
+    CUDA(cudaMemset(x, 0, 32 * sizeof(unsigned)));
+    bump<<<1, 32>>>(x);
+    LAUNCHED();
+    CUDA(cudaMemset(x, 0, 32 * sizeof(unsigned)));
+    CUDA(cudaDeviceSynchronize());
+    for (int r = 0; r < rounds; r++) {
+        unsigned word = 7;
+        bump<<<1, 32, 0, stream>>>(x);
+        CUDA(cudaMemcpyAsync(x + 1, &word, sizeof(word), cudaMemcpyHostToDevice, stream));
+        CUDA(cudaMemcpyAsync(pinned, x, 64, cudaMemcpyDeviceToHost, stream));
+        CUDA(cudaMemcpyAsync(x + 16, pinned + 32, 32, cudaMemcpyHostToDevice, stream));
+        CUDA(cudaMemsetAsync(x + 8, 1, 16, stream));
+        CUDA(cudaEventRecord(event, stream));
+        CUDA(cudaStreamWaitEvent(other, event, 0));
+        want = want * 3 + 1;
+    }
+    cudaError_t got;
+    while ((got = cudaEventQuery(event)) == cudaErrorNotReady)
+        usleep(1000);
+    CHECK(got == cudaSuccess);
+    while ((got = cudaStreamQuery(other)) == cudaErrorNotReady)
+        usleep(1000);
+    CHECK(got == cudaSuccess && pinned[0] == want && pinned[1] == 7);
+    printf("steady\n");
+    return 0;
+}
+
+int main(int argc, char **argv)
+{
+    const char *what = argc > 1 ? argv[1] : "";
+    int number = argc > 2 ? atoi(argv[2]) : 0;
+    if (!strcmp(what, "count"))
+        return count();
+    if (!strcmp(what, "cat"))
+        return cat();
+    if (!strcmp(what, "children"))
+        return children();
+    if (!strcmp(what, "spin"))
+        return spin();
+    if (!strcmp(what, "hang"))
+        return hang();
+    if (!strcmp(what, "idle"))
+        return idle();
+    if (!strcmp(what, "steady"))
+        return steady(number);
+    touch_device();
+    if (!strcmp(what, "exit"))
+        return number;
+    if (!strcmp(what, "signal"))
+        raise(number);
+    fprintf(stderr, "probe: unknown word %s\n", what);
+    return 2;
+}
