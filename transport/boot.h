@@ -2,7 +2,8 @@
  * unix:PATH and unix:@NAME (abstract) today; addresses are parsed here and nowhere else.
  * Messages are framed: type, length, payload, at most one batch of descriptors.  A message is at
  * most TFR_BOOT_MAX bytes; the receiver never trusts the length it is told.
- * All calls take a limit in milliseconds and answer TFR_E_TIMEOUT past it.  Not thread-safe per socket. */
+ * All calls take a limit in milliseconds and answer TFR_E_TIMEOUT past it.  Not thread-safe per
+ * socket. */
 #ifndef TFR_TRANSPORT_BOOT_H
 #define TFR_TRANSPORT_BOOT_H
 
@@ -29,12 +30,17 @@ tfr_status tfr_boot_listen(const char *addr, int *fd_out);
 /* Removes the socket file, if the address has one. */
 void tfr_boot_unlink(const char *addr);
 
-/* Connects within limit_ms (retrying while the address does not exist yet only if wait is nonzero). */
+/* The next connection of a listener; TFR_AGAIN: none now. */
+tfr_status tfr_boot_accept(int listen_fd, int *fd_out);
+
+/* Connects within limit_ms.  TFR_E_PEER at once, without a line at level error, if nobody listens.
+ */
 tfr_status tfr_boot_connect(const char *addr, int limit_ms, int *fd_out);
 
-/* The peer's user and process. */
+/* The peer's user and process, as they were when it connected. */
 tfr_status tfr_boot_peer(int fd, uid_t *uid_out, pid_t *pid_out);
 
+/* TFR_E_PEER (closed) and TFR_E_TIMEOUT (nothing came) make no log line; anything else does. */
 tfr_status tfr_boot_send(int fd, const struct tfr_boot_msg *msg, int limit_ms);
 tfr_status tfr_boot_recv(int fd, struct tfr_boot_msg *msg_out, int limit_ms);
 void tfr_boot_msg_fini(struct tfr_boot_msg *msg); /* frees the body and closes fds still in it */

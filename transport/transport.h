@@ -1,14 +1,17 @@
 /* A transport moves bytes between memories and has never heard of CUDA.
  *
  * A device is what a worker prepares once (context, protection domain, registered lanes); a link
- * joins two processes over it.  Each side registers memory (reg), hands its key to the other over the
- * boot socket (key; shm adds a descriptor), and the other imports it (import).  After that either side
- * writes into memory the other has shown (put), and reads it where the transport can (get).
+ * joins two processes over it.  Each side registers memory (reg), hands its key to the other over
+ * the boot socket (key; shm adds a descriptor), and the other imports it (import).  After that
+ * either side writes into memory the other has shown (put), and reads it where the transport can
+ * (get).
  *
  * prepare, open, reg and import may block and allocate.  put, get, land and progress do neither.
  * put, get and progress of one link are called by one thread at a time (the caller's lock), except
- * that put on different channels may run on different threads.  done() runs outside our locks, exactly
- * once per accepted transfer, also on failure, and always before close() returns. */
+ * that put on different channels may run on different threads.  done() runs outside our locks,
+ * exactly once per accepted transfer, also on failure, and always before close() returns.  It runs
+ * inside put, get, progress or close of its link, never on a thread of the transport, and must not
+ * call into the link. */
 #ifndef TFR_TRANSPORT_H
 #define TFR_TRANSPORT_H
 
@@ -35,8 +38,8 @@ struct tfr_dev_cfg {
 
 enum tfr_area_kind { TFR_AREA_HOST, TFR_AREA_MEMFD, TFR_AREA_GPU, TFR_AREA_DMABUF };
 
-/* Where memory is.  MEMFD: addr is the local mapping of [fd_at, fd_at+len) of fd; the descriptor stays
- * the caller's and must carry F_SEAL_SHRINK|F_SEAL_GROW. */
+/* Where memory is.  MEMFD: addr is the local mapping of [fd_at, fd_at+len) of fd; the descriptor
+ * stays the caller's and must carry F_SEAL_SHRINK|F_SEAL_GROW. */
 struct tfr_area {
     enum tfr_area_kind kind;
     void *addr;
@@ -53,7 +56,7 @@ struct tfr_key {
 };
 
 struct tfr_dev;
-struct tfr_mem;      /* registered here */
+struct tfr_mem; /* registered here */
 struct tfr_link;
 struct tfr_peer_mem; /* registered there, imported here */
 
@@ -63,7 +66,9 @@ enum tfr_xfer_flag {
 };
 
 /* One transfer.  Up to TFR_SMALL_MAX bytes are copied at the call; beyond, `local` must lie inside
- * `mem` and stays untouched until done(arg, status).  done may be NULL. */
+ * `mem` and stays untouched until done(arg, status).  done may be NULL.
+ * Eight bytes put to a place aligned to eight are never torn: the peer may read them as one atomic
+ * word. */
 struct tfr_xfer {
     uint16_t channel; /* 0 ring and pages, 1..TFR_CHANNELS-1 bulk */
     uint16_t flags;
@@ -94,25 +99,38 @@ struct tfr_transport_ops {
                          struct tfr_peer_mem **peer_out);
     void (*forget)(struct tfr_peer_mem *peer);
     void *(*addr)(const struct tfr_peer_mem *peer); /* CAP_MAPPED, else NULL */
-    tfr_status (*put)(struct tfr_link *link, const struct tfr_xfer *xfer); /* TFR_AGAIN: nothing was done */
+    tfr_status (*put)(struct tfr_link *link,
+                      const struct tfr_xfer *xfer); /* TFR_AGAIN: nothing was done */
     tfr_status (*get)(struct tfr_link *link, const struct tfr_xfer *xfer);
     tfr_status (*progress)(struct tfr_link *link); /* returns the link's sticky error */
-    /* Announces that this side is about to sleep and gives one pollable descriptor.  The caller must
-     * look at its memory once more after arm and before poll; disarm when it wakes (drains the
-     * descriptor).  A put with BELL after that makes the descriptor readable.  shm additionally
-     * rings by tfr_link_ring, for memory written without put. */
+    /* Announces that this side is about to sleep and gives one pollable descriptor.  The caller
+     * must look at its memory once more after arm and before poll; disarm when it wakes (drains the
+     * descriptor).  A put with BELL after that makes the descriptor readable, and so does the
+     * peer's end.  Several threads may be armed at once; each arm is paired with one disarm. */
     tfr_status (*arm)(struct tfr_link *link, int *fd_out);
     void (*disarm)(struct tfr_link *link);
     /* Wakes an armed peer; the caller's earlier stores are visible to it.  No system call when the
      * peer is awake. */
     void (*ring)(struct tfr_link *link);
+    /* In a forked child: closes the link's descriptors, so that the child does not keep the link of
+     * its parent alive, and touches nothing else.  The link must not be used after it. */
+    void (*forked)(struct tfr_link *link);
 };
 
 /* Every object's first member, so that a caller holds objects and not op tables. */
-struct tfr_dev { const struct tfr_transport_ops *ops; };
-struct tfr_mem { const struct tfr_transport_ops *ops; };
-struct tfr_link { const struct tfr_transport_ops *ops; };
-struct tfr_peer_mem { const struct tfr_transport_ops *ops; size_t len; };
+struct tfr_dev {
+    const struct tfr_transport_ops *ops;
+};
+struct tfr_mem {
+    const struct tfr_transport_ops *ops;
+};
+struct tfr_link {
+    const struct tfr_transport_ops *ops;
+};
+struct tfr_peer_mem {
+    const struct tfr_transport_ops *ops;
+    size_t len;
+};
 
 /* By name; NULL: unknown.  "fault" is shm under the fault wrapper, seeded by TFR_FAULT_SEED. */
 const struct tfr_transport_ops *tfr_transport_find(const char *name);
@@ -120,9 +138,9 @@ const struct tfr_transport_ops *tfr_transport_find(const char *name);
 /* Fills every NULL op with one that answers TFR_E_UNSUP (or does nothing). */
 void tfr_transport_defaults(struct tfr_transport_ops *ops);
 
-/* A memfd of len bytes (rounded up to pages), sealed against shrinking and growing, mapped shared at
- * `at` (MAP_FIXED_NOREPLACE) or anywhere if at is NULL.  Ownership of fd and mapping passes to the
- * caller.  Not prefaulted. */
+/* A memfd of len bytes (rounded up to pages), sealed against shrinking and growing, mapped shared
+ * at `at` (MAP_FIXED_NOREPLACE) or anywhere if at is NULL.  Ownership of fd and mapping passes to
+ * the caller.  Not prefaulted. */
 tfr_status tfr_memfd_create(const char *name, size_t len, void *at, struct tfr_area *area_out);
 
 /* Maps a foreign memfd after checking seals and size; at as above.  Does not consume fd. */

@@ -1,0 +1,150 @@
+/* The table of settings.  The environment is copied once, at first use: getenv is not safe against
+ * an application that calls setenv from another thread.  Warnings come after the copy, because a
+ * log line itself asks for TFR_LOG. */
+#include <errno.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/env.h"
+#include "base/log.h"
+
+static const struct tfr_env_row rows[] = {
+    {"TFR_EXECUTORS", NULL, "addresses of executors (unix:PATH, unix:@NAME), separated by commas"},
+    {"TFR_LOG", "warn",
+     "level of log lines: none, error, warn, info, debug; part=level for one part"},
+    {"TFR_PERF", NULL, "no_NAME,...: switches optimisations off"},
+    {"TFR_COUNTERS", NULL, "file that counters are written to at exit (-: stderr; %p: process id)"},
+    {"TFR_SPIN_US", "50", "microseconds that a wait spins before it sleeps"},
+    {"TFR_CONNECT_MS", "3000", "milliseconds until an executor that does not answer is given up"},
+    {"TFR_TRANSPORT", "shm", "how bytes move: shm, fault"},
+    {"TFR_RING_SIZE", "1m", "bytes of the ring of records (a power of two)"},
+    {"TFR_LANE_SIZE", "64m", "bytes of the lanes for copies"},
+    {"TFR_FAULT_SEED", "1", "seed of the fault transport"},
+    {"TFR_SOFT_MEMORY", "4g", "software GPU: bytes of device memory"},
+    {"TFR_SOFT_DEVICES", "1", "software GPU: number of devices"},
+    {"TFR_SOFT_CC", NULL, "software GPU: compute capability"},
+    {"TFR_SOFT_BUDGET", NULL,
+     "software GPU: instructions a thread may run before the launch fails"},
+    {"TFR_SOFT_THREADS", NULL, "software GPU: threads that interpret kernels"},
+    {"TFR_SOFT_CHAOS", NULL, "software GPU: seed of delays and refusals"},
+    {NULL, NULL, NULL},
+};
+enum { ROW_N = sizeof(rows) / sizeof(rows[0]) - 1 };
+
+static const char
+    *values[ROW_N]; /* copies, written once under `once`; kept for the process's life */
+static pthread_once_t once = PTHREAD_ONCE_INIT;
+
+static void env_load(void)
+{
+    for (int i = 0; i < ROW_N; i++) {
+        const char *value = getenv(rows[i].name);
+        values[i] = value ? strdup(value) : NULL;
+        if (!values[i])
+            values[i] = rows[i].def;
+    }
+}
+
+static int row_find(const char *name, size_t len)
+{
+    for (int i = 0; i < ROW_N; i++) {
+        if (strncmp(rows[i].name, name, len) == 0 && rows[i].name[len] == 0)
+            return i;
+    }
+    return -1;
+}
+
+/* TFR_UCX_ belongs to the library of that name and TFR_TEST_ to our tests. */
+static bool is_foreign(const char *entry)
+{
+    return strncmp(entry, "TFR_UCX_", 8) == 0 || strncmp(entry, "TFR_TEST_", 9) == 0;
+}
+
+static void warn_unknown(void)
+{
+    for (char **at = environ; at && *at; at++) {
+        size_t len = strcspn(*at, "=");
+        if (strncmp(*at, "TFR_", 4) != 0 || is_foreign(*at) || row_find(*at, len) >= 0)
+            continue;
+        tfr_log_line(TFR_LOG_WARN, "base", "unknown setting %.*s is ignored", (int)len, *at);
+    }
+}
+
+static void env_ready(void)
+{
+    static atomic_flag warned = ATOMIC_FLAG_INIT;
+
+    pthread_once(&once, env_load);
+    if (!atomic_flag_test_and_set_explicit(&warned, memory_order_relaxed))
+        warn_unknown();
+}
+
+const struct tfr_env_row *tfr_env_rows(void)
+{
+    return rows;
+}
+
+const char *tfr_env_str(const char *name)
+{
+    int row = row_find(name, strlen(name));
+
+    env_ready();
+    return row < 0 ? NULL : values[row];
+}
+
+static bool number_parse(const char *text, uint64_t *out)
+{
+    unsigned shift = 0;
+    char *end;
+    unsigned long long number;
+
+    if (*text < '0' || *text > '9')
+        return false;
+    errno = 0;
+    number = strtoull(text, &end, 0);
+    if (*end == 'k' || *end == 'K')
+        shift = 10;
+    else if (*end == 'm' || *end == 'M')
+        shift = 20;
+    else if (*end == 'g' || *end == 'G')
+        shift = 30;
+    end += shift != 0;
+    if (errno || *end || number > UINT64_MAX >> shift)
+        return false;
+    *out = (uint64_t)number << shift;
+    return true;
+}
+
+uint64_t tfr_env_u64(const char *name)
+{
+    static _Atomic uint64_t warned; /* one bit per row */
+    const char *text = tfr_env_str(name);
+    int row = row_find(name, strlen(name));
+    uint64_t number = 0;
+
+    if (!text || row < 0 || number_parse(text, &number))
+        return number;
+    if (!(atomic_fetch_or_explicit(&warned, 1ull << row, memory_order_relaxed) & 1ull << row))
+        tfr_log_line(TFR_LOG_WARN, "base", "%s=%s is not a number, %s is used", name, text,
+                     rows[row].def ? rows[row].def : "0");
+    if (rows[row].def)
+        number_parse(rows[row].def, &number);
+    return number;
+}
+
+bool tfr_perf_on(const char *what)
+{
+    const char *at = tfr_env_str("TFR_PERF");
+    size_t what_len = strlen(what);
+
+    while (at && *at) {
+        size_t len = strcspn(at, ",");
+        if (len == what_len + 3 && memcmp(at, "no_", 3) == 0 && memcmp(at + 3, what, what_len) == 0)
+            return false;
+        at += len + (at[len] == ',');
+    }
+    return true;
+}

@@ -1,0 +1,93 @@
+/* Log lines on stderr.  Levels come from TFR_LOG, parsed anew for each line: lines are rare, and so
+ * there is no state to initialise, to lock or to inherit over fork.  A line is built on the stack
+ * and leaves in one write(2), so that lines of several processes do not mix. */
+#include <errno.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/env.h"
+#include "base/log.h"
+
+enum { LINE_MAX_LEN = 1024 };
+
+static const char *const level_names[] = {"error", "warn", "info", "debug"};
+
+/* The level called `name`; -1: "none"; the default for anything else. */
+static int level_parse(const char *name, size_t len)
+{
+    for (int i = 0; i <= TFR_LOG_DEBUG; i++) {
+        if (strlen(level_names[i]) == len && memcmp(level_names[i], name, len) == 0)
+            return i;
+    }
+    return len == 4 && memcmp(name, "none", 4) == 0 ? -1 : TFR_LOG_WARN;
+}
+
+int tfr_log_on(enum tfr_log_level level, const char *part)
+{
+    const char *at = tfr_env_str("TFR_LOG");
+    int limit = TFR_LOG_WARN;
+    bool named = false;
+
+    while (at && *at) {
+        size_t len = strcspn(at, ",");
+        const char *eq = memchr(at, '=', len);
+        if (!eq && !named) {
+            limit = level_parse(at, len);
+        } else if (eq && part && strlen(part) == (size_t)(eq - at) &&
+                   memcmp(part, at, (size_t)(eq - at)) == 0) {
+            limit = level_parse(eq + 1, len - (size_t)(eq + 1 - at));
+            named = true;
+        }
+        at += len + (at[len] == ',');
+    }
+    return (int)level <= limit;
+}
+
+static void line_write(char *line, size_t len)
+{
+    ssize_t done;
+
+    if (len > LINE_MAX_LEN - 1)
+        len = LINE_MAX_LEN - 1;
+    line[len++] = '\n';
+    do {
+        done = write(STDERR_FILENO, line, len);
+    } while (done < 0 && errno == EINTR);
+}
+
+void tfr_log_line(enum tfr_log_level level, const char *part, const char *fmt, ...)
+{
+    int saved = errno;
+    char line[LINE_MAX_LEN + 1];
+    va_list args;
+    int len, more;
+
+    if (!tfr_log_on(level, part)) {
+        errno = saved;
+        return;
+    }
+    len = snprintf(line, sizeof(line), "tf: %s: %s%s", level_names[level], part ? part : "",
+                   part ? ": " : "");
+    va_start(args, fmt);
+    more = vsnprintf(line + len, sizeof(line) - (size_t)len, fmt, args);
+    va_end(args);
+    line_write(line, (size_t)len + (size_t)(more < 0 ? 0 : more));
+    errno = saved;
+}
+
+void tfr_say(const char *fmt, ...)
+{
+    int saved = errno;
+    char line[LINE_MAX_LEN + 1] = "tf: ";
+    va_list args;
+    int more;
+
+    va_start(args, fmt);
+    more = vsnprintf(line + 4, sizeof(line) - 4, fmt, args);
+    va_end(args);
+    line_write(line, 4 + (size_t)(more < 0 ? 0 : more));
+    errno = saved;
+}

@@ -1,0 +1,213 @@
+/* Registry of transports, answers for ops that a transport leaves out, and the two memfd helpers
+ * through which all shared memory of ours is made and accepted. */
+#define TFR_LOG_PART "transport"
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "base/rec.h"
+#include "transport/backend.h"
+#include "transport/transport.h"
+
+#ifndef MAP_FIXED_NOREPLACE
+#define MAP_FIXED_NOREPLACE 0x100000
+#endif
+
+static pthread_once_t once = PTHREAD_ONCE_INIT;
+static struct tfr_transport_ops *const transports[] = {&tfr_shm_ops, &tfr_fault_ops};
+enum { TRANSPORT_N = sizeof(transports) / sizeof(transports[0]) };
+
+static void registry_init(void)
+{
+    for (int i = 0; i < TRANSPORT_N; i++)
+        tfr_transport_defaults(transports[i]);
+}
+
+const struct tfr_transport_ops *tfr_transport_find(const char *name)
+{
+    pthread_once(&once, registry_init);
+    for (int i = 0; i < TRANSPORT_N; i++) {
+        if (name && strcmp(transports[i]->name, name) == 0)
+            return transports[i];
+    }
+    return NULL;
+}
+
+static tfr_status no_prepare(const struct tfr_dev_cfg *cfg, struct tfr_dev **dev_out)
+{
+    (void)cfg, (void)dev_out;
+    return TFR_E_UNSUP;
+}
+
+static void no_release(struct tfr_dev *dev)
+{
+    (void)dev;
+}
+
+static tfr_status no_reg(struct tfr_dev *dev, const struct tfr_area *area, struct tfr_mem **mem_out)
+{
+    (void)dev, (void)area, (void)mem_out;
+    return TFR_E_UNSUP;
+}
+
+static void no_unreg(struct tfr_mem *mem)
+{
+    (void)mem;
+}
+
+static void no_key(const struct tfr_mem *mem, struct tfr_key *key_out)
+{
+    (void)mem;
+    *key_out = (struct tfr_key){.fd = -1};
+}
+
+static tfr_status no_open(struct tfr_dev *dev, int sock, bool first, struct tfr_link **link_out)
+{
+    (void)dev, (void)sock, (void)first, (void)link_out;
+    return TFR_E_UNSUP;
+}
+
+static void no_link(struct tfr_link *link)
+{
+    (void)link;
+}
+
+static tfr_status no_import(struct tfr_link *link, const struct tfr_key *key,
+                            struct tfr_peer_mem **peer_out)
+{
+    (void)link, (void)peer_out;
+    if (key->fd >= 0)
+        close(key->fd);
+    return TFR_E_UNSUP;
+}
+
+static void no_forget(struct tfr_peer_mem *peer)
+{
+    (void)peer;
+}
+
+static void *no_addr(const struct tfr_peer_mem *peer)
+{
+    (void)peer;
+    return NULL;
+}
+
+static tfr_status no_xfer(struct tfr_link *link, const struct tfr_xfer *xfer)
+{
+    (void)link, (void)xfer;
+    return TFR_E_UNSUP;
+}
+
+static tfr_status no_progress(struct tfr_link *link)
+{
+    (void)link;
+    return TFR_OK;
+}
+
+static tfr_status no_arm(struct tfr_link *link, int *fd_out)
+{
+    (void)link, (void)fd_out;
+    return TFR_E_UNSUP;
+}
+
+void tfr_transport_defaults(struct tfr_transport_ops *ops)
+{
+    const struct tfr_transport_ops no = {
+        .prepare = no_prepare,
+        .release = no_release,
+        .reg = no_reg,
+        .unreg = no_unreg,
+        .key = no_key,
+        .open = no_open,
+        .close = no_link,
+        .import = no_import,
+        .forget = no_forget,
+        .addr = no_addr,
+        .put = no_xfer,
+        .get = no_xfer,
+        .progress = no_progress,
+        .arm = no_arm,
+        .disarm = no_link,
+        .ring = no_link,
+        .forked = no_link,
+    };
+#define FILL(op) ops->op = ops->op ? ops->op : no.op
+    FILL(prepare), FILL(release), FILL(reg), FILL(unreg), FILL(key), FILL(open), FILL(close);
+    FILL(import), FILL(forget), FILL(addr), FILL(put), FILL(get), FILL(progress);
+    FILL(arm), FILL(disarm), FILL(ring), FILL(forked);
+#undef FILL
+}
+
+static size_t page_round(size_t len)
+{
+    size_t page = (size_t)sysconf(_SC_PAGESIZE);
+
+    return (len + page - 1) & ~(page - 1);
+}
+
+/* Maps shared, readable and writable, exactly at `at` if that is given. */
+static tfr_status shared_map(int fd, uint64_t fd_at, size_t len, void *at, void **addr_out)
+{
+    void *addr = mmap(at, len, PROT_READ | PROT_WRITE, MAP_SHARED | (at ? MAP_FIXED_NOREPLACE : 0),
+                      fd, (off_t)fd_at);
+
+    if (addr == MAP_FAILED)
+        return tfr_fail(errno == ENOMEM ? TFR_E_NOMEM : TFR_E_SYS, "map %zu shared bytes: %s", len,
+                        strerror(errno));
+    if (at && addr != at) { /* a kernel before 4.17 takes the flag as a hint */
+        munmap(addr, len);
+        return tfr_fail(TFR_E_SYS, "map %zu shared bytes: the place is taken", len);
+    }
+    *addr_out = addr;
+    return TFR_OK;
+}
+
+tfr_status tfr_memfd_create(const char *name, size_t len, void *at, struct tfr_area *area_out)
+{
+    size_t size = page_round(len);
+    tfr_status status = TFR_E_SYS;
+    void *addr;
+    int fd;
+
+    if (len == 0 || size < len)
+        return tfr_fail(TFR_E_INVAL, "shared memory of %zu bytes", len);
+    fd = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    if (fd < 0)
+        return tfr_fail(TFR_E_SYS, "memfd: %s", strerror(errno));
+    if (ftruncate(fd, (off_t)size) < 0 || fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW) < 0) {
+        tfr_fail(status, "memfd of %zu bytes: %s", size, strerror(errno));
+        goto fd_close;
+    }
+    status = shared_map(fd, 0, size, at, &addr);
+    if (status != TFR_OK)
+        goto fd_close;
+    *area_out = (struct tfr_area){TFR_AREA_MEMFD, addr, size, fd, 0};
+    return TFR_OK;
+
+fd_close:
+    close(fd);
+    return status;
+}
+
+tfr_status tfr_memfd_map(int fd, uint64_t fd_at, size_t len, void *at, void **addr_out)
+{
+    const int need = F_SEAL_SHRINK | F_SEAL_GROW;
+    int seals = fcntl(fd, F_GET_SEALS);
+    struct stat st;
+
+    if (seals < 0 || (seals & need) != need)
+        return tfr_fail(TFR_E_PROTO, "shared memory of the peer is not sealed against resizing");
+    if (fstat(fd, &st) < 0)
+        return tfr_fail(TFR_E_SYS, "size of the peer's memory: %s", strerror(errno));
+    if (len == 0 || st.st_size < 0 || !tfr_span_inside(fd_at, len, (uint64_t)st.st_size))
+        return tfr_fail(TFR_E_PROTO, "the peer shows %zu bytes and its memory has %lld", len,
+                        (long long)st.st_size);
+    if (fd_at != page_round(fd_at))
+        return tfr_fail(TFR_E_PROTO, "the peer shows memory that begins inside a page");
+    return shared_map(fd, fd_at, len, at, addr_out);
+}
