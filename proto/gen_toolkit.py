@@ -1,6 +1,8 @@
 """What the CUDA toolkit's headers say: which symbols its libcuda exports, since which version, with which prototype.
 
-Used by gen.py.  The source is cudaTypedefs.h (and cudaProfilerTypedefs.h): one PFN_<name>_v<version>[_ptsz|_ptds] per
+Also which of its types may cross the wire.
+
+Used by gen.py.  The source of the symbols is cudaTypedefs.h (and cudaProfilerTypedefs.h): one PFN_<name>_v<version>[_ptsz|_ptds] per
 exported symbol.  The symbols themselves are not named there; they follow from the pairing rule: the n-th version of a name
 is the symbol name_v<n> (the first has no suffix).  A per-thread-stream twin is the twin of the newest plain entry that is
 not newer than itself.  tests/gen checks the rule against the stub library of the toolkit.
@@ -109,3 +111,38 @@ def aliases(rows):
         if old.twin and new.twin:
             found.append((old.twin, new.twin, old.types))
     return found
+
+
+class Toolkit:
+    """rows; twins: symbol -> its per-thread-stream twin or None; errors: names of CUresult; types of cuda.h."""
+
+    def __init__(self, include, scalars):
+        self.rows = read_rows(include)
+        self.twins = {r.symbol: r.twin for r in self.rows}
+        self.scalars = scalars
+        with open(os.path.join(include, "cuda.h"), encoding="utf-8") as f:
+            text = re.sub(r"/\*.*?\*/|//[^\n]*", " ", f.read(), flags=re.S)
+        self.errors = set(re.findall(r"\b(CUDA_ERROR_\w+)\s*=", text))
+        self.enums = set(re.findall(r"typedef\s+enum\s+\w*\s*\{[^}]*\}\s*(\w+)\s*;", text))
+        self.names = dict((new, " ".join(old.split())) for old, new in
+                          re.findall(r"typedef\s+((?:unsigned\s+|long\s+)*\w+)\s+(\w+)\s*;", text))
+        self.structs = dict((name, body) for body, name in
+                            re.findall(r"typedef\s+struct\s+\w*\s*\{((?:[^{}]|\{[^{}]*\})*)\}\s*(\w+)\s*;", text))
+
+    def wire(self, name):
+        """(type on the wire, bytes) of a scalar or enum, else None."""
+        if name in self.scalars:
+            return self.scalars[name]
+        if name in self.enums:
+            return ("int32_t", 4)
+        return self.wire(self.names[name]) if name in self.names else None
+
+    def flat(self, name):
+        """A structure without pointers, handles or unions: its bytes mean the same on the other side."""
+        if name in self.names:
+            return self.flat(self.names[name])
+        body = self.structs.get(name)
+        if body is None or re.search(r"\*|\bunion\b|\{", body):
+            return False
+        members = [split_name(m)[0].rstrip("*") for m in body.split(";") if m.strip()]
+        return all(self.wire(m) or self.flat(m) for m in members)
