@@ -36,7 +36,7 @@ const char *tfr_status_str(tfr_status status)
     return "unknown status";
 }
 
-tfr_status tfr_fail(tfr_status status, const char *fmt, ...)
+tfr_status(tfr_fail)(tfr_status status, const char *fmt, ...)
 {
     int saved = errno;
     char text[512];

@@ -82,14 +82,16 @@ static void clean_library_path(const char *lib)
     struct stat ours, entry;
     if (!old || stat(lib, &ours) != 0)
         return;
-    char *list = strdup(old), *kept = calloc(1, strlen(old) + 2), *next = list;
+    char *list = strdup(old), *kept = strdup(old), *next = list, *end = kept;
     while (list && kept && next) {
         const char *dir = strsep(&next, ":");
         bool same = stat(*dir ? dir : ".", &entry) == 0 && entry.st_dev == ours.st_dev &&
                     entry.st_ino == ours.st_ino;
         if (!same && *dir)
-            strcat(strcat(kept, *kept ? ":" : ""), dir);
+            end += sprintf(end, "%s%s", end > kept ? ":" : "", dir); /* never longer than before */
     }
+    if (kept)
+        *end = '\0';
     if (kept && *kept)
         setenv("LD_LIBRARY_PATH", kept, 1);
     else
