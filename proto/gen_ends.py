@@ -126,9 +126,13 @@ def stub_answer(call, out):
     out("}")
 
 
-def stub_fate(call, out):
-    """What the result means for handles."""
+def stub_end(call, out, end):
+    """Ends the record; what the result means for handles."""
     new = new_param(call)
+    if not new and not any(p.word == "FREE" for p in handles(call)):
+        out(f"return {end};")
+        return
+    out(f"r = {end};")
     if new:
         out("if (r == CUDA_SUCCESS)")
         out(f"*{new.name} = tfr_handle_ptr({new.name}_id);", 2)
@@ -162,11 +166,7 @@ def stub(call, toolkit):
     stub_checks(call, out)
     if call.cls == "ASYNC":
         stub_begin(call, out, "tfr_post_begin(", "tfr_post_failed()")
-        if new_param(call) or any(p.word == "FREE" for p in handles(call)):
-            out("r = tfr_post_end();")
-            stub_fate(call, out)
-        else:
-            out("return tfr_post_end();")
+        stub_end(call, out, "tfr_post_end()")
     else:
         out("struct tfr_ask ask;")
         stub_begin(call, out, "tfr_ask_begin(&ask, ", "ask.result")
@@ -176,8 +176,7 @@ def stub(call, toolkit):
             stub_answer(call, out)
         else:
             out("tfr_ask_send(&ask, 0);")
-        out("r = tfr_ask_end(&ask);")
-        stub_fate(call, out)
+        stub_end(call, out, "tfr_ask_end(&ask)")
     out.append("}\n\n")
     return "".join(out)
 
@@ -282,13 +281,15 @@ def run_call(call, out, toolkit):
     new = new_param(call)
     if new:
         out(f"{new.elem} {new.name} = NULL;")
-    declare = "" if handles(call) else "CUresult "
-    out(f"{declare}r = cu->{call.name}({', '.join(argument(p, toolkit) for p in call.params)});")
+    ask = f"cu->{call.name}({', '.join(argument(p, toolkit) for p in call.params)});"
     fixed = [p for p in call.params if p.word == "OUT" and p.count == "1"]
     freed = [p for p in handles(call) if p.word == "FREE"]
-    if fixed or freed or new:
-        out("if (r != CUDA_SUCCESS)")
-        out("return r;", 2)
+    if not fixed and not freed and not new:
+        out(f"return {ask}")
+        return
+    out(f"{'' if handles(call) else 'CUresult '}r = {ask}")
+    out("if (r != CUDA_SUCCESS)")
+    out("return r;", 2)
     for p in fixed:
         out(f"p->{p.name} = {p.name};")
     for p in freed:

@@ -1,0 +1,1 @@
+typedef CUresult (CUDAAPI *PFN_cuProfilerStop_v4000)(void);
