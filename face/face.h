@@ -1,7 +1,8 @@
 /* What any libcuda must show to NVIDIA's runtime, ours or the software GPU's: cuGetProcAddress over
  * a map generated from cudaTypedefs.h, and the private export tables that cudart, cuBLAS and cuFFT
  * ask for.  Knows no session: what it must know of its host it asks through these callbacks. face
- * defines (strong, exported): cuGetProcAddress, cuGetProcAddress_v2, cuGetExportTable. */
+ * defines (strong, exported): cuGetProcAddress, cuGetProcAddress_v2, cuGetExportTable,
+ * cuGetErrorName, cuGetErrorString (errors.c). */
 #ifndef TFR_FACE_H
 #define TFR_FACE_H
 
