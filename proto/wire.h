@@ -198,6 +198,17 @@ struct tfr_event_record_req {
     uint32_t flags, reserved[3];
 };
 
+struct tfr_event_elapsed_req {
+    struct tfr_rec head;
+    uint32_t slot, in_len;
+    uint64_t start, end;
+    uint64_t reserved;
+};
+struct tfr_event_elapsed_rep {
+    float ms;
+    uint32_t reserved;
+};
+
 struct tfr_stream_wait_req {
     struct tfr_rec head;
     uint64_t stream, event;
@@ -233,15 +244,24 @@ struct tfr_memset_req {
     uint32_t flags, reserved;
 };
 
-/* Parameters follow, packed by the kernel's layout; then attr_n struct tfr_launch_attr. */
-struct tfr_launch_req {
-    struct tfr_rec head;
+/* Parameters follow, packed by the kernel's layout and padded to 8; then attr_n struct tfr_launch_attr. */
+struct tfr_launch {
     uint64_t fn, stream;
     uint32_t grid[3], block[3];
     uint32_t shared, param_len;
     uint32_t attr_n, flags;
 };
-static_assert(sizeof(struct tfr_launch_req) == 72, "launch record: with 128 bytes of parameters one inline put");
+struct tfr_launch_req {
+    struct tfr_rec head;
+    struct tfr_launch launch;
+};
+static_assert(sizeof(struct tfr_launch_req) == 72, "with 128 bytes of parameters one inline put");
+/* The same, answered: for launches whose errors only the driver can tell. */
+struct tfr_launch_asked_req {
+    struct tfr_rec head;
+    uint32_t slot, in_len;
+    struct tfr_launch launch;
+};
 enum { TFR_LAUNCH_COOPERATIVE = 1 << 0, TFR_LAUNCH_ATTRS_MAX = 16 };
 
 struct tfr_launch_attr {
@@ -304,6 +324,19 @@ struct tfr_module_load_req { /* answered with struct tfr_module_load_rep, also o
 };
 struct tfr_module_load_rep {
     uint32_t info_len, error_len; /* texts follow, each with its NUL, info first */
+};
+
+struct tfr_module_unload_req {
+    struct tfr_rec head;
+    uint32_t slot, in_len;
+    uint64_t id; /* module or library; what was looked up in it dies too */
+};
+
+struct tfr_function_set_req {
+    struct tfr_rec head;
+    uint32_t slot, in_len;
+    uint64_t id;
+    int32_t attribute, value;
 };
 
 struct tfr_function_get_req { /* the name follows, NUL-terminated; answered with struct tfr_function_info */

@@ -79,7 +79,7 @@ CUresult cuKernelSetAttribute(CUfunction_attribute attribute, int value, CUkerne
                               CUdevice dev);
 
 /* Sets an attribute of a function. */
-TFR_CALL(0x0501, SYNC)
+TFR_CALL(0x0000, CUSTOM)
 CUresult cuFuncSetAttribute(CUfunction fn, CUfunction_attribute attribute, int value);
 
 /* Cache preference of a function. */

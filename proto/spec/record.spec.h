@@ -39,3 +39,11 @@ TFR_RECORD(0x0011, module_load, SYNC, HELPER)
 TFR_RECORD(0x0012, function_get, SYNC, HELPER)
 /* Address and size of a variable. */
 TFR_RECORD(0x0013, global_get, SYNC, HELPER)
+/* Time between two recorded events. */
+TFR_RECORD(0x0014, event_elapsed, SYNC)
+/* Unloads a module or library. */
+TFR_RECORD(0x0015, module_unload, SYNC, HELPER)
+/* Sets an attribute of a function or kernel. */
+TFR_RECORD(0x0016, function_set, SYNC, HELPER)
+/* Launches a kernel and answers: cooperative and cluster launches. */
+TFR_RECORD(0x0017, launch_asked, SYNC)

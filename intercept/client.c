@@ -1,0 +1,270 @@
+/* Posting, asking and waiting: the hot half of the session.  Called by every entry; set-up is init.c's.
+ * Surprising: a thread that waits looks at three things, in this order: what it waits for, the sticky
+ * word, the boot socket (rarely, it costs a system call). */
+#define TFR_LOG_PART "intercept"
+#include "intercept/client.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <time.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "intercept/entry.h"
+#include "intercept/stream.h"
+#include "transport/boot.h"
+
+/* Every request that is answered has its slot here. */
+struct asked_req {
+    struct tfr_rec head;
+    uint32_t slot, in_len;
+};
+
+CUresult tfr_client_error(void)
+{
+    uint32_t error = atomic_load_explicit(&tfr_client.error, memory_order_acquire);
+    if (error)
+        return (CUresult)error;
+    return (CUresult)atomic_load_explicit(&tfr_client.feedback->sticky, memory_order_acquire);
+}
+
+CUresult tfr_client_broken(const char *why)
+{
+    uint32_t none = 0;
+    /* pairs with the acquire in tfr_enter */
+    if (atomic_compare_exchange_strong_explicit(&tfr_client.error, &none,
+                                                CUDA_ERROR_DEVICE_UNAVAILABLE, memory_order_acq_rel,
+                                                memory_order_acquire))
+        tfr_say("%s: the GPU session is lost, every call fails from here; start the program again",
+                why);
+    return tfr_client_error();
+}
+
+/* ---- sleeping: one thread polls the link's descriptor for all, the others wait for it ---- */
+
+/* Has anything ended the wait? */
+static bool wait_over(const _Atomic uint64_t *word, uint64_t want)
+{
+    return atomic_load_explicit(word, memory_order_acquire) >= want || tfr_client_error();
+}
+
+static void sleep_as_leader(const _Atomic uint64_t *word, uint64_t want)
+{
+    struct tfr_link *link = tfr_client.link;
+    int fd;
+    if (link->ops->arm(link, &fd) != TFR_OK) {
+        tfr_client_broken("the link to the executor failed");
+        return;
+    }
+    if (!wait_over(word, want)) {
+        struct pollfd p[2] = {{.fd = fd, .events = POLLIN},
+                              {.fd = tfr_client.boot, .events = POLLRDHUP}};
+        TFR_COUNT(sleeps, 1);
+        poll(p, 2, 100);
+    }
+    link->ops->disarm(link);
+    if (tfr_boot_gone(tfr_client.boot) && !wait_over(word, want))
+        tfr_client_broken("the executor is gone");
+}
+
+static void sleep_once(const _Atomic uint64_t *word, uint64_t want)
+{
+    pthread_mutex_lock(&tfr_client.sleep_lock);
+    if (tfr_client.sleep_leader) {
+        struct timespec t;
+        clock_gettime(CLOCK_REALTIME, &t);
+        t.tv_nsec += 100 * (long)TFR_NS_PER_MS;
+        t.tv_sec += t.tv_nsec / (long)TFR_NS_PER_S;
+        t.tv_nsec %= (long)TFR_NS_PER_S;
+        if (!wait_over(word, want))
+            pthread_cond_timedwait(&tfr_client.sleep_cond, &tfr_client.sleep_lock, &t);
+        pthread_mutex_unlock(&tfr_client.sleep_lock);
+        return;
+    }
+    tfr_client.sleep_leader = true;
+    pthread_mutex_unlock(&tfr_client.sleep_lock);
+    sleep_as_leader(word, want);
+    pthread_mutex_lock(&tfr_client.sleep_lock);
+    tfr_client.sleep_leader = false;
+    pthread_cond_broadcast(&tfr_client.sleep_cond);
+    pthread_mutex_unlock(&tfr_client.sleep_lock);
+}
+
+CUresult tfr_wait_word(const _Atomic uint64_t *word, uint64_t want, enum tfr_wait_reason why)
+{
+    struct tfr_relax relax = TFR_RELAX_INIT(why);
+    while (atomic_load_explicit(word, memory_order_acquire) < want) {
+        enum tfr_relax_step step = tfr_relax(&relax);
+        if (step == TFR_RELAX_SPUN)
+            continue;
+        CUresult error = tfr_client_error();
+        if (error != CUDA_SUCCESS && atomic_load_explicit(word, memory_order_acquire) < want)
+            return error;
+        if (step == TFR_RELAX_SLEEP)
+            sleep_once(word, want);
+    }
+    return CUDA_SUCCESS;
+}
+
+/* ---- the ring ---- */
+
+static void ring_lock(void)
+{
+    /* pairs with the release in ring_unlock */
+    while (atomic_exchange_explicit(&tfr_client.ring_lock, 1, memory_order_acquire)) {
+        struct tfr_relax relax = TFR_RELAX_INIT(TFR_WAIT_LOCK);
+        while (atomic_load_explicit(&tfr_client.ring_lock, memory_order_relaxed))
+            if (tfr_relax(&relax) == TFR_RELAX_SLEEP)
+                tfr_relax_nap(&relax);
+    }
+}
+
+static void ring_unlock(void)
+{
+    atomic_store_explicit(&tfr_client.ring_lock, 0, memory_order_release);
+}
+
+/* The ring is full: waits for credit with the ring lock held, as everybody else would wait too. */
+static void *reserve_slow(uint16_t op, uint32_t len, uint16_t ctx)
+{
+    if (len > tfr_ring_rec_max(&tfr_client.tx)) {
+        tfr_thread.post_error = CUDA_ERROR_INVALID_VALUE;
+        return NULL;
+    }
+    TFR_COUNT(ring_stalls, 1);
+    struct tfr_relax relax = TFR_RELAX_INIT(TFR_WAIT_RING_SPACE);
+    for (;;) {
+        void *rec = tfr_ring_reserve(&tfr_client.tx, len, op, ctx);
+        if (rec)
+            return rec;
+        enum tfr_relax_step step = tfr_relax(&relax);
+        if (step == TFR_RELAX_SPUN)
+            continue;
+        if (tfr_boot_gone(tfr_client.boot))
+            tfr_client_broken("the executor is gone");
+        if (atomic_load_explicit(&tfr_client.error, memory_order_acquire)) {
+            tfr_thread.post_error = tfr_client_error();
+            return NULL;
+        }
+        if (step == TFR_RELAX_SLEEP)
+            tfr_relax_nap(&relax);
+    }
+}
+
+void *tfr_post_begin(uint16_t op, uint32_t len)
+{
+    const struct tfr_context *ctx = tfr_thread.ctx;
+    uint16_t ctx_at = ctx ? (uint16_t)(ctx->device + 1) : 0;
+    ring_lock();
+    void *rec = tfr_ring_reserve(&tfr_client.tx, len, op, ctx_at);
+    if (__builtin_expect(!rec, 0)) {
+        rec = reserve_slow(op, len, ctx_at);
+        if (!rec)
+            ring_unlock();
+    }
+    return rec;
+}
+
+CUresult tfr_post_failed(void)
+{
+    return tfr_thread.post_error;
+}
+
+CUresult tfr_post_end(void)
+{
+    return tfr_post_end_on(NULL, NULL);
+}
+
+CUresult tfr_post_end_on(struct tfr_stream *stream, uint64_t *seq_out)
+{
+    uint64_t seq = tfr_client.tx.seq;
+    if (stream) {
+        atomic_store_explicit(&stream->last, seq, memory_order_release);
+        if (stream->blocking)
+            atomic_store_explicit(&stream->ctx->blocking_last, seq, memory_order_release);
+    }
+    TFR_COUNT(records, 1);
+    tfr_status status = tfr_ring_commit(&tfr_client.tx);
+    ring_unlock();
+    if (seq_out)
+        *seq_out = seq;
+    if (__builtin_expect(status != TFR_OK, 0))
+        return tfr_client_broken("the link to the executor failed");
+    return CUDA_SUCCESS;
+}
+
+/* ---- asking ---- */
+
+static uint32_t slot_take(void)
+{
+    struct tfr_relax relax = TFR_RELAX_INIT(TFR_WAIT_REPLY);
+    for (;;) {
+        uint64_t free = atomic_load_explicit(&tfr_client.slots, memory_order_relaxed);
+        while (free) {
+            uint32_t at = (uint32_t)__builtin_ctzll(free);
+            /* pairs with the release in tfr_ask_end */
+            if (atomic_compare_exchange_weak_explicit(&tfr_client.slots, &free,
+                                                      free & ~(1ull << at), memory_order_acquire,
+                                                      memory_order_relaxed))
+                return at;
+        }
+        if (tfr_relax(&relax) == TFR_RELAX_SLEEP)
+            tfr_relax_nap(&relax);
+    }
+}
+
+static void slot_give(uint32_t at)
+{
+    atomic_fetch_or_explicit(&tfr_client.slots, 1ull << at, memory_order_release);
+}
+
+void *tfr_ask_begin(struct tfr_ask *ask, uint16_t op, uint32_t len)
+{
+    ask->slot = slot_take();
+    struct asked_req *req = tfr_post_begin(op, len);
+    if (!req) {
+        ask->result = tfr_post_failed();
+        slot_give(ask->slot);
+        return NULL;
+    }
+    req->slot = ask->slot;
+    req->in_len = 0;
+    return req;
+}
+
+const void *tfr_ask_send(struct tfr_ask *ask, size_t min_len)
+{
+    struct tfr_reply_slot *slot = &tfr_client.reply[ask->slot];
+    TFR_COUNT(round_trips, 1);
+    ask->result = tfr_post_end_on(NULL, &ask->seq);
+    if (ask->result == CUDA_SUCCESS)
+        ask->result = tfr_wait_word(&slot->seq, ask->seq, TFR_WAIT_REPLY);
+    if (ask->result != CUDA_SUCCESS)
+        return NULL;
+    ask->result = (CUresult)slot->result;
+    uint32_t len = slot->len;
+    if (ask->result != CUDA_SUCCESS || len < min_len || len > sizeof slot->payload) {
+        if (ask->result == CUDA_SUCCESS)
+            ask->result = tfr_client_broken("the executor sent a malformed reply");
+        return NULL;
+    }
+    return slot->payload;
+}
+
+const void *tfr_ask_payload(const struct tfr_ask *ask, uint32_t *len_out)
+{
+    struct tfr_reply_slot *slot = &tfr_client.reply[ask->slot];
+    if (atomic_load_explicit(&slot->seq, memory_order_acquire) != ask->seq ||
+        slot->len > sizeof slot->payload)
+        return NULL;
+    *len_out = slot->len;
+    return slot->payload;
+}
+
+CUresult tfr_ask_end(struct tfr_ask *ask)
+{
+    /* A slot whose reply may still come stays retired: a late answer must not hit another call. */
+    if (atomic_load_explicit(&tfr_client.reply[ask->slot].seq, memory_order_acquire) == ask->seq)
+        slot_give(ask->slot);
+    return ask->result;
+}

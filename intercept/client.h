@@ -1,0 +1,110 @@
+/* The session seen from the application: one per process, joined to one worker of the executor.
+ *
+ * begin/end pairs hold the ring lock between them: assign the record's body and end it, nothing else.
+ * post_*: fire and forget.  ask_*: waits for the answer in a reply slot.  Everything here is thread-safe; waiting
+ * goes through tfr_relax and ends at the latest when the executor is gone. */
+#ifndef TFR_INTERCEPT_CLIENT_H
+#define TFR_INTERCEPT_CLIENT_H
+
+#include <cuda.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "base/counter.h"
+#include "base/relax.h"
+#include "proto/wire.h"
+#include "transport/ring.h"
+#include "tfr_ops.h"
+
+struct tfr_stream;
+struct tfr_context;
+
+struct tfr_client {
+    /* Set up under set_up_lock, then read by everybody. */
+    struct tfr_feedback *feedback; /* a page of zeros before there is a session: never NULL */
+    struct tfr_reply_slot *reply;
+    uint8_t *lane; /* the lane, mapped */
+    uint64_t lane_len;
+    struct tfr_snapshot *snapshot;
+    struct tfr_link *link;
+    struct tfr_dev *dev;
+    int boot; /* the boot socket; closed: the executor is gone */
+    bool attached;
+    /* What every call answers from now on (CUresult): the executor is gone, or we are a forked child.
+     * Pairs with the acquire in tfr_enter. */
+    _Atomic uint32_t error;
+
+    /* The ring's writer. */
+    _Alignas(64) _Atomic uint32_t ring_lock;
+    struct tfr_ring_tx tx; /* guarded by ring_lock */
+
+    _Alignas(64) _Atomic uint64_t slots; /* bit set: reply slot free */
+    pthread_mutex_t set_up_lock;         /* guards set-up and tear-down */
+    pthread_mutex_t sleep_lock;          /* guards sleep_leader */
+    pthread_cond_t sleep_cond;
+    bool sleep_leader;
+};
+
+extern struct tfr_client tfr_client;
+
+/* ---- init.c ---- */
+
+/* cuInit's work: connects and fetches the snapshot.  Blocks up to TFR_CONNECT_MS. */
+CUresult tfr_client_init(void);
+
+/* Joins a worker, if there is none yet.  Blocks. */
+CUresult tfr_client_attach(void);
+
+/* Ends the session: the worker goes, and with it all that it held.  Handles of the session die. */
+void tfr_client_detach(void);
+
+/* ---- client.c ---- */
+
+/* The executor is gone: says why once, and makes every later call answer an error. */
+CUresult tfr_client_broken(const char *why);
+
+/* The sticky error of the session: GPU fault, refusal nobody foresaw, lost executor.  CUDA_SUCCESS if none. */
+CUresult tfr_client_error(void);
+
+/* Waits until *word >= want.  An error of the session ends the wait with that error. */
+CUresult tfr_wait_word(const _Atomic uint64_t *word, uint64_t want, enum tfr_wait_reason why);
+
+/* A record of `len` bytes with its head filled, or NULL (see tfr_post_failed).  Holds the ring lock. */
+void *tfr_post_begin(uint16_t op, uint32_t len);
+CUresult tfr_post_failed(void);
+
+/* Ends the record and lets go of the ring. */
+CUresult tfr_post_end(void);
+
+/* The same; the record belongs to the stream: its completion is the stream's.  *seq_out may be NULL. */
+CUresult tfr_post_end_on(struct tfr_stream *stream, uint64_t *seq_out);
+
+struct tfr_ask {
+    CUresult result;
+    uint32_t slot;
+    uint64_t seq;
+};
+
+/* As tfr_post_begin, with a reply slot named in the record; NULL: ask->result says why, nothing is held. */
+void *tfr_ask_begin(struct tfr_ask *ask, uint16_t op, uint32_t len);
+
+/* Publishes and waits.  The reply's payload, at least min_len bytes, valid until tfr_ask_end; NULL unless
+ * the call succeeded.  */
+const void *tfr_ask_send(struct tfr_ask *ask, size_t min_len);
+
+/* The payload whatever the result, and its length: for calls that answer text on failure. */
+const void *tfr_ask_payload(const struct tfr_ask *ask, uint32_t *len_out);
+
+/* Gives the slot back; returns the call's result. */
+CUresult tfr_ask_end(struct tfr_ask *ask);
+
+/* Has the stream word passed seq?  One load. */
+static inline bool tfr_word_reached(uint32_t word, uint64_t seq)
+{
+    /* pairs with the release in the executor's feedback.c */
+    return atomic_load_explicit(&tfr_client.feedback->stream[word], memory_order_acquire) >= seq;
+}
+
+#endif

@@ -1,0 +1,481 @@
+/* Copies and fills: which path the bytes take.
+ *
+ *   inline   <= 1 KiB to the device: behind the record
+ *   push     pageable or registered source: into a lane extent now, a record with its place
+ *   pull     to pageable or registered memory: the executor fills an extent, we bring it home
+ *   mapped   pinned memory of ours: the GPU's copy engine reads and writes it in place
+ *
+ * Surprising: a copy into registered memory is finished by whoever learns that its stream has passed
+ * (tfr_copy_deliver), because the executor cannot write the application's own pages. */
+#define TFR_LOG_PART "intercept"
+#include <stdlib.h>
+#include <string.h>
+
+#include "intercept/memory.h"
+#include "intercept/stream.h"
+
+enum { INLINE_MAX = 1024, CHUNK = 512 << 10, IN_FLIGHT = 8 };
+
+/* One copy record without its bytes. */
+static CUresult copy_post(struct tfr_stream *stream, enum tfr_copy_kind kind, uint64_t dst,
+                          uint64_t src, uint64_t len, uint32_t flags, uint64_t *seq_out)
+{
+    struct tfr_copy_req *req = tfr_post_begin(TFR_OP_copy, sizeof *req);
+    if (!req)
+        return tfr_post_failed();
+    req->stream = stream->id;
+    req->dst = dst;
+    req->src = src;
+    req->len = len;
+    req->kind = kind;
+    req->flags = flags;
+    req->reserved = 0;
+    if (flags & TFR_COPY_MARK)
+        atomic_store_explicit(&stream->mark, req->head.seq, memory_order_relaxed);
+    return tfr_post_end_on(stream, seq_out);
+}
+
+static CUresult wait_for(struct tfr_stream *stream, uint64_t seq)
+{
+    TFR_COUNT(stream_waits, 1);
+    CUresult result =
+        tfr_wait_word(&tfr_client.feedback->stream[stream->word], seq, TFR_WAIT_STREAM);
+    if (result == CUDA_SUCCESS)
+        tfr_copy_deliver();
+    return result;
+}
+
+/* ---- host to device ---- */
+
+static CUresult send_inline(struct tfr_stream *stream, uint64_t dst, const void *src, uint64_t len,
+                            uint32_t flags)
+{
+    struct tfr_copy_req *req = tfr_post_begin(TFR_OP_copy, (uint32_t)(sizeof *req + len));
+    if (!req)
+        return tfr_post_failed();
+    req->stream = stream->id;
+    req->dst = dst;
+    req->src = 0;
+    req->len = len;
+    req->kind = TFR_COPY_INLINE;
+    req->flags = flags;
+    req->reserved = 0;
+    memcpy(req + 1, src, len);
+    TFR_COUNT(bytes_inline, len);
+    return tfr_post_end_on(stream, NULL);
+}
+
+static CUresult send_push(struct tfr_stream *stream, uint64_t dst, const uint8_t *src, uint64_t len,
+                          uint32_t flags)
+{
+    while (len) {
+        uint64_t n = len < CHUNK ? len : CHUNK, seq;
+        struct tfr_extent extent;
+        CUresult result = tfr_lane_take(n, &extent);
+        if (result != CUDA_SUCCESS)
+            return result;
+        memcpy(tfr_client.lane + extent.at, src, n);
+        TFR_COUNT(bytes_push, n);
+        /* The mark gives the extent back; only the last piece has to fence. */
+        uint32_t last = n == len ? flags : 0;
+        result = copy_post(stream, TFR_COPY_PUSH, dst, extent.at, n, TFR_COPY_MARK | last, &seq);
+        if (result != CUDA_SUCCESS)
+            return result;
+        tfr_lane_give(extent, stream, seq);
+        src += n;
+        dst += n;
+        len -= n;
+    }
+    return CUDA_SUCCESS;
+}
+
+static CUresult to_device(uint64_t dst, const void *src, uint64_t len, struct tfr_stream *stream,
+                          bool sync)
+{
+    struct tfr_range to = tfr_range_find(dst), from = tfr_range_find((uint64_t)src);
+    if (!len)
+        return CUDA_SUCCESS;
+    if (!src || !tfr_range_is_device(&to) || !tfr_range_holds(&to, dst, len))
+        return CUDA_ERROR_INVALID_VALUE;
+    if (from.kind == TFR_RANGE_MAPPED && tfr_range_holds(&from, (uint64_t)src, len)) {
+        uint64_t seq;
+        TFR_COUNT(bytes_mapped, len);
+        CUresult result = copy_post(stream, TFR_COPY_TO_DEVICE, dst, (uint64_t)src, len,
+                                    sync ? TFR_COPY_MARK : 0, &seq);
+        return result == CUDA_SUCCESS && sync ? wait_for(stream, seq) : result;
+    }
+    /* The source may be the target of a copy that the stream has yet to do: push reads it now. */
+    if (from.kind == TFR_RANGE_REGISTERED && tfr_copy_owed())
+        tfr_copy_deliver_before(NULL);
+    uint32_t flags = sync ? TFR_COPY_FENCE : 0;
+    if (len <= INLINE_MAX)
+        return send_inline(stream, dst, src, len, flags);
+    return send_push(stream, dst, src, len, flags);
+}
+
+/* ---- device to host ---- */
+
+struct owed {
+    struct owed *next;
+    uint32_t word;
+    uint64_t seq;
+    struct tfr_extent extent;
+    void *dst;
+    uint64_t len;
+};
+
+static pthread_mutex_t owed_lock = PTHREAD_MUTEX_INITIALIZER; /* guards the list */
+static struct owed *owed_head, **owed_tail = &owed_head;
+static _Atomic uint32_t owed_n; /* length of the list, read without the lock as a hint */
+
+bool tfr_copy_owed(void)
+{
+    return atomic_load_explicit(&owed_n, memory_order_acquire) != 0;
+}
+
+static void owed_bring(struct owed *o)
+{
+    memcpy(o->dst, tfr_client.lane + o->extent.at, o->len);
+    tfr_lane_free(o->extent);
+    free(o);
+}
+
+/* Stream words are stored in sets that form a consistent cut; while one is being stored, a stream may be
+ * seen to have passed an event whose own stream's word is still on its way. */
+static void cut_settle(void)
+{
+    struct tfr_relax relax = TFR_RELAX_INIT(TFR_WAIT_LOCK);
+    while (atomic_load_explicit(&tfr_client.feedback->cut, memory_order_acquire) & 1) {
+        if (tfr_relax(&relax) == TFR_RELAX_SLEEP)
+            tfr_relax_nap(&relax);
+        if (tfr_client_error() != CUDA_SUCCESS)
+            return;
+    }
+}
+
+void tfr_copy_deliver(void)
+{
+    if (__builtin_expect(!tfr_copy_owed(), 1))
+        return;
+    cut_settle();
+    pthread_mutex_lock(&owed_lock);
+    for (struct owed **at = &owed_head; *at;) {
+        struct owed *o = *at;
+        if (!tfr_word_reached(o->word, o->seq)) {
+            at = &o->next;
+            continue;
+        }
+        *at = o->next;
+        if (!o->next)
+            owed_tail = at;
+        atomic_fetch_sub_explicit(&owed_n, 1, memory_order_release);
+        owed_bring(o);
+    }
+    pthread_mutex_unlock(&owed_lock);
+}
+
+void tfr_copy_deliver_before(struct tfr_stream *stream)
+{
+    while (tfr_copy_owed()) {
+        uint32_t word = 0;
+        uint64_t seq = 0;
+        pthread_mutex_lock(&owed_lock);
+        for (struct owed *o = owed_head; o && !seq; o = o->next) {
+            if (!stream || o->word == stream->word) {
+                word = o->word;
+                seq = o->seq;
+            }
+        }
+        pthread_mutex_unlock(&owed_lock);
+        if (!seq || tfr_wait_word(&tfr_client.feedback->stream[word], seq, TFR_WAIT_STREAM) !=
+                        CUDA_SUCCESS)
+            return;
+        tfr_copy_deliver();
+    }
+}
+
+/* One piece into a fresh extent; its mark tells that it is there. */
+static CUresult pull_piece(struct tfr_stream *stream, uint64_t src, uint64_t len,
+                           struct tfr_extent *extent_out, uint64_t *seq_out)
+{
+    CUresult result = tfr_lane_take(len, extent_out);
+    if (result != CUDA_SUCCESS)
+        return result;
+    return copy_post(stream, TFR_COPY_PULL, extent_out->at, src, len, TFR_COPY_MARK, seq_out);
+}
+
+static CUresult pull_later(struct tfr_stream *stream, uint8_t *dst, uint64_t src, uint64_t len)
+{
+    while (len) {
+        uint64_t n = len < CHUNK ? len : CHUNK;
+        struct owed *o = calloc(1, sizeof *o);
+        if (!o)
+            return CUDA_ERROR_OUT_OF_MEMORY;
+        CUresult result = pull_piece(stream, src, n, &o->extent, &o->seq);
+        if (result != CUDA_SUCCESS) {
+            free(o);
+            return result;
+        }
+        o->word = stream->word;
+        o->dst = dst;
+        o->len = n;
+        pthread_mutex_lock(&owed_lock);
+        *owed_tail = o;
+        owed_tail = &o->next;
+        atomic_fetch_add_explicit(&owed_n, 1, memory_order_release);
+        pthread_mutex_unlock(&owed_lock);
+        dst += n;
+        src += n;
+        len -= n;
+    }
+    return CUDA_SUCCESS;
+}
+
+/* Waits, with several pieces in flight: the copy engine fills one while we empty another. */
+static CUresult pull_now(struct tfr_stream *stream, uint8_t *dst, uint64_t src, uint64_t len)
+{
+    struct {
+        struct tfr_extent extent;
+        uint64_t seq;
+    } flight[IN_FLIGHT];
+    uint64_t asked = 0, done = 0;
+    CUresult result = CUDA_SUCCESS;
+    while (done < len) {
+        while (result == CUDA_SUCCESS && asked < len && asked - done < IN_FLIGHT * (uint64_t)CHUNK) {
+            uint64_t n = len - asked < CHUNK ? len - asked : CHUNK;
+            uint32_t at = (uint32_t)(asked / CHUNK % IN_FLIGHT);
+            result = pull_piece(stream, src + asked, n, &flight[at].extent, &flight[at].seq);
+            if (result == CUDA_SUCCESS)
+                asked += n;
+        }
+        if (done >= asked)
+            return result;
+        uint32_t at = (uint32_t)(done / CHUNK % IN_FLIGHT);
+        uint64_t n = len - done < CHUNK ? len - done : CHUNK;
+        CUresult waited = wait_for(stream, flight[at].seq);
+        if (waited != CUDA_SUCCESS)
+            return waited;
+        memcpy(dst + done, tfr_client.lane + flight[at].extent.at, n);
+        tfr_lane_free(flight[at].extent);
+        done += n;
+    }
+    return result;
+}
+
+static CUresult from_device(void *dst, uint64_t src, uint64_t len, struct tfr_stream *stream,
+                            bool sync)
+{
+    struct tfr_range to = tfr_range_find((uint64_t)dst), from = tfr_range_find(src);
+    if (!len)
+        return CUDA_SUCCESS;
+    if (!dst || !tfr_range_is_device(&from) || !tfr_range_holds(&from, src, len))
+        return CUDA_ERROR_INVALID_VALUE;
+    if (to.kind == TFR_RANGE_MAPPED && tfr_range_holds(&to, (uint64_t)dst, len)) {
+        uint64_t seq;
+        TFR_COUNT(bytes_mapped, len);
+        CUresult result = copy_post(stream, TFR_COPY_FROM_DEVICE, (uint64_t)dst, src, len,
+                                    sync ? TFR_COPY_MARK : 0, &seq);
+        return result == CUDA_SUCCESS && sync ? wait_for(stream, seq) : result;
+    }
+    TFR_COUNT(bytes_push, len);
+    if (!sync && to.kind == TFR_RANGE_REGISTERED && len <= tfr_client.lane_len / 8)
+        return pull_later(stream, dst, src, len);
+    return pull_now(stream, dst, src, len);
+}
+
+/* ---- within the device, and by address ---- */
+
+static CUresult on_device(uint64_t dst, uint64_t src, uint64_t len, struct tfr_stream *stream)
+{
+    struct tfr_range to = tfr_range_find(dst), from = tfr_range_find(src);
+    if (!len)
+        return CUDA_SUCCESS;
+    if (!tfr_range_is_device(&to) || !tfr_range_holds(&to, dst, len) ||
+        !tfr_range_is_device(&from) || !tfr_range_holds(&from, src, len))
+        return CUDA_ERROR_INVALID_VALUE;
+    return copy_post(stream, TFR_COPY_DEVICE, dst, src, len, 0, NULL);
+}
+
+static CUresult by_address(uint64_t dst, uint64_t src, uint64_t len, struct tfr_stream *stream,
+                           bool sync)
+{
+    struct tfr_range to = tfr_range_find(dst), from = tfr_range_find(src);
+    bool to_gpu = tfr_range_is_device(&to), from_gpu = tfr_range_is_device(&from);
+    if (to_gpu && from_gpu)
+        return on_device(dst, src, len, stream);
+    if (to_gpu)
+        return to_device(dst, (const void *)src, len, stream, sync);
+    if (from_gpu)
+        return from_device((void *)dst, src, len, stream, sync);
+    if (!len)
+        return CUDA_SUCCESS;
+    if (!dst || !src)
+        return CUDA_ERROR_INVALID_VALUE;
+    CUresult result = tfr_stream_wait(stream);
+    if (result == CUDA_SUCCESS)
+        memmove((void *)dst, (const void *)src, len);
+    return result;
+}
+
+/* ---- fills ---- */
+
+struct fill {
+    uint64_t dst, pitch, width, height;
+    uint32_t value, element;
+};
+
+static CUresult fill(const struct fill *f, CUstream handle)
+{
+    CUresult result = tfr_enter();
+    if (result != CUDA_SUCCESS)
+        return result;
+    struct tfr_stream *stream = tfr_stream_of(handle);
+    if (!stream)
+        return CUDA_ERROR_INVALID_HANDLE;
+    if (!f->width || !f->height)
+        return CUDA_SUCCESS;
+    uint64_t row, span;
+    struct tfr_range to = tfr_range_find(f->dst);
+    if (__builtin_mul_overflow(f->width, f->element, &row) ||
+        __builtin_mul_overflow(f->pitch, f->height - 1, &span) ||
+        __builtin_add_overflow(span, row, &span) || (f->height > 1 && f->pitch < row) ||
+        f->dst % f->element || (f->height > 1 && f->pitch % f->element) ||
+        !tfr_range_is_device(&to) || !tfr_range_holds(&to, f->dst, span))
+        return CUDA_ERROR_INVALID_VALUE;
+    struct tfr_memset_req *req = tfr_post_begin(TFR_OP_memset, sizeof *req);
+    if (!req)
+        return tfr_post_failed();
+    req->stream = stream->id;
+    req->dst = f->dst;
+    req->pitch = f->pitch;
+    req->width = f->width;
+    req->height = f->height;
+    req->value = f->value;
+    req->element = f->element;
+    req->flags = req->reserved = 0;
+    return tfr_post_end_on(stream, NULL);
+}
+
+/* ---- the exported calls ---- */
+
+enum direction { TO_DEVICE, FROM_DEVICE, ON_DEVICE, BY_ADDRESS };
+
+static CUresult copy(enum direction way, uint64_t dst, uint64_t src, size_t len, CUstream handle,
+                     bool sync)
+{
+    CUresult result = tfr_enter();
+    if (result != CUDA_SUCCESS)
+        return result;
+    struct tfr_stream *stream = tfr_stream_of(handle);
+    if (!stream)
+        return CUDA_ERROR_INVALID_HANDLE;
+    switch (way) {
+    case TO_DEVICE:
+        return to_device(dst, (const void *)src, len, stream, sync);
+    case FROM_DEVICE:
+        return from_device((void *)dst, src, len, stream, sync);
+    case ON_DEVICE:
+        return on_device(dst, src, len, stream);
+    case BY_ADDRESS:
+        return by_address(dst, src, len, stream, sync);
+    }
+    return CUDA_ERROR_INVALID_VALUE;
+}
+
+CUresult cuMemcpy(CUdeviceptr dst, CUdeviceptr src, size_t len)
+{
+    return copy(BY_ADDRESS, dst, src, len, CU_STREAM_LEGACY, true);
+}
+
+CUresult cuMemcpy_ptds(CUdeviceptr dst, CUdeviceptr src, size_t len)
+{
+    return copy(BY_ADDRESS, dst, src, len, CU_STREAM_PER_THREAD, true);
+}
+
+CUresult cuMemcpyAsync(CUdeviceptr dst, CUdeviceptr src, size_t len, CUstream stream)
+{
+    return copy(BY_ADDRESS, dst, src, len, stream, false);
+}
+
+CUresult cuMemcpyHtoD_v2(CUdeviceptr dst, const void *src, size_t len)
+{
+    return copy(TO_DEVICE, dst, (uint64_t)src, len, CU_STREAM_LEGACY, true);
+}
+
+CUresult cuMemcpyHtoD_v2_ptds(CUdeviceptr dst, const void *src, size_t len)
+{
+    return copy(TO_DEVICE, dst, (uint64_t)src, len, CU_STREAM_PER_THREAD, true);
+}
+
+CUresult cuMemcpyHtoDAsync_v2(CUdeviceptr dst, const void *src, size_t len, CUstream stream)
+{
+    return copy(TO_DEVICE, dst, (uint64_t)src, len, stream, false);
+}
+
+CUresult cuMemcpyDtoH_v2(void *dst, CUdeviceptr src, size_t len)
+{
+    return copy(FROM_DEVICE, (uint64_t)dst, src, len, CU_STREAM_LEGACY, true);
+}
+
+CUresult cuMemcpyDtoH_v2_ptds(void *dst, CUdeviceptr src, size_t len)
+{
+    return copy(FROM_DEVICE, (uint64_t)dst, src, len, CU_STREAM_PER_THREAD, true);
+}
+
+CUresult cuMemcpyDtoHAsync_v2(void *dst, CUdeviceptr src, size_t len, CUstream stream)
+{
+    return copy(FROM_DEVICE, (uint64_t)dst, src, len, stream, false);
+}
+
+CUresult cuMemcpyDtoD_v2(CUdeviceptr dst, CUdeviceptr src, size_t len)
+{
+    return copy(ON_DEVICE, dst, src, len, CU_STREAM_LEGACY, true);
+}
+
+CUresult cuMemcpyDtoD_v2_ptds(CUdeviceptr dst, CUdeviceptr src, size_t len)
+{
+    return copy(ON_DEVICE, dst, src, len, CU_STREAM_PER_THREAD, true);
+}
+
+CUresult cuMemcpyDtoDAsync_v2(CUdeviceptr dst, CUdeviceptr src, size_t len, CUstream stream)
+{
+    return copy(ON_DEVICE, dst, src, len, stream, false);
+}
+
+/* The fills of one element width: synchronous (legacy and per-thread stream) and in a stream, one row
+ * and rectangle.  Natively too, none of them waits for the host's sake. */
+/* clang-format off */
+#define FILLS(bits, type)                                                                          \
+    CUresult cuMemsetD##bits##_v2(CUdeviceptr dst, type value, size_t n)                           \
+    {                                                                                              \
+        return fill(&(struct fill){dst, 0, n, 1, value, bits / 8}, CU_STREAM_LEGACY);              \
+    }                                                                                              \
+    CUresult cuMemsetD##bits##_v2_ptds(CUdeviceptr dst, type value, size_t n)                      \
+    {                                                                                              \
+        return fill(&(struct fill){dst, 0, n, 1, value, bits / 8}, CU_STREAM_PER_THREAD);          \
+    }                                                                                              \
+    CUresult cuMemsetD##bits##Async(CUdeviceptr dst, type value, size_t n, CUstream stream)        \
+    {                                                                                              \
+        return fill(&(struct fill){dst, 0, n, 1, value, bits / 8}, stream);                        \
+    }                                                                                              \
+    CUresult cuMemsetD2D##bits##_v2(CUdeviceptr dst, size_t pitch, type value, size_t width,       \
+                                    size_t height)                                                 \
+    {                                                                                              \
+        return fill(&(struct fill){dst, pitch, width, height, value, bits / 8}, CU_STREAM_LEGACY); \
+    }                                                                                              \
+    CUresult cuMemsetD2D##bits##_v2_ptds(CUdeviceptr dst, size_t pitch, type value, size_t width,  \
+                                         size_t height)                                            \
+    {                                                                                              \
+        return fill(&(struct fill){dst, pitch, width, height, value, bits / 8},                    \
+                    CU_STREAM_PER_THREAD);                                                         \
+    }                                                                                              \
+    CUresult cuMemsetD2D##bits##Async(CUdeviceptr dst, size_t pitch, type value, size_t width,     \
+                                      size_t height, CUstream stream)                              \
+    {                                                                                              \
+        return fill(&(struct fill){dst, pitch, width, height, value, bits / 8}, stream);           \
+    }
+/* clang-format on */
+
+FILLS(8, unsigned char)
+FILLS(16, unsigned short)
+FILLS(32, unsigned int)

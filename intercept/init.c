@@ -1,0 +1,313 @@
+/* The life of the session: connect, attach to a worker, detach, fork, exit.  Called by cuInit, by the first
+ * retain of a primary context and by the last release.
+ * Surprising: after a detach the old pages stay mapped, because another thread may still look at them. */
+#define TFR_LOG_PART "intercept"
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "base/env.h"
+#include "base/log.h"
+#include "intercept/entry.h"
+#include "intercept/memory.h"
+#include "intercept/module.h"
+#include "intercept/stream.h"
+#include "transport/boot.h"
+
+static struct tfr_feedback page_of_zeros;
+
+struct tfr_client tfr_client = {
+    .feedback = &page_of_zeros,
+    .boot = -1,
+    .slots = ~0ull,
+    .set_up_lock = PTHREAD_MUTEX_INITIALIZER,
+    .sleep_lock = PTHREAD_MUTEX_INITIALIZER,
+    .sleep_cond = PTHREAD_COND_INITIALIZER,
+};
+struct tfr_context tfr_contexts[TFR_DEVICES_MAX];
+__thread struct tfr_thread tfr_thread __attribute__((tls_model("initial-exec")));
+
+/* tf-executor looks for this name, so that it never takes us for a driver. */
+extern const char tfr_stub_marker[];
+__attribute__((visibility("default"))) const char tfr_stub_marker[] = "TFR libcuda stub";
+
+/* ---- connecting ---- */
+
+static CUresult refuse(struct tfr_boot_msg *msg)
+{
+    if (msg->type == TFR_BOOT_REFUSED)
+        tfr_say("the executor refused this program: %.*s", (int)msg->len, (const char *)msg->body);
+    else
+        tfr_say("the executor spoke out of turn (message %u): is it of another release?", msg->type);
+    tfr_boot_msg_fini(msg);
+    return CUDA_ERROR_NO_DEVICE;
+}
+
+static CUresult ask_snapshot(int fd, int limit_ms)
+{
+    struct tfr_hello hello = {.magic = TFR_WIRE_MAGIC,
+                              .version = TFR_WIRE_VERSION,
+                              .spec_hash = TFR_SPEC_HASH,
+                              .pid = (uint32_t)getpid()};
+    struct tfr_boot_msg msg = {.type = TFR_BOOT_HELLO, .len = sizeof hello, .body = &hello};
+    if (tfr_boot_send(fd, &msg, limit_ms) != TFR_OK ||
+        tfr_boot_recv(fd, &msg, limit_ms) != TFR_OK) {
+        tfr_say("the executor did not answer within %d ms: is it alive?", limit_ms);
+        return CUDA_ERROR_NO_DEVICE;
+    }
+    if (msg.type != TFR_BOOT_SNAPSHOT || msg.len != sizeof(struct tfr_snapshot))
+        return refuse(&msg);
+    struct tfr_snapshot *snapshot = msg.body;
+    msg.body = NULL;
+    tfr_boot_msg_fini(&msg);
+    if (snapshot->device_n == 0 || snapshot->device_n > TFR_DEVICES_MAX) {
+        tfr_say("the executor offers no device");
+        free(snapshot);
+        return CUDA_ERROR_NO_DEVICE;
+    }
+    for (uint32_t i = 0; i < snapshot->device_n; i++)
+        snapshot->device[i].name[sizeof snapshot->device[i].name - 1] = 0;
+    /* Kept for good: other threads read the first one without a lock. */
+    if (!tfr_client.snapshot)
+        tfr_client.snapshot = snapshot;
+    else
+        free(snapshot);
+    return CUDA_SUCCESS;
+}
+
+/* The first of a comma-separated list of addresses that answers. */
+static tfr_status connect_any(const char *list, int limit_ms, int *fd_out)
+{
+    char addr[256];
+    tfr_status status = TFR_E_INVAL;
+    while (*list) {
+        size_t len = strcspn(list, ",");
+        if (len > 0 && len < sizeof addr) {
+            memcpy(addr, list, len);
+            addr[len] = 0;
+            status = tfr_boot_connect(addr, limit_ms, fd_out);
+            if (status == TFR_OK)
+                return TFR_OK;
+        }
+        list += len + (list[len] == ',');
+    }
+    return status;
+}
+
+static CUresult connect_boot(void)
+{
+    const char *list = tfr_env_str("TFR_EXECUTORS");
+    if (!list || !*list) {
+        tfr_say("no executor named: start the program with tf-run, or set TFR_EXECUTORS=unix:PATH");
+        return CUDA_ERROR_NO_DEVICE;
+    }
+    int limit_ms = (int)tfr_env_u64("TFR_CONNECT_MS");
+    int fd;
+    if (connect_any(list, limit_ms, &fd) != TFR_OK) {
+        tfr_say("no executor reachable at %s: start one with tf-executor --listen %s, or use tf-run",
+                list, list);
+        return CUDA_ERROR_NO_DEVICE;
+    }
+    CUresult result = ask_snapshot(fd, limit_ms);
+    if (result != CUDA_SUCCESS)
+        close(fd);
+    else
+        tfr_client.boot = fd;
+    return result;
+}
+
+static void contexts_init(void)
+{
+    for (uint32_t i = 0; i < tfr_client.snapshot->device_n; i++) {
+        struct tfr_context *ctx = &tfr_contexts[i];
+        if (ctx->id || tfr_handle_new(TFR_KIND_CTX, &ctx->id) != CUDA_SUCCESS)
+            continue;
+        ctx->device = (int)i;
+        pthread_mutex_init(&ctx->streams_lock, NULL);
+        tfr_handle_bind(ctx->id, ctx);
+    }
+}
+
+/* ---- fork ---- */
+
+static void fork_child(void)
+{
+    /* The parent's session stays the parent's: nothing here may wake, wait for or keep alive what is its. */
+    if (tfr_client.boot >= 0)
+        close(tfr_client.boot);
+    tfr_client.boot = -1;
+    atomic_store_explicit(&tfr_client.error, CUDA_ERROR_NOT_INITIALIZED, memory_order_release);
+}
+
+static void fork_watch(void)
+{
+    pthread_atfork(NULL, NULL, fork_child);
+}
+
+CUresult tfr_client_init(void)
+{
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_mutex_lock(&tfr_client.set_up_lock);
+    CUresult result = (CUresult)atomic_load_explicit(&tfr_client.error, memory_order_acquire);
+    if (result == CUDA_SUCCESS && tfr_client.boot < 0) {
+        pthread_once(&once, fork_watch);
+        result = connect_boot();
+        if (result == CUDA_SUCCESS)
+            contexts_init();
+    }
+    pthread_mutex_unlock(&tfr_client.set_up_lock);
+    return result;
+}
+
+/* ---- attaching ---- */
+
+struct set_up {
+    struct tfr_dev *dev;
+    struct tfr_link *link;
+    struct tfr_mem *page_mem;
+    struct tfr_peer_mem *session;
+    struct tfr_area page;
+    struct tfr_welcome welcome;
+    int session_fd;
+};
+
+static tfr_status take_welcome(struct set_up *up, int limit_ms)
+{
+    struct tfr_boot_msg msg = {.type = TFR_BOOT_ATTACH};
+    tfr_status status = tfr_boot_send(tfr_client.boot, &msg, limit_ms);
+    if (status == TFR_OK)
+        status = tfr_boot_recv(tfr_client.boot, &msg, limit_ms);
+    if (status != TFR_OK)
+        return status;
+    if (msg.type != TFR_BOOT_WELCOME || msg.len != sizeof up->welcome || msg.fd_n != 1) {
+        refuse(&msg);
+        return TFR_E_PROTO;
+    }
+    memcpy(&up->welcome, msg.body, sizeof up->welcome);
+    up->session_fd = msg.fds[0];
+    msg.fd_n = 0;
+    tfr_boot_msg_fini(&msg);
+    const struct tfr_welcome *w = &up->welcome;
+    bool sane = tfr_span_inside(w->page_at, sizeof(struct tfr_client_page), w->len) &&
+                w->ring_size >= 4096 && !(w->ring_size & (w->ring_size - 1)) &&
+                w->ring_size <= w->len && w->ring_at % 64 == 0 &&
+                tfr_span_inside(w->ring_at, TFR_RING_AREA(w->ring_size), w->len) &&
+                w->lane_at % 4096 == 0 && tfr_span_inside(w->lane_at, w->lane_len, w->len);
+    return sane ? TFR_OK : tfr_fail(TFR_E_PROTO, "the executor's welcome makes no sense");
+}
+
+static tfr_status show_page(struct set_up *up, int limit_ms)
+{
+    struct tfr_show show = {.len = sizeof(struct tfr_page_area)};
+    tfr_window_get(&show.host_base, &show.host_len);
+    struct tfr_boot_msg msg = {.type = TFR_BOOT_SHOW,
+                               .len = sizeof show,
+                               .body = &show,
+                               .fds = {up->page.fd},
+                               .fd_n = 1};
+    return tfr_boot_send(tfr_client.boot, &msg, limit_ms);
+}
+
+static tfr_status link_open(struct set_up *up, int limit_ms)
+{
+    const struct tfr_transport_ops *ops = tfr_transport_find("shm");
+    struct tfr_dev_cfg cfg = {.numa_node = -1};
+    struct tfr_key key = {.len = up->welcome.len, .fd = up->session_fd};
+    up->session_fd = -1;
+    tfr_status status = ops->prepare(&cfg, &up->dev);
+    if (status == TFR_OK)
+        status = ops->open(up->dev, tfr_client.boot, true, &up->link);
+    if (status != TFR_OK) {
+        close(key.fd);
+        return status;
+    }
+    status = ops->import(up->link, &key, &up->session);
+    if (status != TFR_OK)
+        return status;
+    struct tfr_boot_msg msg;
+    status = tfr_boot_recv(tfr_client.boot, &msg, limit_ms);
+    if (status == TFR_OK && msg.type != TFR_BOOT_READY) {
+        refuse(&msg);
+        return TFR_E_PROTO;
+    }
+    if (status == TFR_OK)
+        tfr_boot_msg_fini(&msg);
+    return status;
+}
+
+static tfr_status attach_steps(struct set_up *up)
+{
+    /* A cold worker initialises a driver first: seconds on a real GPU. */
+    int limit_ms = 30000;
+    tfr_status status = take_welcome(up, limit_ms);
+    if (status == TFR_OK)
+        status = tfr_memfd_create("tfr-page", sizeof(struct tfr_page_area), NULL, &up->page);
+    if (status == TFR_OK)
+        status = show_page(up, limit_ms);
+    if (status == TFR_OK)
+        status = link_open(up, limit_ms);
+    if (status != TFR_OK)
+        return status;
+    struct tfr_page_area *page = up->page.addr;
+    madvise(page, up->page.len, MADV_DONTFORK);
+    tfr_client.dev = up->dev;
+    tfr_client.link = up->link;
+    tfr_client.reply = page->reply;
+    uint8_t *session = up->link->ops->addr(up->session);
+    tfr_client.lane = session + up->welcome.lane_at;
+    tfr_client.lane_len = up->welcome.lane_len;
+    status = tfr_ring_tx_init(&tfr_client.tx, up->dev, up->link, up->session, up->welcome.ring_at,
+                              up->welcome.ring_size, &page->feedback.ring_head);
+    if (status == TFR_OK)
+        tfr_client.feedback = &page->feedback;
+    return status;
+}
+
+CUresult tfr_client_attach(void)
+{
+    pthread_mutex_lock(&tfr_client.set_up_lock);
+    CUresult result = (CUresult)atomic_load_explicit(&tfr_client.error, memory_order_acquire);
+    if (result == CUDA_SUCCESS && !tfr_client.attached) {
+        if (tfr_client.boot < 0)
+            result = connect_boot();
+        struct set_up up = {.session_fd = -1, .page = {.fd = -1}};
+        if (result == CUDA_SUCCESS && attach_steps(&up) != TFR_OK)
+            result = tfr_client_broken("the executor gave no worker");
+        if (up.page.fd >= 0)
+            close(up.page.fd);
+        if (result == CUDA_SUCCESS) {
+            tfr_lane_init();
+            tfr_client.attached = true;
+        }
+    }
+    pthread_mutex_unlock(&tfr_client.set_up_lock);
+    return result;
+}
+
+void tfr_client_detach(void)
+{
+    pthread_mutex_lock(&tfr_client.set_up_lock);
+    for (int i = 0; i < TFR_DEVICES_MAX; i++) {
+        atomic_store_explicit(&tfr_contexts[i].active, 0, memory_order_release);
+        tfr_contexts[i].retained = 0;
+    }
+    if (tfr_client.attached) {
+        tfr_client.attached = false;
+        close(tfr_client.boot);
+        tfr_client.boot = -1;
+        tfr_stream_forget_all();
+        tfr_module_forget_all();
+        tfr_memory_forget_all();
+        tfr_client.feedback = &page_of_zeros;
+        atomic_store_explicit(&tfr_client.slots, ~0ull, memory_order_release);
+        tfr_client.link->ops->close(tfr_client.link);
+    }
+    pthread_mutex_unlock(&tfr_client.set_up_lock);
+}
+
+__attribute__((destructor)) static void at_exit(void)
+{
+    tfr_counters_dump();
+}

@@ -1,0 +1,130 @@
+/* Extents of the lane: first fit over a bitmap, so that a steady stream of copies keeps reusing the same
+ * cache-warm bytes.  The client alone allocates; an extent comes back when its stream's word says so. */
+#define TFR_LOG_PART "intercept"
+#include <string.h>
+
+#include "intercept/memory.h"
+#include "intercept/stream.h"
+
+enum { UNITS_MAX = 16384, WORD_BITS = 64 };
+
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* guards all below */
+static uint64_t used[UNITS_MAX / WORD_BITS];
+static uint32_t unit_n;
+/* Extents that a stream still holds, oldest first. */
+static struct held {
+    struct tfr_extent extent;
+    uint32_t word;
+    uint64_t seq;
+} held[UNITS_MAX];
+static uint32_t held_head, held_n;
+
+void tfr_lane_init(void)
+{
+    pthread_mutex_lock(&lock);
+    uint64_t units = tfr_client.lane_len / TFR_LANE_UNIT;
+    unit_n = units > UNITS_MAX ? UNITS_MAX : (uint32_t)units;
+    memset(used, 0, sizeof used);
+    held_head = held_n = 0;
+    pthread_mutex_unlock(&lock);
+}
+
+static void units_set(uint32_t at, uint32_t n, bool on)
+{
+    for (uint32_t i = at; i < at + n; i++) {
+        uint64_t bit = 1ull << (i % WORD_BITS);
+        used[i / WORD_BITS] = on ? used[i / WORD_BITS] | bit : used[i / WORD_BITS] & ~bit;
+    }
+}
+
+static void reap(void)
+{
+    while (held_n) {
+        struct held *h = &held[held_head];
+        if (!tfr_word_reached(h->word, h->seq))
+            break;
+        units_set((uint32_t)(h->extent.at / TFR_LANE_UNIT), h->extent.units, false);
+        held_head = (held_head + 1) % UNITS_MAX;
+        held_n--;
+    }
+}
+
+/* What has passed somewhere behind a stream that stands still. */
+static void reap_all(void)
+{
+    uint32_t n = held_n, at = held_head;
+    held_n = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        struct held h = held[(at + i) % UNITS_MAX];
+        if (tfr_word_reached(h.word, h.seq))
+            units_set((uint32_t)(h.extent.at / TFR_LANE_UNIT), h.extent.units, false);
+        else
+            held[(held_head + held_n++) % UNITS_MAX] = h;
+    }
+}
+
+static bool find(uint32_t want, struct tfr_extent *extent_out)
+{
+    uint32_t run = 0;
+    for (uint32_t i = 0; i < unit_n; i++) {
+        if (i % WORD_BITS == 0 && used[i / WORD_BITS] == ~0ull) {
+            run = 0;
+            i += WORD_BITS - 1;
+            continue;
+        }
+        run = used[i / WORD_BITS] >> (i % WORD_BITS) & 1 ? 0 : run + 1;
+        if (run == want) {
+            extent_out->at = (uint64_t)(i + 1 - want) * TFR_LANE_UNIT;
+            extent_out->units = want;
+            units_set(i + 1 - want, want, true);
+            return true;
+        }
+    }
+    return false;
+}
+
+CUresult tfr_lane_take(uint64_t len, struct tfr_extent *extent_out)
+{
+    uint32_t want = (uint32_t)((len + TFR_LANE_UNIT - 1) / TFR_LANE_UNIT);
+    for (bool first = true;; first = false) {
+        pthread_mutex_lock(&lock);
+        reap();
+        bool found = find(want, extent_out);
+        if (!found) {
+            reap_all();
+            found = find(want, extent_out);
+        }
+        uint32_t word = held[held_head].word;
+        uint64_t seq = held_n ? held[held_head].seq : 0;
+        pthread_mutex_unlock(&lock);
+        if (found)
+            return CUDA_SUCCESS;
+        if (first)
+            TFR_COUNT(lane_stalls, 1);
+        /* Without a held extent another thread's copy has all of it: its own wait is short. */
+        if (!seq) {
+            struct tfr_relax relax = TFR_RELAX_INIT(TFR_WAIT_LANE_SPACE);
+            tfr_relax_nap(&relax);
+        }
+        CUresult result =
+            tfr_wait_word(&tfr_client.feedback->stream[word], seq, TFR_WAIT_LANE_SPACE);
+        if (result == CUDA_SUCCESS)
+            result = tfr_client_error();
+        if (result != CUDA_SUCCESS)
+            return result;
+    }
+}
+
+void tfr_lane_give(struct tfr_extent extent, struct tfr_stream *stream, uint64_t seq)
+{
+    pthread_mutex_lock(&lock);
+    held[(held_head + held_n++) % UNITS_MAX] = (struct held){extent, stream->word, seq};
+    pthread_mutex_unlock(&lock);
+}
+
+void tfr_lane_free(struct tfr_extent extent)
+{
+    pthread_mutex_lock(&lock);
+    units_set((uint32_t)(extent.at / TFR_LANE_UNIT), extent.units, false);
+    pthread_mutex_unlock(&lock);
+}

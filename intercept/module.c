@@ -1,0 +1,629 @@
+/* Modules and libraries, and the kernels looked up in them.  A kernel's layout and attributes come with
+ * the answer to its lookup, so that launches and attribute queries ask nothing.  Both families share one struct:
+ * a library is a module without a context. */
+#define TFR_LOG_PART "intercept"
+#include "intercept/module.h"
+
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "intercept/memory.h"
+
+struct tfr_module {
+    uint64_t id;
+    enum tfr_kind kind, child; /* MODULE and FUNCTION, or LIBRARY and KERNEL */
+    pthread_mutex_t lock;      /* guards functions and globals */
+    struct tfr_function *functions;
+    struct global {
+        struct global *next;
+        uint64_t addr, len;
+        char *name;
+    } *globals;
+};
+
+/* ---- loading ---- */
+
+struct jit {
+    uint32_t n;
+    uint32_t option[TFR_JIT_OPTIONS_MAX];
+    uint64_t value[TFR_JIT_OPTIONS_MAX];
+    char *info, *error;
+    uint64_t info_len, error_len;
+    void **info_len_out, **error_len_out;
+};
+
+/* Options that carry a number go as they are; the two logs come back with the answer.  Anything that is a
+ * pointer otherwise is left out: it cannot mean anything over there. */
+static CUresult jit_read(unsigned int n, const CUjit_option *options, void **values, struct jit *jit)
+{
+    if (n && (!options || !values))
+        return CUDA_ERROR_INVALID_VALUE;
+    for (unsigned int i = 0; i < n; i++) {
+        switch (options[i]) {
+        case CU_JIT_INFO_LOG_BUFFER:
+            jit->info = values[i];
+            break;
+        case CU_JIT_INFO_LOG_BUFFER_SIZE_BYTES:
+            jit->info_len = (uint64_t)values[i] & 0xffffffff;
+            jit->info_len_out = &values[i];
+            break;
+        case CU_JIT_ERROR_LOG_BUFFER:
+            jit->error = values[i];
+            break;
+        case CU_JIT_ERROR_LOG_BUFFER_SIZE_BYTES:
+            jit->error_len = (uint64_t)values[i] & 0xffffffff;
+            jit->error_len_out = &values[i];
+            break;
+        case CU_JIT_MAX_REGISTERS:
+        case CU_JIT_OPTIMIZATION_LEVEL:
+        case CU_JIT_TARGET_FROM_CUCONTEXT:
+        case CU_JIT_TARGET:
+        case CU_JIT_FALLBACK_STRATEGY:
+        case CU_JIT_GENERATE_DEBUG_INFO:
+        case CU_JIT_LOG_VERBOSE:
+        case CU_JIT_GENERATE_LINE_INFO:
+        case CU_JIT_CACHE_MODE:
+        case CU_JIT_POSITION_INDEPENDENT_CODE:
+            if (jit->n == TFR_JIT_OPTIONS_MAX)
+                return CUDA_ERROR_INVALID_VALUE;
+            jit->option[jit->n] = (uint32_t)options[i];
+            jit->value[jit->n++] = (uint64_t)values[i];
+            break;
+        default:
+            tfr_debug("jit option %d is not forwarded", (int)options[i]);
+        }
+    }
+    return CUDA_SUCCESS;
+}
+
+static uint32_t log_room(const char *buffer, uint64_t len)
+{
+    return !buffer ? 0 : len > TFR_JIT_LOG_MAX ? TFR_JIT_LOG_MAX : (uint32_t)len;
+}
+
+static void log_copy(char *to, uint64_t room, void **len_out, const char *text, uint32_t len)
+{
+    if (to && room && len) {
+        uint64_t n = len < room ? len : room;
+        memcpy(to, text, n);
+        to[n - 1] = 0;
+        if (len_out)
+            *(uint32_t *)len_out = (uint32_t)n;
+    }
+}
+
+static void logs_take(const struct tfr_ask *ask, const struct jit *jit)
+{
+    uint32_t len;
+    const struct tfr_module_load_rep *rep = tfr_ask_payload(ask, &len);
+    if (!rep || len < sizeof *rep)
+        return;
+    uint32_t info = rep->info_len, error = rep->error_len;
+    if (info > len - sizeof *rep || error > len - sizeof *rep - info)
+        return;
+    const char *text = (const char *)(rep + 1);
+    log_copy(jit->info, jit->info_len, jit->info_len_out, text, info);
+    log_copy(jit->error, jit->error_len, jit->error_len_out, text + info, error);
+}
+
+static CUresult load_ask(uint64_t image, uint64_t id, const struct jit *jit)
+{
+    struct tfr_ask ask;
+    struct tfr_module_load_req *req = tfr_ask_begin(&ask, TFR_OP_module_load, sizeof *req);
+    if (!req)
+        return ask.result;
+    req->image = image;
+    req->id = id;
+    req->option_n = jit->n;
+    req->info_len = log_room(jit->info, jit->info_len);
+    req->error_len = log_room(jit->error, jit->error_len);
+    req->reserved = 0;
+    memcpy(req->option, jit->option, sizeof req->option);
+    memcpy(req->value, jit->value, sizeof req->value);
+    tfr_ask_send(&ask, 0);
+    logs_take(&ask, jit);
+    return tfr_ask_end(&ask);
+}
+
+static CUresult module_new(enum tfr_kind kind, struct tfr_module **module_out)
+{
+    struct tfr_module *module = calloc(1, sizeof *module);
+    if (!module)
+        return CUDA_ERROR_OUT_OF_MEMORY;
+    CUresult result = tfr_handle_new(kind, &module->id);
+    if (result != CUDA_SUCCESS) {
+        free(module);
+        return result;
+    }
+    module->kind = kind;
+    module->child = kind == TFR_KIND_MODULE ? TFR_KIND_FUNCTION : TFR_KIND_KERNEL;
+    pthread_mutex_init(&module->lock, NULL);
+    *module_out = module;
+    return CUDA_SUCCESS;
+}
+
+static CUresult load(enum tfr_kind kind, const void *image, const struct jit *jit,
+                     uint64_t *id_out)
+{
+    const void *start;
+    uint64_t len, image_id;
+    if (!image)
+        return CUDA_ERROR_INVALID_VALUE;
+    if (!tfr_image_bytes(image, &start, &len))
+        return CUDA_ERROR_INVALID_IMAGE;
+    CUresult result = tfr_image_upload(start, len, &image_id);
+    if (result != CUDA_SUCCESS)
+        return result;
+    struct tfr_module *module;
+    result = module_new(kind, &module);
+    if (result != CUDA_SUCCESS)
+        return result;
+    result = load_ask(image_id, module->id, jit);
+    if (result != CUDA_SUCCESS) {
+        tfr_handle_drop(kind, module->id);
+        free(module);
+        return result;
+    }
+    tfr_handle_bind(module->id, module);
+    *id_out = module->id;
+    return CUDA_SUCCESS;
+}
+
+static void module_free(void *arg)
+{
+    struct tfr_module *module = arg;
+    while (module->functions) {
+        struct tfr_function *f = module->functions;
+        module->functions = f->next;
+        tfr_handle_drop(module->child, f->id);
+        free(f->param);
+        free(f->name);
+        free(f);
+    }
+    while (module->globals) {
+        struct global *g = module->globals;
+        struct tfr_range range;
+        module->globals = g->next;
+        tfr_range_take(g->addr, 1u << TFR_RANGE_GLOBAL, &range);
+        free(g->name);
+        free(g);
+    }
+    free(module);
+}
+
+static CUresult unload(enum tfr_kind kind, const void *handle, uint16_t op)
+{
+    CUresult result = tfr_enter();
+    if (result != CUDA_SUCCESS)
+        return result;
+    struct tfr_module *module = tfr_handle_object(kind, handle);
+    if (!module)
+        return CUDA_ERROR_INVALID_HANDLE;
+    struct tfr_ask ask;
+    struct tfr_module_unload_req *req = tfr_ask_begin(&ask, op, sizeof *req);
+    if (!req)
+        return ask.result;
+    req->id = module->id;
+    tfr_ask_send(&ask, 0);
+    result = tfr_ask_end(&ask);
+    tfr_handle_drop(kind, module->id);
+    module_free(module);
+    return result;
+}
+
+void tfr_module_forget_all(void)
+{
+    tfr_handle_clear(TFR_KIND_MODULE, module_free);
+    tfr_handle_clear(TFR_KIND_LIBRARY, module_free);
+    tfr_image_forget_all();
+}
+
+CUresult cuModuleLoadDataEx(CUmodule *module, const void *image, unsigned int option_n,
+                            CUjit_option *options, void **values)
+{
+    struct jit jit = {0};
+    uint64_t id;
+    CUresult result = tfr_enter();
+    if (result != CUDA_SUCCESS)
+        return result;
+    if (!module)
+        return CUDA_ERROR_INVALID_VALUE;
+    result = jit_read(option_n, options, values, &jit);
+    if (result == CUDA_SUCCESS)
+        result = load(TFR_KIND_MODULE, image, &jit, &id);
+    if (result == CUDA_SUCCESS)
+        *module = tfr_handle_ptr(id);
+    return result;
+}
+
+CUresult cuModuleLoadData(CUmodule *module, const void *image)
+{
+    return cuModuleLoadDataEx(module, image, 0, NULL, NULL);
+}
+
+CUresult cuModuleLoadFatBinary(CUmodule *module, const void *image)
+{
+    return cuModuleLoadDataEx(module, image, 0, NULL, NULL);
+}
+
+/* The file is ours to read: no path crosses the wire. */
+CUresult cuModuleLoad(CUmodule *module, const char *path)
+{
+    CUresult result = tfr_enter();
+    if (result != CUDA_SUCCESS)
+        return result;
+    if (!module || !path)
+        return CUDA_ERROR_INVALID_VALUE;
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    struct stat st;
+    if (fd < 0 || fstat(fd, &st) != 0 || st.st_size < 16) {
+        if (fd >= 0)
+            close(fd);
+        return CUDA_ERROR_FILE_NOT_FOUND;
+    }
+    /* One zero byte more than the file has: PTX text ends with it. */
+    size_t len = (size_t)st.st_size;
+    char *bytes = calloc(1, len + 1);
+    size_t have = 0;
+    while (bytes && have < len) {
+        ssize_t n = read(fd, bytes + have, len - have);
+        if (n <= 0)
+            break;
+        have += (size_t)n;
+    }
+    close(fd);
+    result = !bytes        ? CUDA_ERROR_OUT_OF_MEMORY
+             : have != len ? CUDA_ERROR_FILE_NOT_FOUND
+                           : cuModuleLoadData(module, bytes);
+    free(bytes);
+    return result;
+}
+
+CUresult cuModuleUnload(CUmodule module)
+{
+    return unload(TFR_KIND_MODULE, module, TFR_OP_module_unload);
+}
+
+/* cudart loads libraries before there is a context when it loads eagerly: the session is attached for it. */
+CUresult cuLibraryLoadData(CUlibrary *library, const void *image, CUjit_option *jit_options,
+                           void **jit_values, unsigned int jit_n, CUlibraryOption *options,
+                           void **values, unsigned int option_n)
+{
+    (void)options;
+    (void)values;
+    (void)option_n;
+    struct jit jit = {0};
+    uint64_t id;
+    CUresult result = tfr_enter_noctx();
+    if (result != CUDA_SUCCESS)
+        return result;
+    if (!library)
+        return CUDA_ERROR_INVALID_VALUE;
+    result = tfr_client_attach();
+    if (result == CUDA_SUCCESS)
+        result = jit_read(jit_n, jit_options, jit_values, &jit);
+    if (result == CUDA_SUCCESS)
+        result = load(TFR_KIND_LIBRARY, image, &jit, &id);
+    if (result == CUDA_SUCCESS)
+        *library = tfr_handle_ptr(id);
+    return result;
+}
+
+CUresult cuLibraryUnload(CUlibrary library)
+{
+    return unload(TFR_KIND_LIBRARY, library, TFR_OP_module_unload);
+}
+
+/* ---- kernels ---- */
+
+/* What the executor says of a kernel, checked: it is not trusted with our memory. */
+static struct tfr_function *function_from(const struct tfr_function_info *info, uint32_t len)
+{
+    uint32_t n = info->param_n;
+    if (n > TFR_PARAMS_MAX || info->param_len > TFR_PARAM_BYTES_MAX ||
+        len < sizeof *info + n * sizeof info->param[0])
+        return NULL;
+    struct tfr_function *f = calloc(1, sizeof *f);
+    if (!f)
+        return NULL;
+    f->param = calloc(n ? n : 1, sizeof *f->param);
+    if (!f->param) {
+        free(f);
+        return NULL;
+    }
+    memcpy(f->param, info->param, n * sizeof *f->param);
+    memcpy(f->attribute, info->attribute, sizeof f->attribute);
+    f->param_n = n;
+    f->param_len = info->param_len;
+    for (uint32_t i = 0; i < n; i++)
+        if (!tfr_span_inside(f->param[i].at, f->param[i].size, f->param_len)) {
+            free(f->param);
+            free(f);
+            return NULL;
+        }
+    f->max_threads = f->attribute[CU_FUNC_ATTRIBUTE_MAX_THREADS_PER_BLOCK];
+    f->max_shared = f->attribute[CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES];
+    return f;
+}
+
+static CUresult function_ask(struct tfr_module *module, const char *name,
+                             struct tfr_function **f_out)
+{
+    uint64_t id;
+    uint32_t name_len = (uint32_t)strlen(name) + 1, len;
+    CUresult result = tfr_handle_new(module->child, &id);
+    if (result != CUDA_SUCCESS)
+        return result;
+    struct tfr_ask ask;
+    struct tfr_function_get_req *req =
+        tfr_ask_begin(&ask, TFR_OP_function_get, (uint32_t)sizeof *req + name_len);
+    if (!req) {
+        tfr_handle_drop(module->child, id);
+        return ask.result;
+    }
+    req->parent = module->id;
+    req->id = id;
+    req->name_len = name_len;
+    req->reserved = 0;
+    memcpy(req + 1, name, name_len);
+    struct tfr_function *f = NULL;
+    const struct tfr_function_info *info = tfr_ask_send(&ask, sizeof *info);
+    if (info && tfr_ask_payload(&ask, &len))
+        f = function_from(info, len);
+    result = tfr_ask_end(&ask);
+    if (result == CUDA_SUCCESS && !f)
+        result = CUDA_ERROR_OUT_OF_MEMORY;
+    if (result != CUDA_SUCCESS) {
+        tfr_handle_drop(module->child, id);
+        return result;
+    }
+    f->id = id;
+    f->module = module;
+    f->name = strdup(name);
+    *f_out = f;
+    return CUDA_SUCCESS;
+}
+
+static CUresult function_get(enum tfr_kind kind, const void *handle, const char *name,
+                             uint64_t *id_out)
+{
+    struct tfr_module *module = tfr_handle_object(kind, handle);
+    if (!module)
+        return CUDA_ERROR_INVALID_HANDLE;
+    if (!name || !*name || strlen(name) > 8000)
+        return CUDA_ERROR_INVALID_VALUE;
+    CUresult result = CUDA_SUCCESS;
+    pthread_mutex_lock(&module->lock);
+    struct tfr_function *f = module->functions;
+    while (f && (!f->name || strcmp(f->name, name) != 0))
+        f = f->next;
+    if (!f) {
+        result = function_ask(module, name, &f);
+        if (result == CUDA_SUCCESS) {
+            f->next = module->functions;
+            module->functions = f;
+            tfr_handle_bind(f->id, f);
+        }
+    }
+    if (result == CUDA_SUCCESS)
+        *id_out = f->id;
+    pthread_mutex_unlock(&module->lock);
+    return result;
+}
+
+CUresult cuModuleGetFunction(CUfunction *fn, CUmodule module, const char *name)
+{
+    uint64_t id;
+    CUresult result = tfr_enter();
+    if (result != CUDA_SUCCESS)
+        return result;
+    if (!fn)
+        return CUDA_ERROR_INVALID_VALUE;
+    result = function_get(TFR_KIND_MODULE, module, name, &id);
+    if (result == CUDA_SUCCESS)
+        *fn = tfr_handle_ptr(id);
+    return result;
+}
+
+CUresult cuLibraryGetKernel(CUkernel *kernel, CUlibrary library, const char *name)
+{
+    uint64_t id;
+    CUresult result = tfr_enter_noctx();
+    if (result != CUDA_SUCCESS)
+        return result;
+    if (!kernel)
+        return CUDA_ERROR_INVALID_VALUE;
+    result = function_get(TFR_KIND_LIBRARY, library, name, &id);
+    if (result == CUDA_SUCCESS)
+        *kernel = tfr_handle_ptr(id);
+    return result;
+}
+
+CUresult cuKernelGetFunction(CUfunction *fn, CUkernel kernel)
+{
+    CUresult result = tfr_enter();
+    if (result != CUDA_SUCCESS)
+        return result;
+    if (!fn)
+        return CUDA_ERROR_INVALID_VALUE;
+    if (!tfr_function_of(kernel))
+        return CUDA_ERROR_INVALID_HANDLE;
+    *fn = (CUfunction)kernel;
+    return CUDA_SUCCESS;
+}
+
+static CUresult attribute_get(int *value, CUfunction_attribute attribute, const void *handle)
+{
+    if (!value || (int)attribute < 0 || attribute >= CU_FUNC_ATTRIBUTE_MAX)
+        return CUDA_ERROR_INVALID_VALUE;
+    struct tfr_function *f = tfr_function_of(handle);
+    if (!f)
+        return CUDA_ERROR_INVALID_HANDLE;
+    *value = (int)attribute < TFR_FUNCTION_ATTRIBUTES ? f->attribute[attribute] : 0;
+    return CUDA_SUCCESS;
+}
+
+CUresult cuFuncGetAttribute(int *value, CUfunction_attribute attribute, CUfunction fn)
+{
+    CUresult result = tfr_enter();
+    return result != CUDA_SUCCESS ? result : attribute_get(value, attribute, fn);
+}
+
+CUresult cuKernelGetAttribute(int *value, CUfunction_attribute attribute, CUkernel kernel,
+                              CUdevice dev)
+{
+    CUresult result = tfr_enter_noctx();
+    if (result != CUDA_SUCCESS)
+        return result;
+    if (dev < 0 || dev >= (int)tfr_client.snapshot->device_n)
+        return CUDA_ERROR_INVALID_DEVICE;
+    return attribute_get(value, attribute, kernel);
+}
+
+static CUresult attribute_set(const void *handle, CUfunction_attribute attribute, int value)
+{
+    struct tfr_function *f = tfr_function_of(handle);
+    if (!f)
+        return CUDA_ERROR_INVALID_HANDLE;
+    struct tfr_ask ask;
+    struct tfr_function_set_req *req = tfr_ask_begin(&ask, TFR_OP_function_set, sizeof *req);
+    if (!req)
+        return ask.result;
+    req->id = f->id;
+    req->attribute = (int32_t)attribute;
+    req->value = value;
+    tfr_ask_send(&ask, 0);
+    CUresult result = tfr_ask_end(&ask);
+    if (result == CUDA_SUCCESS && (int)attribute >= 0 && (int)attribute < TFR_FUNCTION_ATTRIBUTES) {
+        f->attribute[attribute] = value;
+        f->max_shared = f->attribute[CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES];
+    }
+    return result;
+}
+
+CUresult cuFuncSetAttribute(CUfunction fn, CUfunction_attribute attribute, int value)
+{
+    CUresult result = tfr_enter();
+    return result != CUDA_SUCCESS ? result : attribute_set(fn, attribute, value);
+}
+
+CUresult cuKernelSetAttribute(CUfunction_attribute attribute, int value, CUkernel kernel,
+                              CUdevice dev)
+{
+    CUresult result = tfr_enter();
+    if (result != CUDA_SUCCESS)
+        return result;
+    if (dev < 0 || dev >= (int)tfr_client.snapshot->device_n)
+        return CUDA_ERROR_INVALID_DEVICE;
+    return attribute_set(kernel, attribute, value);
+}
+
+static CUresult param_info(const void *handle, size_t index, size_t *at, size_t *size)
+{
+    struct tfr_function *f = tfr_function_of(handle);
+    if (!f)
+        return CUDA_ERROR_INVALID_HANDLE;
+    if (!at || index >= f->param_n)
+        return CUDA_ERROR_INVALID_VALUE;
+    *at = f->param[index].at;
+    if (size)
+        *size = f->param[index].size;
+    return CUDA_SUCCESS;
+}
+
+CUresult cuFuncGetParamInfo(CUfunction fn, size_t index, size_t *at, size_t *size)
+{
+    CUresult result = tfr_enter();
+    return result != CUDA_SUCCESS ? result : param_info(fn, index, at, size);
+}
+
+CUresult cuKernelGetParamInfo(CUkernel kernel, size_t index, size_t *at, size_t *size)
+{
+    CUresult result = tfr_enter_noctx();
+    return result != CUDA_SUCCESS ? result : param_info(kernel, index, at, size);
+}
+
+/* ---- variables ---- */
+
+static CUresult global_ask(struct tfr_module *module, const char *name, struct tfr_global_rep *out)
+{
+    uint32_t name_len = (uint32_t)strlen(name) + 1;
+    struct tfr_ask ask;
+    struct tfr_global_get_req *req =
+        tfr_ask_begin(&ask, TFR_OP_global_get, (uint32_t)sizeof *req + name_len);
+    if (!req)
+        return ask.result;
+    req->parent = module->id;
+    req->name_len = name_len;
+    req->reserved = 0;
+    memcpy(req + 1, name, name_len);
+    const struct tfr_global_rep *rep = tfr_ask_send(&ask, sizeof *rep);
+    if (rep)
+        *out = *rep;
+    return tfr_ask_end(&ask);
+}
+
+static CUresult global_new(struct tfr_module *module, const char *name, struct global **g_out)
+{
+    struct tfr_global_rep rep = {0};
+    CUresult result = global_ask(module, name, &rep);
+    if (result != CUDA_SUCCESS)
+        return result;
+    struct global *g = calloc(1, sizeof *g);
+    if (!g)
+        return CUDA_ERROR_OUT_OF_MEMORY;
+    struct tfr_range range = {.base = rep.addr,
+                              .len = rep.len,
+                              .kind = TFR_RANGE_GLOBAL,
+                              .device = tfr_thread.ctx->device};
+    tfr_range_add(&range);
+    g->addr = rep.addr;
+    g->len = rep.len;
+    g->name = strdup(name);
+    g->next = module->globals;
+    module->globals = g;
+    *g_out = g;
+    return CUDA_SUCCESS;
+}
+
+static CUresult global_get(enum tfr_kind kind, const void *handle, const char *name,
+                           CUdeviceptr *addr, size_t *len)
+{
+    CUresult result = tfr_enter();
+    if (result != CUDA_SUCCESS)
+        return result;
+    struct tfr_module *module = tfr_handle_object(kind, handle);
+    if (!module)
+        return CUDA_ERROR_INVALID_HANDLE;
+    if (!name || !*name || strlen(name) > 8000)
+        return CUDA_ERROR_INVALID_VALUE;
+    pthread_mutex_lock(&module->lock);
+    struct global *g = module->globals;
+    while (g && (!g->name || strcmp(g->name, name) != 0))
+        g = g->next;
+    if (!g)
+        result = global_new(module, name, &g);
+    if (result == CUDA_SUCCESS) {
+        if (addr)
+            *addr = g->addr;
+        if (len)
+            *len = g->len;
+    }
+    pthread_mutex_unlock(&module->lock);
+    return result;
+}
+
+CUresult cuModuleGetGlobal_v2(CUdeviceptr *addr, size_t *len, CUmodule module, const char *name)
+{
+    return global_get(TFR_KIND_MODULE, module, name, addr, len);
+}
+
+CUresult cuLibraryGetGlobal(CUdeviceptr *addr, size_t *len, CUlibrary library, const char *name)
+{
+    return global_get(TFR_KIND_LIBRARY, library, name, addr, len);
+}

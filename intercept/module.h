@@ -1,0 +1,45 @@
+/* Code as the client sees it: images uploaded once, modules and libraries, kernels with their layout. */
+#ifndef TFR_INTERCEPT_MODULE_H
+#define TFR_INTERCEPT_MODULE_H
+
+#include "intercept/entry.h"
+
+struct tfr_module;
+
+/* A kernel or function: what a launch needs without asking. */
+struct tfr_function {
+    uint64_t id;
+    uint32_t param_n, param_len;
+    int max_threads, max_shared; /* of attribute[], kept flat for the launch */
+    struct tfr_function_param *param;
+    struct tfr_module *module;
+    struct tfr_function *next; /* of the module */
+    char *name;
+    int attribute[TFR_FUNCTION_ATTRIBUTES];
+};
+
+/* A live CUfunction or CUkernel, or NULL. */
+static inline struct tfr_function *tfr_function_of(const void *handle)
+{
+    enum tfr_kind kind = tfr_id_kind((uint64_t)handle);
+    if (kind != TFR_KIND_FUNCTION && kind != TFR_KIND_KERNEL)
+        return NULL;
+    return tfr_handle_object(kind, handle);
+}
+
+/* ---- image.c ---- */
+
+/* The bytes to send for what a program handed to a load call, or false: none of the formats. */
+bool tfr_image_bytes(const void *image, const void **start_out, uint64_t *len_out);
+
+/* Makes sure that the executor has the image; *id_out names it. */
+CUresult tfr_image_upload(const void *start, uint64_t len, uint64_t *id_out);
+
+void tfr_image_forget_all(void);
+
+/* ---- module.c ---- */
+
+/* The session ended. */
+void tfr_module_forget_all(void);
+
+#endif

@@ -1,0 +1,407 @@
+/* Streams: created and destroyed without an answer, queried by a load, waited for by a mark.  Also the
+ * per-thread streams, which the client mints (the driver's own would be the executor thread's).
+ * Surprising: a stream's word is given to another stream only after its last mark was seen. */
+#define TFR_LOG_PART "intercept"
+#include "intercept/stream.h"
+
+#include <stdlib.h>
+
+#include "intercept/memory.h"
+
+/* ---- words of the feedback page ---- */
+
+static pthread_mutex_t words_lock = PTHREAD_MUTEX_INITIALIZER;
+static struct {
+    uint32_t used; /* words ever handed out in this session */
+    struct {
+        uint32_t word;
+        uint64_t after; /* free once the word has reached this */
+    } retired[TFR_STREAM_SLOTS];
+    uint32_t retired_n;
+} words; /* guarded by words_lock */
+
+static bool word_take(uint32_t *word_out)
+{
+    bool found = false;
+    pthread_mutex_lock(&words_lock);
+    for (uint32_t i = 0; i < words.retired_n && !found; i++) {
+        if (tfr_word_reached(words.retired[i].word, words.retired[i].after)) {
+            *word_out = words.retired[i].word;
+            words.retired[i] = words.retired[--words.retired_n];
+            found = true;
+        }
+    }
+    if (!found && words.used < TFR_STREAM_SLOTS) {
+        *word_out = words.used++;
+        found = true;
+    }
+    pthread_mutex_unlock(&words_lock);
+    return found;
+}
+
+static void word_retire(uint32_t word, uint64_t after)
+{
+    pthread_mutex_lock(&words_lock);
+    words.retired[words.retired_n].word = word;
+    words.retired[words.retired_n++].after = after;
+    pthread_mutex_unlock(&words_lock);
+}
+
+/* ---- creation and death ---- */
+
+static CUresult stream_make(struct tfr_context *ctx, unsigned int flags, int priority,
+                            struct tfr_stream **stream_out)
+{
+    struct tfr_stream *stream = calloc(1, sizeof *stream);
+    if (!stream)
+        return CUDA_ERROR_OUT_OF_MEMORY;
+    if (!word_take(&stream->word)) {
+        free(stream);
+        return CUDA_ERROR_OUT_OF_MEMORY;
+    }
+    CUresult result = tfr_handle_new(TFR_KIND_STREAM, &stream->id);
+    if (result != CUDA_SUCCESS) {
+        word_retire(stream->word, 0);
+        free(stream);
+        return result;
+    }
+    stream->ctx = ctx;
+    stream->flags = flags;
+    stream->priority = priority;
+    stream->blocking = !(flags & CU_STREAM_NON_BLOCKING);
+    tfr_handle_bind(stream->id, stream);
+    pthread_mutex_lock(&ctx->streams_lock);
+    stream->next = ctx->streams;
+    stream->prev_next = &ctx->streams;
+    if (stream->next)
+        stream->next->prev_next = &stream->next;
+    ctx->streams = stream;
+    pthread_mutex_unlock(&ctx->streams_lock);
+    *stream_out = stream;
+    return CUDA_SUCCESS;
+}
+
+static void stream_unlink(struct tfr_stream *stream)
+{
+    pthread_mutex_lock(&stream->ctx->streams_lock);
+    *stream->prev_next = stream->next;
+    if (stream->next)
+        stream->next->prev_next = stream->prev_next;
+    pthread_mutex_unlock(&stream->ctx->streams_lock);
+}
+
+CUresult tfr_stream_legacy_new(struct tfr_context *ctx)
+{
+    CUresult result = stream_make(ctx, 0, 0, &ctx->legacy);
+    if (result == CUDA_SUCCESS)
+        ctx->legacy->legacy = true;
+    return result;
+}
+
+static CUresult stream_create(struct tfr_context *ctx, unsigned int flags, int priority,
+                              struct tfr_stream **stream_out)
+{
+    struct tfr_stream *stream;
+    CUresult result = stream_make(ctx, flags, priority, &stream);
+    if (result != CUDA_SUCCESS)
+        return result;
+    struct tfr_stream_new_req *req = tfr_post_begin(TFR_OP_stream_new, sizeof *req);
+    if (!req)
+        return tfr_post_failed();
+    req->stream = stream->id;
+    req->word = stream->word;
+    req->flags = flags;
+    req->priority = priority;
+    req->reserved = 0;
+    *stream_out = stream;
+    return tfr_post_end();
+}
+
+static CUresult stream_destroy(struct tfr_stream *stream)
+{
+    uint64_t target = tfr_stream_target(stream);
+    CUresult result = tfr_stream_ask_mark(stream, target);
+    if (result != CUDA_SUCCESS)
+        return result;
+    uint64_t mark = atomic_load_explicit(&stream->mark, memory_order_relaxed);
+    struct tfr_stream_free_req *req = tfr_post_begin(TFR_OP_stream_free, sizeof *req);
+    if (!req)
+        return tfr_post_failed();
+    req->stream = stream->id;
+    req->reserved = 0;
+    result = tfr_post_end();
+    tfr_handle_drop(TFR_KIND_STREAM, stream->id);
+    stream_unlink(stream);
+    word_retire(stream->word, mark);
+    free(stream);
+    return result;
+}
+
+void tfr_stream_forget_all(void)
+{
+    tfr_handle_clear(TFR_KIND_STREAM, free);
+    tfr_handle_clear(TFR_KIND_EVENT, free);
+    for (int i = 0; i < TFR_DEVICES_MAX; i++) {
+        tfr_contexts[i].streams = NULL;
+        tfr_contexts[i].legacy = NULL;
+        atomic_store_explicit(&tfr_contexts[i].blocking_last, 0, memory_order_relaxed);
+        tfr_thread.own[i] = NULL;
+    }
+    pthread_mutex_lock(&words_lock);
+    words.used = words.retired_n = 0;
+    pthread_mutex_unlock(&words_lock);
+}
+
+/* ---- per-thread streams ---- */
+
+static pthread_key_t thread_key;
+static pthread_once_t thread_once = PTHREAD_ONCE_INIT;
+
+/* Runs as the thread ends: its own streams go with it. */
+static void thread_end(void *arg)
+{
+    struct tfr_thread *thread = arg;
+    for (int i = 0; i < TFR_DEVICES_MAX; i++) {
+        struct tfr_stream *own = thread->own[i];
+        if (own && tfr_handle_object(TFR_KIND_STREAM, tfr_handle_ptr(thread->own_id[i])))
+            stream_destroy(own);
+        thread->own[i] = NULL;
+    }
+}
+
+static void thread_key_make(void)
+{
+    pthread_key_create(&thread_key, thread_end);
+}
+
+static struct tfr_stream *stream_own(struct tfr_context *ctx)
+{
+    struct tfr_stream *own = tfr_thread.own[ctx->device];
+    if (own && tfr_handle_object(TFR_KIND_STREAM, tfr_handle_ptr(tfr_thread.own_id[ctx->device])))
+        return own;
+    pthread_once(&thread_once, thread_key_make);
+    if (stream_create(ctx, CU_STREAM_DEFAULT, 0, &own) != CUDA_SUCCESS)
+        return NULL;
+    tfr_thread.own[ctx->device] = own;
+    tfr_thread.own_id[ctx->device] = own->id;
+    pthread_setspecific(thread_key, &tfr_thread);
+    return own;
+}
+
+struct tfr_stream *tfr_stream_special(CUstream handle)
+{
+    struct tfr_context *ctx = tfr_thread.ctx;
+    if (!ctx)
+        return NULL;
+    return handle == CU_STREAM_PER_THREAD ? stream_own(ctx) : ctx->legacy;
+}
+
+/* ---- progress ---- */
+
+uint64_t tfr_stream_target(const struct tfr_stream *stream)
+{
+    uint64_t last = atomic_load_explicit(&stream->last, memory_order_acquire);
+    if (!stream->legacy)
+        return last;
+    uint64_t joined = atomic_load_explicit(&stream->ctx->blocking_last, memory_order_acquire);
+    return joined > last ? joined : last;
+}
+
+CUresult tfr_stream_ask_mark(struct tfr_stream *stream, uint64_t target)
+{
+    if (atomic_load_explicit(&stream->mark, memory_order_relaxed) >= target)
+        return CUDA_SUCCESS;
+    struct tfr_mark_req *req = tfr_post_begin(TFR_OP_mark, sizeof *req);
+    if (!req)
+        return tfr_post_failed();
+    req->stream = stream->id;
+    req->reserved = 0;
+    atomic_store_explicit(&stream->mark, req->head.seq, memory_order_relaxed);
+    TFR_COUNT(marks, 1);
+    return tfr_post_end();
+}
+
+CUresult tfr_stream_wait(struct tfr_stream *stream)
+{
+    uint64_t target = tfr_stream_target(stream);
+    if (!tfr_word_reached(stream->word, target)) {
+        TFR_COUNT(stream_waits, 1);
+        CUresult result = tfr_stream_ask_mark(stream, target);
+        if (result == CUDA_SUCCESS)
+            result = tfr_wait_word(&tfr_client.feedback->stream[stream->word], target,
+                                   TFR_WAIT_STREAM);
+        if (result != CUDA_SUCCESS)
+            return result;
+    }
+    tfr_copy_deliver();
+    return tfr_client_error();
+}
+
+CUresult tfr_context_wait(struct tfr_context *ctx)
+{
+    uint32_t word[64];
+    uint64_t target[64];
+    CUresult result = CUDA_SUCCESS;
+    /* Marks go out to all streams before the first is waited for; more than 64 dirty streams take rounds. */
+    for (bool again = true; again && result == CUDA_SUCCESS;) {
+        int n = 0;
+        again = false;
+        pthread_mutex_lock(&ctx->streams_lock);
+        for (struct tfr_stream *s = ctx->streams; s && result == CUDA_SUCCESS; s = s->next) {
+            uint64_t want = atomic_load_explicit(&s->last, memory_order_acquire);
+            if (tfr_word_reached(s->word, want))
+                continue;
+            if (n == 64) {
+                again = true;
+                break;
+            }
+            word[n] = s->word;
+            target[n++] = want;
+            result = tfr_stream_ask_mark(s, want);
+        }
+        pthread_mutex_unlock(&ctx->streams_lock);
+        if (n)
+            TFR_COUNT(stream_waits, 1);
+        for (int i = 0; i < n && result == CUDA_SUCCESS; i++)
+            result = tfr_wait_word(&tfr_client.feedback->stream[word[i]], target[i],
+                                   TFR_WAIT_STREAM);
+    }
+    if (result != CUDA_SUCCESS)
+        return result;
+    tfr_copy_deliver();
+    return tfr_client_error();
+}
+
+/* ---- the exported calls ---- */
+
+CUresult cuStreamCreateWithPriority(CUstream *stream_out, unsigned int flags, int priority)
+{
+    CUresult result = tfr_enter();
+    if (result != CUDA_SUCCESS)
+        return result;
+    if (!stream_out || (flags & ~(unsigned int)CU_STREAM_NON_BLOCKING))
+        return CUDA_ERROR_INVALID_VALUE;
+    if (priority > tfr_client.snapshot->priority_least)
+        priority = tfr_client.snapshot->priority_least;
+    if (priority < tfr_client.snapshot->priority_greatest)
+        priority = tfr_client.snapshot->priority_greatest;
+    struct tfr_stream *stream;
+    result = stream_create(tfr_thread.ctx, flags, priority, &stream);
+    if (result == CUDA_SUCCESS)
+        *stream_out = tfr_handle_ptr(stream->id);
+    return result;
+}
+
+CUresult cuStreamCreate(CUstream *stream, unsigned int flags)
+{
+    return cuStreamCreateWithPriority(stream, flags, 0);
+}
+
+CUresult cuStreamDestroy_v2(CUstream handle)
+{
+    CUresult result = tfr_enter();
+    if (result != CUDA_SUCCESS)
+        return result;
+    struct tfr_stream *stream = tfr_handle_object(TFR_KIND_STREAM, handle);
+    if (!stream || stream->legacy)
+        return CUDA_ERROR_INVALID_HANDLE;
+    tfr_copy_deliver_before(stream);
+    return stream_destroy(stream);
+}
+
+CUresult cuStreamDestroy(CUstream handle)
+{
+    return cuStreamDestroy_v2(handle);
+}
+
+CUresult cuStreamQuery(CUstream handle)
+{
+    CUresult result = tfr_enter();
+    if (result != CUDA_SUCCESS)
+        return result;
+    struct tfr_stream *stream = tfr_stream_of(handle);
+    if (!stream)
+        return CUDA_ERROR_INVALID_HANDLE;
+    uint64_t target = tfr_stream_target(stream);
+    if (!tfr_word_reached(stream->word, target)) {
+        result = tfr_stream_ask_mark(stream, target);
+        return result != CUDA_SUCCESS ? result : CUDA_ERROR_NOT_READY;
+    }
+    tfr_copy_deliver();
+    return CUDA_SUCCESS;
+}
+
+CUresult cuStreamSynchronize(CUstream handle)
+{
+    CUresult result = tfr_enter();
+    if (result != CUDA_SUCCESS)
+        return result;
+    struct tfr_stream *stream = tfr_stream_of(handle);
+    return stream ? tfr_stream_wait(stream) : CUDA_ERROR_INVALID_HANDLE;
+}
+
+/* The stream of a query, or an error. */
+static CUresult stream_asked(CUstream handle, const void *out, struct tfr_stream **stream_out)
+{
+    CUresult result = tfr_enter();
+    if (result != CUDA_SUCCESS)
+        return result;
+    *stream_out = tfr_stream_of(handle);
+    if (!*stream_out)
+        return CUDA_ERROR_INVALID_HANDLE;
+    return out ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
+}
+
+CUresult cuStreamGetFlags(CUstream handle, unsigned int *flags)
+{
+    struct tfr_stream *stream;
+    CUresult result = stream_asked(handle, flags, &stream);
+    if (result == CUDA_SUCCESS)
+        *flags = stream->flags;
+    return result;
+}
+
+CUresult cuStreamGetPriority(CUstream handle, int *priority)
+{
+    struct tfr_stream *stream;
+    CUresult result = stream_asked(handle, priority, &stream);
+    if (result == CUDA_SUCCESS)
+        *priority = stream->priority;
+    return result;
+}
+
+CUresult cuStreamGetId(CUstream handle, unsigned long long *id)
+{
+    struct tfr_stream *stream;
+    CUresult result = stream_asked(handle, id, &stream);
+    if (result == CUDA_SUCCESS)
+        *id = stream->id;
+    return result;
+}
+
+CUresult cuStreamGetCtx(CUstream handle, CUcontext *ctx)
+{
+    struct tfr_stream *stream;
+    CUresult result = stream_asked(handle, ctx, &stream);
+    if (result == CUDA_SUCCESS)
+        *ctx = tfr_handle_ptr(stream->ctx->id);
+    return result;
+}
+
+CUresult cuStreamGetDevice(CUstream handle, CUdevice *dev)
+{
+    struct tfr_stream *stream;
+    CUresult result = stream_asked(handle, dev, &stream);
+    if (result == CUDA_SUCCESS)
+        *dev = stream->ctx->device;
+    return result;
+}
+
+CUresult cuStreamIsCapturing(CUstream handle, CUstreamCaptureStatus *status)
+{
+    struct tfr_stream *stream;
+    CUresult result = stream_asked(handle, status, &stream);
+    if (result == CUDA_SUCCESS)
+        *status = CU_STREAM_CAPTURE_STATUS_NONE;
+    return result;
+}
