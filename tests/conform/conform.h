@@ -1,0 +1,54 @@
+/* What the files of the conformance suite share.  Every test runs once per transport. */
+#ifndef TFR_CONFORM_H
+#define TFR_CONFORM_H
+
+#include <criterion/criterion.h>
+#include <criterion/parameterized.h>
+#include <stdatomic.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/relax.h"
+#include "tests/pair.h"
+
+struct transport_param {
+    char name[16];
+};
+
+/* The parameters of a test: the transports that run on any machine. */
+#define CONFORM_TEST(category, promise)                                                            \
+    ParameterizedTestParameters(category, promise)                                                 \
+    {                                                                                              \
+        static struct transport_param params[] = {{"shm"}, {"fault"}};                             \
+        return cr_make_param_array(struct transport_param, params, 2);                             \
+    }                                                                                              \
+    ParameterizedTest(struct transport_param *param, category, promise, .timeout = 60)
+
+/* Waits for a condition, driving `end`; fails the test after ten seconds. */
+#define CONFORM_WAIT(end, condition)                                                               \
+    for (uint64_t since_ns = tfr_clock_now(); !(condition);) {                                     \
+        (end)->ops->progress((end)->link);                                                         \
+        cr_assert_lt(tfr_clock_now() - since_ns, 10 * TFR_NS_PER_S, "never: " #condition);         \
+    }
+
+static inline uint64_t word_at(const struct pair_end *end, size_t at)
+{
+    _Atomic uint64_t *word = (void *)((char *)end->area.addr + at);
+
+    return atomic_load_explicit(word, memory_order_acquire); /* pairs with the peer's put */
+}
+
+static inline void word_put(struct pair_end *end, uint16_t channel, uint16_t flags, size_t at,
+                            uint64_t word)
+{
+    struct tfr_xfer xfer = {.channel = channel,
+                            .flags = flags,
+                            .local = &word,
+                            .peer = end->peer,
+                            .peer_at = at,
+                            .len = sizeof(word)};
+
+    pair_put(end, &xfer);
+}
+
+#endif

@@ -1,0 +1,111 @@
+/* See pair.h. */
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "base/relax.h"
+#include "tests/pair.h"
+
+enum { MSG_KEY = 1, LIMIT_MS = 10000 };
+
+void pair_need(int ok, const char *what)
+{
+    if (ok)
+        return;
+    fprintf(stderr, "pair: %s failed\n", what);
+    exit(3);
+}
+
+static void key_send(const struct pair_end *end)
+{
+    struct tfr_key key;
+    struct tfr_boot_msg msg = {.type = MSG_KEY, .len = sizeof(key), .body = &key, .fd_n = 1};
+
+    end->ops->key(end->mem, &key);
+    msg.fds[0] = key.fd;
+    pair_need(tfr_boot_send(end->sock, &msg, LIMIT_MS) == TFR_OK, "send of the key");
+}
+
+static void key_recv(struct pair_end *end)
+{
+    struct tfr_boot_msg msg;
+    struct tfr_key *key;
+
+    pair_need(tfr_boot_recv(end->sock, &msg, LIMIT_MS) == TFR_OK, "receive of the key");
+    pair_need(msg.type == MSG_KEY && msg.len == sizeof(*key) && msg.fd_n == 1, "key");
+    key = msg.body;
+    key->fd = msg.fds[0];
+    msg.fds[0] = -1;
+    pair_need(end->ops->import(end->link, key, &end->peer) == TFR_OK, "import");
+    tfr_boot_msg_fini(&msg);
+}
+
+void pair_open(struct pair_end *end, const char *transport, int sock, bool first, size_t len)
+{
+    const struct tfr_dev_cfg cfg = {.numa_node = -1};
+
+    end->sock = sock;
+    end->ops = tfr_transport_find(transport);
+    pair_need(end->ops != NULL, "find");
+    pair_need(end->ops->prepare(&cfg, &end->dev) == TFR_OK, "prepare");
+    pair_need(tfr_memfd_create("pair", len, NULL, &end->area) == TFR_OK, "memfd");
+    pair_need(end->ops->reg(end->dev, &end->area, &end->mem) == TFR_OK, "reg");
+    pair_need(end->ops->open(end->dev, sock, first, &end->link) == TFR_OK, "open");
+    key_send(end);
+    key_recv(end);
+}
+
+void pair_close(struct pair_end *end)
+{
+    end->ops->unreg(end->mem);
+    end->ops->forget(end->peer);
+    end->ops->close(end->link);
+    end->ops->release(end->dev);
+    munmap(end->area.addr, end->area.len);
+    close(end->area.fd);
+    close(end->sock);
+}
+
+struct opening {
+    struct pair_end *end;
+    const char *transport;
+    int sock;
+    size_t len;
+};
+
+static void *other_main(void *arg)
+{
+    struct opening *opening = arg;
+
+    pair_open(opening->end, opening->transport, opening->sock, false, opening->len);
+    return NULL;
+}
+
+void pair_open_both(struct pair_end ends[2], const char *transport, size_t len)
+{
+    struct opening opening = {.end = &ends[1], .transport = transport, .len = len};
+    pthread_t other;
+    int socks[2];
+
+    pair_need(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, socks) == 0, "socketpair");
+    opening.sock = socks[1];
+    pair_need(pthread_create(&other, NULL, other_main, &opening) == 0, "thread");
+    pair_open(&ends[0], transport, socks[0], true, len);
+    pthread_join(other, NULL);
+}
+
+void pair_put(struct pair_end *end, const struct tfr_xfer *xfer)
+{
+    struct tfr_relax relax = TFR_RELAX_INIT(TFR_WAIT_TRANSFER);
+    tfr_status status;
+
+    while ((status = end->ops->put(end->link, xfer)) == TFR_AGAIN) {
+        end->ops->progress(end->link);
+        if (tfr_relax(&relax) == TFR_RELAX_SLEEP)
+            tfr_relax_nap(&relax);
+    }
+    pair_need(status == TFR_OK, "put");
+}
