@@ -73,8 +73,12 @@ void tfr_md2_add(struct tfr_md2 *md2, const void *data, size_t len)
 {
     const uint8_t *from = data;
 
-    while (len--) {
-        md2->block[md2->filled++] = *from++;
+    while (len) {
+        size_t n = 16 - md2->filled < len ? 16 - md2->filled : len;
+        memcpy(md2->block + md2->filled, from, n);
+        md2->filled += n;
+        from += n;
+        len -= n;
         if (md2->filled == 16)
             md2_block(md2);
     }
