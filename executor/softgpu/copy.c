@@ -1,0 +1,183 @@
+/* Copies in one dimension.  What a call promises about the host's memory follows the kind of
+ * memory: pinned memory is read or written when the stream arrives; pageable memory has been read
+ * or written when the call returns, as with NVIDIA's driver. */
+#include "executor/softgpu/soft.h"
+
+#include <stdlib.h>
+
+enum { STAGE_MAX = 64 << 10 }; /* pageable sources up to here are copied at the call */
+
+enum side { SIDE_DEVICE, SIDE_PINNED, SIDE_PAGEABLE };
+
+static enum side side_of(uint64_t at, uint64_t len)
+{
+    if (soft_is_device(at))
+        return SIDE_DEVICE;
+    return soft_host_pinned(at, len) ? SIDE_PINNED : SIDE_PAGEABLE;
+}
+
+/* `sync`: the caller wants the copy done, unless it stays inside the device. */
+static CUresult copy(struct soft_stream *stream, uint64_t dst, uint64_t src, uint64_t len,
+                     bool sync)
+{
+    if (len == 0)
+        return CUDA_SUCCESS;
+    CUresult result = soft_mem_check(dst, len, SOFT_PAGE_WRITE);
+    if (result == CUDA_SUCCESS)
+        result = soft_mem_check(src, len, SOFT_PAGE_READ);
+    if (result || !dst || !src)
+        return result ? result : CUDA_ERROR_INVALID_VALUE;
+    enum side to = side_of(dst, len), from = side_of(src, len);
+    struct soft_op op = {.kind = SOFT_OP_COPY, .copy = {dst, src, len}};
+    bool stage = !sync && from == SIDE_PAGEABLE && len <= STAGE_MAX;
+    bool wait = sync ? to != SIDE_DEVICE || from != SIDE_DEVICE
+                     : to == SIDE_PAGEABLE || (from == SIDE_PAGEABLE && !stage);
+    if (!sync && to != SIDE_DEVICE && from != SIDE_DEVICE)
+        wait = true;
+    struct soft_ctx *ctx = stream->ctx;
+    uint64_t seq;
+    if (wait)
+        soft_stream_ref(stream);
+    result = soft_submit(stream, &op, stage ? (const void *)src : NULL, stage ? (uint32_t)len : 0,
+                         sync || len <= SOFT_INLINE_COPY, &seq);
+    if (wait) {
+        if (result == CUDA_SUCCESS)
+            soft_stream_wait(stream, seq);
+        soft_stream_unref(stream);
+        if (result == CUDA_SUCCESS)
+            result = soft_ctx_usable(ctx);
+    }
+    return result;
+}
+
+static CUresult copy_in(CUstream handle, uint64_t dst, uint64_t src, uint64_t len, bool sync)
+{
+    struct soft_stream *stream;
+    CUresult result = soft_stream_find(handle, &stream);
+    return result ? result : copy(stream, dst, src, len, sync);
+}
+
+/* An address that must be the device's: allocated, mapped, or registered host memory. */
+static CUresult device_side(uint64_t at, size_t len)
+{
+    if (len == 0 || soft_is_device(at) || soft_host_pinned(at, len))
+        return CUDA_SUCCESS;
+    return CUDA_ERROR_INVALID_VALUE;
+}
+
+static CUresult htod(CUstream stream, CUdeviceptr dst, const void *src, size_t len, bool sync)
+{
+    CUresult result = device_side(dst, len);
+    struct soft_ctx *ctx;
+    CUresult usable = soft_enter(&ctx);
+    if (usable)
+        return usable;
+    return result ? result : copy_in(stream, dst, (uint64_t)src, len, sync);
+}
+
+static CUresult dtoh(CUstream stream, void *dst, CUdeviceptr src, size_t len, bool sync)
+{
+    CUresult result = device_side(src, len);
+    struct soft_ctx *ctx;
+    CUresult usable = soft_enter(&ctx);
+    if (usable)
+        return usable;
+    return result ? result : copy_in(stream, (uint64_t)dst, src, len, sync);
+}
+
+static CUresult dtod(CUstream stream, CUdeviceptr dst, CUdeviceptr src, size_t len, bool sync)
+{
+    struct soft_ctx *ctx;
+    CUresult result = soft_enter(&ctx);
+    if (result == CUDA_SUCCESS)
+        result = device_side(dst, len);
+    if (result == CUDA_SUCCESS)
+        result = device_side(src, len);
+    return result ? result : copy_in(stream, dst, src, len, sync);
+}
+
+/* Both contexts must exist; memory is memory. */
+static CUresult peer(CUstream stream, CUdeviceptr dst, CUcontext to, CUdeviceptr src,
+                     CUcontext from, size_t len, bool sync)
+{
+    if (!soft_handle_get((uint64_t)to, SOFT_CTX) || !soft_handle_get((uint64_t)from, SOFT_CTX))
+        return soft_ready() ? CUDA_ERROR_NOT_INITIALIZED : CUDA_ERROR_INVALID_CONTEXT;
+    return dtod(stream, dst, src, len, sync);
+}
+
+CUresult cuMemcpyHtoD_v2(CUdeviceptr dst, const void *src, size_t len)
+{
+    return htod(NULL, dst, src, len, true);
+}
+
+CUresult cuMemcpyHtoD_v2_ptds(CUdeviceptr dst, const void *src, size_t len)
+{
+    return htod(CU_STREAM_PER_THREAD, dst, src, len, true);
+}
+
+CUresult cuMemcpyHtoDAsync_v2(CUdeviceptr dst, const void *src, size_t len, CUstream stream)
+{
+    return htod(stream, dst, src, len, false);
+}
+
+CUresult cuMemcpyDtoH_v2(void *dst, CUdeviceptr src, size_t len)
+{
+    return dtoh(NULL, dst, src, len, true);
+}
+
+CUresult cuMemcpyDtoH_v2_ptds(void *dst, CUdeviceptr src, size_t len)
+{
+    return dtoh(CU_STREAM_PER_THREAD, dst, src, len, true);
+}
+
+CUresult cuMemcpyDtoHAsync_v2(void *dst, CUdeviceptr src, size_t len, CUstream stream)
+{
+    return dtoh(stream, dst, src, len, false);
+}
+
+CUresult cuMemcpyDtoD_v2(CUdeviceptr dst, CUdeviceptr src, size_t len)
+{
+    return dtod(NULL, dst, src, len, true);
+}
+
+CUresult cuMemcpyDtoD_v2_ptds(CUdeviceptr dst, CUdeviceptr src, size_t len)
+{
+    return dtod(CU_STREAM_PER_THREAD, dst, src, len, true);
+}
+
+CUresult cuMemcpyDtoDAsync_v2(CUdeviceptr dst, CUdeviceptr src, size_t len, CUstream stream)
+{
+    return dtod(stream, dst, src, len, false);
+}
+
+CUresult cuMemcpy(CUdeviceptr dst, CUdeviceptr src, size_t len)
+{
+    return copy_in(NULL, dst, src, len, true);
+}
+
+CUresult cuMemcpy_ptds(CUdeviceptr dst, CUdeviceptr src, size_t len)
+{
+    return copy_in(CU_STREAM_PER_THREAD, dst, src, len, true);
+}
+
+CUresult cuMemcpyAsync(CUdeviceptr dst, CUdeviceptr src, size_t len, CUstream stream)
+{
+    return copy_in(stream, dst, src, len, false);
+}
+
+CUresult cuMemcpyPeer(CUdeviceptr dst, CUcontext to, CUdeviceptr src, CUcontext from, size_t len)
+{
+    return peer(NULL, dst, to, src, from, len, true);
+}
+
+CUresult cuMemcpyPeer_ptds(CUdeviceptr dst, CUcontext to, CUdeviceptr src, CUcontext from,
+                           size_t len)
+{
+    return peer(CU_STREAM_PER_THREAD, dst, to, src, from, len, true);
+}
+
+CUresult cuMemcpyPeerAsync(CUdeviceptr dst, CUcontext to, CUdeviceptr src, CUcontext from,
+                           size_t len, CUstream stream)
+{
+    return peer(stream, dst, to, src, from, len, false);
+}

@@ -1,0 +1,569 @@
+/* Contexts: the current one of each thread, primary ones, their life and their limits.
+ * A context's memory is never returned to the heap, so that a thread may keep a destroyed one as
+ * its current context and be told so; the handle of a primary context stays the same for ever. */
+#include "executor/softgpu/soft.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "face/face.h"
+
+enum { STACK_MAX = 64, CLEAR_WAIT_S = 1, CLEAR_LIMIT_S = 5 };
+
+struct thread_stream { /* a thread's own stream in one context */
+    struct thread_stream *next;
+    struct soft_stream *stream; /* holds a reference */
+    uint64_t ctx_id;
+};
+
+struct thread {
+    struct soft_ctx *stack[STACK_MAX];
+    uint32_t depth;
+    struct thread_stream *streams;
+};
+
+static _Thread_local struct soft_ctx *current; /* top of the stack */
+static _Thread_local struct thread *self;
+static pthread_key_t self_key;
+static pthread_once_t key_once = PTHREAD_ONCE_INIT;
+static pthread_mutex_t life_lock =
+    PTHREAD_MUTEX_INITIALIZER; /* retained, primary, alive's changes */
+static _Atomic int state;      /* 0 not yet, 1 ready, 2 forked */
+
+/* ---- the process ---- */
+
+static void forked(void)
+{
+    if (atomic_load_explicit(&state, memory_order_relaxed) == 1)
+        atomic_store_explicit(&state, 2, memory_order_relaxed);
+}
+
+static CUresult init(void)
+{
+    CUresult result = soft_mem_init();
+    if (result == CUDA_SUCCESS)
+        result = soft_dev_init();
+    if (result == CUDA_SUCCESS && pthread_atfork(NULL, NULL, forked))
+        result = CUDA_ERROR_OPERATING_SYSTEM;
+    return result;
+}
+
+CUresult cuInit(unsigned int flags)
+{
+    static pthread_mutex_t init_lock = PTHREAD_MUTEX_INITIALIZER;
+    static CUresult result = CUDA_ERROR_NOT_INITIALIZED;
+    if (flags)
+        return CUDA_ERROR_INVALID_VALUE;
+    if (atomic_load_explicit(&state, memory_order_acquire) == 2)
+        return CUDA_ERROR_NOT_INITIALIZED;
+    pthread_mutex_lock(&init_lock);
+    if (result == CUDA_ERROR_NOT_INITIALIZED) {
+        result = init();
+        if (result == CUDA_SUCCESS)
+            atomic_store_explicit(&state, 1, memory_order_release);
+    }
+    pthread_mutex_unlock(&init_lock);
+    return result;
+}
+
+CUresult soft_ready(void)
+{
+    return atomic_load_explicit(&state, memory_order_acquire) == 1 ? CUDA_SUCCESS
+                                                                   : CUDA_ERROR_NOT_INITIALIZED;
+}
+
+/* ---- threads ---- */
+
+static void thread_gone(void *arg)
+{
+    struct thread *thread = arg;
+    while (thread->streams) {
+        struct thread_stream *mine = thread->streams;
+        thread->streams = mine->next;
+        soft_stream_drop(mine->stream);
+        soft_stream_unref(mine->stream);
+        free(mine);
+    }
+    free(thread);
+    self = NULL;
+}
+
+static void make_key(void)
+{
+    pthread_key_create(&self_key, thread_gone);
+}
+
+static struct thread *me(void)
+{
+    if (!self) {
+        pthread_once(&key_once, make_key);
+        self = calloc(1, sizeof(*self));
+        if (self)
+            pthread_setspecific(self_key, self);
+    }
+    return self;
+}
+
+struct soft_stream *soft_thread_stream(struct soft_ctx *ctx)
+{
+    struct thread *thread = me();
+    if (!thread)
+        return NULL;
+    for (struct thread_stream *mine = thread->streams; mine; mine = mine->next)
+        if (mine->ctx_id == ctx->id)
+            return mine->stream;
+    struct thread_stream *mine = calloc(1, sizeof(*mine));
+    struct soft_stream *stream = mine ? soft_stream_new(ctx, CU_STREAM_DEFAULT, 0) : NULL;
+    if (!stream) {
+        free(mine);
+        return NULL;
+    }
+    stream->per_thread = true;
+    soft_stream_ref(stream);
+    *mine = (struct thread_stream){thread->streams, stream, ctx->id};
+    thread->streams = mine;
+    return stream;
+}
+
+struct soft_ctx *soft_current(void)
+{
+    return current;
+}
+
+CUresult soft_ctx_usable(const struct soft_ctx *ctx)
+{
+    int sticky = atomic_load_explicit(&ctx->sticky, memory_order_acquire);
+    if (__builtin_expect(sticky != 0, 0))
+        return (CUresult)sticky;
+    return atomic_load_explicit(&ctx->alive, memory_order_acquire)
+               ? CUDA_SUCCESS
+               : CUDA_ERROR_CONTEXT_IS_DESTROYED;
+}
+
+CUresult soft_enter(struct soft_ctx **ctx_out)
+{
+    struct soft_ctx *ctx = current;
+    if (__builtin_expect(soft_ready() != CUDA_SUCCESS, 0))
+        return CUDA_ERROR_NOT_INITIALIZED;
+    if (!ctx)
+        return CUDA_ERROR_INVALID_CONTEXT;
+    *ctx_out = ctx;
+    return soft_ctx_usable(ctx);
+}
+
+void soft_ctx_fault(struct soft_ctx *ctx, CUresult result)
+{
+    int none = CUDA_SUCCESS;
+    atomic_compare_exchange_strong_explicit(&ctx->sticky, &none, (int)result, memory_order_acq_rel,
+                                            memory_order_acquire);
+    atomic_store_explicit(&ctx->stop, true, memory_order_release);
+    soft_engine_poll();
+}
+
+/* ---- life ---- */
+
+static bool ctx_start(struct soft_ctx *ctx)
+{
+    static const size_t limits[SOFT_LIMIT_N] = {
+        [CU_LIMIT_STACK_SIZE] = 1024,
+        [CU_LIMIT_PRINTF_FIFO_SIZE] = 1 << 20,
+        [CU_LIMIT_MALLOC_HEAP_SIZE] = 8 << 20,
+        [CU_LIMIT_DEV_RUNTIME_SYNC_DEPTH] = 2,
+        [CU_LIMIT_DEV_RUNTIME_PENDING_LAUNCH_COUNT] = 2048,
+        [CU_LIMIT_MAX_L2_FETCH_GRANULARITY] = 128,
+    };
+    memcpy(ctx->limit, limits, sizeof(limits));
+    ctx->cache = CU_FUNC_CACHE_PREFER_NONE;
+    ctx->peers = 0;
+    ctx->id = soft_next_id();
+    atomic_store_explicit(&ctx->sticky, 0, memory_order_relaxed);
+    atomic_store_explicit(&ctx->stop, false, memory_order_relaxed);
+    ctx->legacy = soft_stream_new(ctx, CU_STREAM_DEFAULT, 0);
+    if (!ctx->legacy)
+        return false;
+    atomic_store_explicit(&ctx->alive, true, memory_order_release);
+    return true;
+}
+
+struct soft_ctx *soft_ctx_new(struct soft_dev *dev, unsigned int flags, unsigned int version,
+                              bool primary)
+{
+    struct soft_ctx *ctx = calloc(1, sizeof(*ctx));
+    if (!ctx)
+        return NULL;
+    ctx->handle = soft_handle_add(SOFT_CTX, ctx);
+    ctx->heap = soft_heap_new(dev, ctx);
+    ctx->dev = dev;
+    ctx->flags = flags;
+    ctx->api_version = version;
+    ctx->primary = primary;
+    pthread_mutex_init(&ctx->lock, NULL);
+    if (!ctx->handle || !ctx->heap || (!primary && !ctx_start(ctx))) {
+        soft_handle_del(ctx->handle);
+        free(ctx->heap);
+        free(ctx);
+        return NULL;
+    }
+    return ctx;
+}
+
+/* Under life_lock. */
+static struct soft_ctx *primary(struct soft_dev *dev)
+{
+    if (!dev->primary)
+        dev->primary = soft_ctx_new(dev, 0, 3020, true);
+    return dev->primary;
+}
+
+CUresult soft_primary(struct soft_dev *dev, struct soft_ctx **ctx_out)
+{
+    pthread_mutex_lock(&life_lock);
+    *ctx_out = primary(dev);
+    pthread_mutex_unlock(&life_lock);
+    return *ctx_out ? CUDA_SUCCESS : CUDA_ERROR_OUT_OF_MEMORY;
+}
+
+struct position {
+    struct soft_stream *stream;
+    uint64_t seq;
+};
+
+/* Every stream of the context with what it was given so far; references are held. */
+static struct position *positions(struct soft_ctx *ctx, uint32_t *n_out)
+{
+    uint32_t n = 0, i = 0;
+    pthread_mutex_lock(&ctx->lock);
+    for (struct soft_stream *s = ctx->streams; s; s = s->next)
+        n++;
+    struct position *all = malloc((n + 1) * sizeof(*all));
+    for (struct soft_stream *s = ctx->streams; all && s; s = s->next) {
+        soft_stream_ref(s);
+        all[i++] = (struct position){s, atomic_load_explicit(&s->submitted, memory_order_acquire)};
+    }
+    pthread_mutex_unlock(&ctx->lock);
+    *n_out = i;
+    return all;
+}
+
+CUresult soft_ctx_wait(struct soft_ctx *ctx)
+{
+    uint32_t n;
+    struct position *all = positions(ctx, &n);
+    if (!all)
+        return CUDA_ERROR_OUT_OF_MEMORY;
+    for (uint32_t i = 0; i < n; i++) {
+        soft_stream_wait(all[i].stream, all[i].seq);
+        soft_stream_unref(all[i].stream);
+    }
+    free(all);
+    return soft_ctx_usable(ctx);
+}
+
+/* True once every stream has passed what it was given; false after `seconds`. */
+static bool drained(struct soft_ctx *ctx, unsigned int seconds)
+{
+    uint64_t until = tfr_clock_now() + seconds * TFR_NS_PER_S;
+    bool busy = true;
+    for (;;) {
+        pthread_mutex_lock(&ctx->lock);
+        struct soft_stream *s = ctx->streams;
+        while (s &&
+               soft_stream_passed(s, atomic_load_explicit(&s->submitted, memory_order_acquire)))
+            s = s->next;
+        busy = s != NULL;
+        pthread_mutex_unlock(&ctx->lock);
+        if (!busy || tfr_clock_now() > until)
+            return !busy;
+        usleep(200);
+    }
+}
+
+static void host_clear(struct soft_ctx *ctx)
+{
+    struct soft_range range;
+    while (soft_host_take(ctx, &range))
+        soft_host_unmap(&range);
+}
+
+void soft_ctx_clear(struct soft_ctx *ctx)
+{
+    drained(ctx, CLEAR_WAIT_S);
+    tfr_face_context_gone((CUcontext)ctx->handle);
+    atomic_store_explicit(&ctx->stop, true, memory_order_release);
+    atomic_store_explicit(&ctx->alive, false, memory_order_release);
+    soft_engine_poll();
+    if (!drained(ctx, CLEAR_LIMIT_S))
+        return; /* a host function does not return: what it may use stays */
+    while (ctx->modules)
+        soft_module_drop(ctx->modules);
+    while (ctx->events)
+        soft_event_drop(ctx->events);
+    while (ctx->streams)
+        soft_stream_drop(ctx->streams);
+    soft_pool_forget(ctx);
+    host_clear(ctx);
+    soft_heap_clear(ctx->heap);
+}
+
+/* ---- create, destroy, current ---- */
+
+static void set_top(struct soft_ctx *ctx)
+{
+    current = ctx;
+    soft_heap_use(ctx ? ctx->heap : NULL);
+}
+
+static CUresult push(struct soft_ctx *ctx)
+{
+    struct thread *thread = me();
+    if (!thread || thread->depth == STACK_MAX)
+        return CUDA_ERROR_OUT_OF_MEMORY;
+    thread->stack[thread->depth++] = ctx;
+    set_top(ctx);
+    return CUDA_SUCCESS;
+}
+
+static void pop(void)
+{
+    struct thread *thread = me();
+    if (thread && thread->depth)
+        thread->depth--;
+    set_top(thread && thread->depth ? thread->stack[thread->depth - 1] : NULL);
+}
+
+static CUresult create(CUcontext *out, unsigned int flags, CUdevice device, unsigned int version)
+{
+    struct soft_dev *dev;
+    CUresult result = soft_dev_get(device, &dev);
+    if (result)
+        return result;
+    if (!out || (flags & ~(unsigned int)CU_CTX_FLAGS_MASK) ||
+        (flags & CU_CTX_SCHED_MASK) > CU_CTX_SCHED_BLOCKING_SYNC)
+        return CUDA_ERROR_INVALID_VALUE;
+    struct soft_ctx *ctx = soft_ctx_new(dev, flags | CU_CTX_MAP_HOST, version, false);
+    if (!ctx)
+        return CUDA_ERROR_OUT_OF_MEMORY;
+    *out = (CUcontext)ctx->handle;
+    return push(ctx);
+}
+
+CUresult cuCtxCreate(CUcontext *ctx, unsigned int flags, CUdevice dev)
+{
+    return create(ctx, flags, dev, 3010);
+}
+
+CUresult cuCtxCreate_v2(CUcontext *ctx, unsigned int flags, CUdevice dev)
+{
+    return create(ctx, flags, dev, 3020);
+}
+
+CUresult cuCtxCreate_v3(CUcontext *ctx, CUexecAffinityParam *affinity, int n, unsigned int flags,
+                        CUdevice dev)
+{
+    if (affinity && n)
+        return CUDA_ERROR_UNSUPPORTED_EXEC_AFFINITY;
+    return create(ctx, flags, dev, 3020);
+}
+
+CUresult cuCtxCreate_v4(CUcontext *ctx, CUctxCreateParams *params, unsigned int flags, CUdevice dev)
+{
+    if (params && (params->numExecAffinityParams || params->cigParams))
+        return CUDA_ERROR_NOT_SUPPORTED;
+    return create(ctx, flags, dev, 3020);
+}
+
+/* A handle of a context, current or not, dead or alive; NULL: none of ours. */
+static struct soft_ctx *ctx_of(CUcontext handle)
+{
+    return soft_handle_get((uint64_t)handle, SOFT_CTX);
+}
+
+CUresult cuCtxDestroy_v2(CUcontext handle)
+{
+    if (soft_ready())
+        return CUDA_ERROR_NOT_INITIALIZED;
+    struct soft_ctx *ctx = ctx_of(handle);
+    if (!ctx)
+        return CUDA_ERROR_INVALID_CONTEXT;
+    if (ctx->primary)
+        return CUDA_ERROR_INVALID_VALUE;
+    pthread_mutex_lock(&life_lock);
+    bool first = atomic_load_explicit(&ctx->alive, memory_order_relaxed);
+    soft_handle_del(ctx->handle);
+    pthread_mutex_unlock(&life_lock);
+    if (!first)
+        return CUDA_ERROR_INVALID_CONTEXT;
+    soft_ctx_clear(ctx);
+    if (current == ctx)
+        pop();
+    return CUDA_SUCCESS;
+}
+
+CUresult cuCtxDestroy(CUcontext handle)
+{
+    return cuCtxDestroy_v2(handle);
+}
+
+CUresult cuCtxPushCurrent_v2(CUcontext handle)
+{
+    if (soft_ready())
+        return CUDA_ERROR_NOT_INITIALIZED;
+    struct soft_ctx *ctx = ctx_of(handle);
+    return ctx ? push(ctx) : CUDA_ERROR_INVALID_CONTEXT;
+}
+
+CUresult cuCtxPopCurrent_v2(CUcontext *handle)
+{
+    if (soft_ready())
+        return CUDA_ERROR_NOT_INITIALIZED;
+    if (!current)
+        return CUDA_ERROR_INVALID_CONTEXT;
+    if (handle)
+        *handle = (CUcontext)current->handle;
+    pop();
+    return CUDA_SUCCESS;
+}
+
+CUresult cuCtxPushCurrent(CUcontext handle)
+{
+    return cuCtxPushCurrent_v2(handle);
+}
+
+CUresult cuCtxPopCurrent(CUcontext *handle)
+{
+    return cuCtxPopCurrent_v2(handle);
+}
+
+CUresult cuCtxSetCurrent(CUcontext handle)
+{
+    if (soft_ready())
+        return CUDA_ERROR_NOT_INITIALIZED;
+    struct soft_ctx *ctx = handle ? ctx_of(handle) : NULL;
+    struct thread *thread = me();
+    if (handle && !ctx)
+        return CUDA_ERROR_INVALID_CONTEXT;
+    if (!thread)
+        return CUDA_ERROR_OUT_OF_MEMORY;
+    if (!ctx) {
+        pop();
+        return CUDA_SUCCESS;
+    }
+    if (!thread->depth)
+        return push(ctx);
+    thread->stack[thread->depth - 1] = ctx;
+    set_top(ctx);
+    return CUDA_SUCCESS;
+}
+
+CUresult cuCtxGetCurrent(CUcontext *handle)
+{
+    if (soft_ready())
+        return CUDA_ERROR_NOT_INITIALIZED;
+    if (!handle)
+        return CUDA_ERROR_INVALID_VALUE;
+    *handle = current ? (CUcontext)current->handle : NULL;
+    return CUDA_SUCCESS;
+}
+
+/* ---- primary contexts ---- */
+
+CUresult cuDevicePrimaryCtxRetain(CUcontext *handle, CUdevice device)
+{
+    struct soft_dev *dev;
+    CUresult result = soft_dev_get(device, &dev);
+    if (result)
+        return result;
+    if (!handle)
+        return CUDA_ERROR_INVALID_VALUE;
+    pthread_mutex_lock(&life_lock);
+    struct soft_ctx *ctx = primary(dev);
+    bool ok = ctx && (ctx->retained > 0 || ctx_start(ctx));
+    if (ok) {
+        ctx->retained++;
+        *handle = (CUcontext)ctx->handle;
+    }
+    pthread_mutex_unlock(&life_lock);
+    return ok ? CUDA_SUCCESS : CUDA_ERROR_OUT_OF_MEMORY;
+}
+
+/* The last release, or a reset whatever the count. */
+static CUresult primary_end(CUdevice device, bool reset)
+{
+    struct soft_dev *dev;
+    CUresult result = soft_dev_get(device, &dev);
+    if (result)
+        return result;
+    pthread_mutex_lock(&life_lock);
+    struct soft_ctx *ctx = dev->primary;
+    if (!ctx || ctx->retained == 0) {
+        result = reset ? CUDA_SUCCESS : CUDA_ERROR_INVALID_CONTEXT;
+    } else {
+        ctx->retained = reset ? 0 : ctx->retained - 1;
+        if (ctx->retained == 0)
+            soft_ctx_clear(ctx);
+    }
+    pthread_mutex_unlock(&life_lock);
+    return result;
+}
+
+CUresult cuDevicePrimaryCtxRelease_v2(CUdevice dev)
+{
+    return primary_end(dev, false);
+}
+
+CUresult cuDevicePrimaryCtxRelease(CUdevice dev)
+{
+    return primary_end(dev, false);
+}
+
+CUresult cuDevicePrimaryCtxReset_v2(CUdevice dev)
+{
+    return primary_end(dev, true);
+}
+
+CUresult cuDevicePrimaryCtxReset(CUdevice dev)
+{
+    return primary_end(dev, true);
+}
+
+CUresult cuDevicePrimaryCtxSetFlags_v2(CUdevice device, unsigned int flags)
+{
+    struct soft_dev *dev;
+    struct soft_ctx *ctx;
+    CUresult result = soft_dev_get(device, &dev);
+    if (result)
+        return result;
+    if ((flags & ~(unsigned int)CU_CTX_FLAGS_MASK) ||
+        (flags & CU_CTX_SCHED_MASK) > CU_CTX_SCHED_BLOCKING_SYNC)
+        return CUDA_ERROR_INVALID_VALUE;
+    result = soft_primary(dev, &ctx);
+    if (result)
+        return result;
+    pthread_mutex_lock(&life_lock);
+    ctx->flags = flags;
+    pthread_mutex_unlock(&life_lock);
+    return CUDA_SUCCESS;
+}
+
+CUresult cuDevicePrimaryCtxSetFlags(CUdevice dev, unsigned int flags)
+{
+    return cuDevicePrimaryCtxSetFlags_v2(dev, flags);
+}
+
+CUresult cuDevicePrimaryCtxGetState(CUdevice device, unsigned int *flags, int *active)
+{
+    struct soft_dev *dev;
+    CUresult result = soft_dev_get(device, &dev);
+    if (result)
+        return result;
+    if (!flags || !active)
+        return CUDA_ERROR_INVALID_VALUE;
+    pthread_mutex_lock(&life_lock);
+    struct soft_ctx *ctx = dev->primary;
+    *flags = ctx ? ctx->flags : 0;
+    *active = ctx && ctx->retained > 0;
+    pthread_mutex_unlock(&life_lock);
+    return CUDA_SUCCESS;
+}

@@ -1,0 +1,730 @@
+/* Device memory: one reserved range of addresses, the arena.  Called by the driver API and by the
+ * interpreter (devmem.h).
+ *
+ * The arena is dealt out in chunks of 2 MiB.  A chunk belongs to a large allocation, to a heap's
+ * small ones (units of 512 bytes), or to a VMM reservation; chunk_of[] tells which, so that every
+ * look-up is one index.  Behind every large allocation at least a page stays unmarked.  Capacity is
+ * only accounting: addresses never run out before it does.  What was freed stays readable by the
+ * host process and is no longer legal for kernels. */
+#include "executor/softgpu/soft.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "base/env.h"
+
+enum {
+    UNIT_SHIFT = 9,
+    UNITS = 1 << (SOFT_CHUNK_SHIFT - UNIT_SHIFT),
+    PAGES = 1 << (SOFT_CHUNK_SHIFT - SOFT_PAGE_SHIFT),
+    UNITS_PER_PAGE = 1 << (SOFT_PAGE_SHIFT - UNIT_SHIFT),
+    SMALL_MAX = 1 << 20,
+    KEEP_MAX = 16 << 20, /* longer ones give their pages back to the host when freed */
+};
+#define ARENA_HINT ((void *)0x200000000000)
+#define ARENA_MAX  (1ull << 40)
+#define ARENA_MIN  (1ull << 33)
+#define PAGE       (1ull << SOFT_PAGE_SHIFT)
+
+struct unit { /* valid at the first unit of an allocation */
+    uint64_t id, pool;
+    uint32_t len;
+    uint16_t flags;
+    bool used, first;
+};
+
+struct small {
+    uint32_t free_n, longest; /* longest: no free run is longer than this */
+    uint8_t page_n[PAGES];    /* units in use */
+    struct unit unit[UNITS];
+};
+
+struct chunk {
+    enum { CHUNK_LARGE, CHUNK_SMALL, CHUNK_RESERVED } kind;
+    uint64_t base, len; /* len: as asked for (large) */
+    uint32_t chunk_n;
+    uint64_t id, pool;
+    unsigned int flags;
+    struct soft_heap *heap;
+    struct soft_reserve *reserve;
+    struct small *small;
+    struct chunk *next, **prev; /* in the heap */
+};
+
+struct soft_heap {
+    struct soft_dev *dev;
+    struct soft_ctx *ctx;
+    struct chunk *chunks;
+};
+
+struct extent {
+    uint32_t at, n;
+};
+
+struct soft_mem soft_mem;
+struct soft_dev soft_devs[SOFT_DEV_MAX];
+int soft_dev_n = 1;
+
+/* Guards everything below, page marks included. */
+static pthread_mutex_t mem_lock = PTHREAD_MUTEX_INITIALIZER;
+static uint8_t *pages;
+static struct chunk **chunk_of;
+static uint8_t *writable;   /* per chunk: the host mapping is already read-write */
+static struct extent *gaps; /* free chunks, by address */
+static uint32_t gap_n, gap_cap;
+static uint64_t used[SOFT_DEV_MAX];
+static struct soft_heap first_heap = {.dev = &soft_devs[0]};
+static _Thread_local struct soft_heap *my_heap;
+static _Atomic uint64_t last_id;
+
+uint64_t soft_next_id(void)
+{
+    return atomic_fetch_add_explicit(&last_id, 1, memory_order_relaxed) + 1;
+}
+
+static void *table_new(size_t len)
+{
+    void *at =
+        mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    return at == MAP_FAILED ? NULL : at;
+}
+
+static CUresult arena_map(void)
+{
+    uint64_t len = ARENA_MAX;
+    void *at = MAP_FAILED;
+    for (; at == MAP_FAILED && len >= ARENA_MIN; len /= 2) {
+        int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
+        at = mmap(ARENA_HINT, len + SOFT_CHUNK, PROT_NONE, flags, -1, 0);
+        if (at != MAP_FAILED)
+            break;
+    }
+    if (at == MAP_FAILED)
+        return CUDA_ERROR_OUT_OF_MEMORY;
+    madvise(at, len + SOFT_CHUNK, MADV_DONTDUMP);
+    uint64_t base = ((uint64_t)at + SOFT_CHUNK - 1) & ~(SOFT_CHUNK - 1);
+    uint64_t n = len >> SOFT_CHUNK_SHIFT;
+    pages = table_new(len >> SOFT_PAGE_SHIFT);
+    chunk_of = table_new(n * sizeof(*chunk_of));
+    writable = table_new(n);
+    gaps = malloc(64 * sizeof(*gaps));
+    if (!pages || !chunk_of || !writable || !gaps)
+        return CUDA_ERROR_OUT_OF_MEMORY;
+    gap_cap = 64;
+    gap_n = 1;
+    gaps[0] = (struct extent){0, (uint32_t)n};
+    soft_mem = (struct soft_mem){.base = base, .len = len, .page = pages};
+    return CUDA_SUCCESS;
+}
+
+CUresult soft_mem_init(void)
+{
+    static CUresult result = CUDA_ERROR_NOT_INITIALIZED;
+    pthread_mutex_lock(&mem_lock);
+    if (result == CUDA_ERROR_NOT_INITIALIZED) {
+        uint64_t memory = tfr_env_u64("TFR_SOFT_MEMORY");
+        for (int i = 0; i < SOFT_DEV_MAX; i++)
+            soft_devs[i] = (struct soft_dev){.at = i, .memory = memory};
+        result = arena_map();
+    }
+    pthread_mutex_unlock(&mem_lock);
+    return result;
+}
+
+/* ---- capacity ---- */
+
+static bool charge(struct soft_dev *dev, uint64_t len)
+{
+    if (len > dev->memory - used[dev->at])
+        return false;
+    used[dev->at] += len;
+    return true;
+}
+
+CUresult soft_mem_charge(struct soft_dev *dev, uint64_t len)
+{
+    pthread_mutex_lock(&mem_lock);
+    bool ok = charge(dev, len);
+    pthread_mutex_unlock(&mem_lock);
+    return ok ? CUDA_SUCCESS : CUDA_ERROR_OUT_OF_MEMORY;
+}
+
+void soft_mem_credit(struct soft_dev *dev, uint64_t len)
+{
+    pthread_mutex_lock(&mem_lock);
+    used[dev->at] -= len;
+    pthread_mutex_unlock(&mem_lock);
+}
+
+uint64_t soft_mem_used(const struct soft_dev *dev)
+{
+    pthread_mutex_lock(&mem_lock);
+    uint64_t n = used[dev->at];
+    pthread_mutex_unlock(&mem_lock);
+    return n;
+}
+
+/* ---- chunks of address space ---- */
+
+static bool gap_insert(uint32_t i, struct extent gap)
+{
+    if (gap_n == gap_cap) {
+        struct extent *more = realloc(gaps, 2 * gap_cap * sizeof(*more));
+        if (!more)
+            return false;
+        gaps = more;
+        gap_cap *= 2;
+    }
+    memmove(&gaps[i + 1], &gaps[i], (gap_n - i) * sizeof(*gaps));
+    gaps[i] = gap;
+    gap_n++;
+    return true;
+}
+
+/* Takes [at, at+n) out of gap i. */
+static bool gap_cut(uint32_t i, uint32_t at, uint32_t n)
+{
+    struct extent gap = gaps[i];
+    uint32_t before = at - gap.at, after = gap.at + gap.n - at - n;
+    if (before && after && !gap_insert(i + 1, (struct extent){at + n, after}))
+        return false;
+    if (before)
+        gaps[i] = (struct extent){gap.at, before};
+    else if (after)
+        gaps[i] = (struct extent){at + n, after};
+    else
+        memmove(&gaps[i], &gaps[i + 1], (--gap_n - i) * sizeof(*gaps));
+    return true;
+}
+
+static uint32_t chunk_at(uint64_t addr)
+{
+    return (uint32_t)((addr - soft_mem.base) >> SOFT_CHUNK_SHIFT);
+}
+
+/* Rounds up to a chunk whose address is a multiple of `align`, a power of two. */
+static uint64_t chunk_align(uint64_t at, uint64_t align)
+{
+    uint64_t addr = soft_mem.base + (at << SOFT_CHUNK_SHIFT);
+    return (((addr + align - 1) & ~(align - 1)) - soft_mem.base) >> SOFT_CHUNK_SHIFT;
+}
+
+static bool space_take(uint32_t n, uint64_t align, uint32_t *at_out)
+{
+    if (align < SOFT_CHUNK)
+        align = SOFT_CHUNK;
+    for (uint32_t i = 0; i < gap_n; i++) {
+        uint64_t at = chunk_align(gaps[i].at, align);
+        if (at + n <= (uint64_t)gaps[i].at + gaps[i].n) {
+            *at_out = (uint32_t)at;
+            return gap_cut(i, (uint32_t)at, n);
+        }
+    }
+    return false;
+}
+
+static bool space_take_at(uint32_t at, uint32_t n)
+{
+    for (uint32_t i = 0; i < gap_n && gaps[i].at <= at; i++)
+        if ((uint64_t)at + n <= (uint64_t)gaps[i].at + gaps[i].n)
+            return gap_cut(i, at, n);
+    return false;
+}
+
+static void space_give(uint32_t at, uint32_t n)
+{
+    uint32_t lo = 0, hi = gap_n;
+    while (lo < hi) {
+        uint32_t mid = (lo + hi) / 2;
+        if (gaps[mid].at < at)
+            lo = mid + 1;
+        else
+            hi = mid;
+    }
+    bool left = lo > 0 && gaps[lo - 1].at + gaps[lo - 1].n == at;
+    bool right = lo < gap_n && at + n == gaps[lo].at;
+    if (left && right) {
+        gaps[lo - 1].n += n + gaps[lo].n;
+        memmove(&gaps[lo], &gaps[lo + 1], (--gap_n - lo) * sizeof(*gaps));
+    } else if (left) {
+        gaps[lo - 1].n += n;
+    } else if (right) {
+        gaps[lo] = (struct extent){at, gaps[lo].n + n};
+    } else if (!gap_insert(lo, (struct extent){at, n})) {
+        return; /* lost address space; there is a terabyte of it */
+    }
+}
+
+static void page_set(uint64_t base, uint64_t len, unsigned int access)
+{
+    uint64_t first = (base - soft_mem.base) >> SOFT_PAGE_SHIFT;
+    uint64_t last = (base + len - 1 - soft_mem.base) >> SOFT_PAGE_SHIFT;
+    for (uint64_t i = first; i <= last; i++)
+        if (pages[i] != access)
+            pages[i] = (uint8_t)access;
+}
+
+void soft_page_set(uint64_t base, uint64_t len, unsigned int access)
+{
+    pthread_mutex_lock(&mem_lock);
+    page_set(base, len, access);
+    pthread_mutex_unlock(&mem_lock);
+}
+
+static bool chunk_open(uint32_t at, uint32_t n)
+{
+    uint32_t i = 0;
+    while (i < n && writable[at + i])
+        i++;
+    if (i == n)
+        return true;
+    if (mprotect((void *)(soft_mem.base + ((uint64_t)at << SOFT_CHUNK_SHIFT)),
+                 (uint64_t)n << SOFT_CHUNK_SHIFT, PROT_READ | PROT_WRITE))
+        return false;
+    memset(&writable[at], 1, n);
+    return true;
+}
+
+/* A chunk run of `n`, open for the host, listed in the heap. */
+static struct chunk *chunk_new(struct soft_heap *heap, uint32_t n, uint64_t align, int kind)
+{
+    struct chunk *chunk = calloc(1, sizeof(*chunk));
+    uint32_t at;
+    if (!chunk || !space_take(n, align, &at)) {
+        free(chunk);
+        return NULL;
+    }
+    if (!chunk_open(at, n)) {
+        space_give(at, n);
+        free(chunk);
+        return NULL;
+    }
+    chunk->kind = kind;
+    chunk->base = soft_mem.base + ((uint64_t)at << SOFT_CHUNK_SHIFT);
+    chunk->chunk_n = n;
+    chunk->heap = heap;
+    chunk->next = heap->chunks;
+    chunk->prev = &heap->chunks;
+    if (chunk->next)
+        chunk->next->prev = &chunk->next;
+    heap->chunks = chunk;
+    for (uint32_t i = 0; i < n; i++)
+        chunk_of[at + i] = chunk;
+    return chunk;
+}
+
+static void chunk_drop(struct chunk *chunk)
+{
+    uint32_t at = chunk_at(chunk->base);
+    for (uint32_t i = 0; i < chunk->chunk_n; i++)
+        chunk_of[at + i] = NULL;
+    *chunk->prev = chunk->next;
+    if (chunk->next)
+        chunk->next->prev = chunk->prev;
+    space_give(at, chunk->chunk_n);
+    free(chunk->small);
+    free(chunk);
+}
+
+/* ---- large ---- */
+
+static uint64_t large_charge(uint64_t len)
+{
+    return (len + PAGE - 1) & ~(PAGE - 1);
+}
+
+static struct chunk *large_alloc(struct soft_heap *heap, uint64_t len, uint64_t align)
+{
+    uint64_t n = (len + PAGE + SOFT_CHUNK - 1) >> SOFT_CHUNK_SHIFT;
+    if (n > UINT32_MAX || !charge(heap->dev, large_charge(len)))
+        return NULL;
+    struct chunk *chunk = chunk_new(heap, (uint32_t)n, align, CHUNK_LARGE);
+    if (!chunk) {
+        used[heap->dev->at] -= large_charge(len);
+        return NULL;
+    }
+    chunk->len = len;
+    if (len >= 2 * SOFT_CHUNK)
+        madvise((void *)chunk->base, n << SOFT_CHUNK_SHIFT, MADV_HUGEPAGE);
+    page_set(chunk->base, len, SOFT_PAGE_READ | SOFT_PAGE_WRITE);
+    return chunk;
+}
+
+static void large_free(struct chunk *chunk)
+{
+    used[chunk->heap->dev->at] -= large_charge(chunk->len);
+    page_set(chunk->base, chunk->len, 0);
+    if (chunk->len > KEEP_MAX)
+        madvise((void *)chunk->base, (uint64_t)chunk->chunk_n << SOFT_CHUNK_SHIFT, MADV_DONTNEED);
+    chunk_drop(chunk);
+}
+
+/* ---- small ---- */
+
+static uint32_t units_of(uint64_t len)
+{
+    return (uint32_t)((len + (1 << UNIT_SHIFT) - 1) >> UNIT_SHIFT);
+}
+
+/* The first run of n free units that starts at a multiple of `step`; UNITS: none. */
+static uint32_t small_find(struct small *small, uint32_t n, uint32_t step)
+{
+    uint32_t longest = 0, run = 0;
+    if (small->free_n < n || small->longest < n)
+        return UNITS;
+    for (uint32_t i = 0; i < UNITS; i++) {
+        if (small->unit[i].used) {
+            run = 0;
+            continue;
+        }
+        if (++run > longest)
+            longest = run;
+        uint32_t first = (i + 1 - run + step - 1) / step * step;
+        if (first + n <= i + 1)
+            return first;
+    }
+    small->longest = longest;
+    return UNITS;
+}
+
+static void small_take(struct chunk *chunk, uint32_t first, uint32_t n)
+{
+    struct small *small = chunk->small;
+    for (uint32_t i = first; i < first + n; i++) {
+        small->unit[i] = (struct unit){.used = true};
+        if (small->page_n[i / UNITS_PER_PAGE]++ == 0)
+            page_set(chunk->base + (uint64_t)i * (1 << UNIT_SHIFT), 1,
+                     SOFT_PAGE_READ | SOFT_PAGE_WRITE);
+    }
+    small->unit[first].first = true;
+    small->free_n -= n;
+}
+
+static struct chunk *small_chunk(struct soft_heap *heap)
+{
+    struct small *small = calloc(1, sizeof(*small));
+    struct chunk *chunk = small ? chunk_new(heap, 1, 1, CHUNK_SMALL) : NULL;
+    if (!chunk) {
+        free(small);
+        return NULL;
+    }
+    small->free_n = small->longest = UNITS;
+    chunk->small = small;
+    return chunk;
+}
+
+static struct chunk *small_alloc(struct soft_heap *heap, uint64_t len, uint64_t align,
+                                 uint32_t *first_out)
+{
+    uint32_t n = units_of(len), step = units_of(align), first = UNITS;
+    uint64_t cost = (uint64_t)n << UNIT_SHIFT;
+    struct chunk *chunk = heap->chunks;
+    if (!charge(heap->dev, cost))
+        return NULL;
+    for (; chunk; chunk = chunk->next) {
+        first = chunk->kind == CHUNK_SMALL ? small_find(chunk->small, n, step) : (uint32_t)UNITS;
+        if (first != UNITS)
+            break;
+    }
+    if (!chunk) {
+        chunk = small_chunk(heap);
+        first = 0;
+    }
+    if (!chunk) {
+        used[heap->dev->at] -= cost;
+        return NULL;
+    }
+    small_take(chunk, first, n);
+    chunk->small->unit[first].len = (uint32_t)len;
+    *first_out = first;
+    return chunk;
+}
+
+static void small_free(struct chunk *chunk, uint32_t first)
+{
+    struct small *small = chunk->small;
+    uint32_t n = units_of(small->unit[first].len);
+    for (uint32_t i = first; i < first + n; i++) {
+        small->unit[i] = (struct unit){0};
+        if (--small->page_n[i / UNITS_PER_PAGE] == 0)
+            page_set(chunk->base + (uint64_t)i * (1 << UNIT_SHIFT), 1, 0);
+    }
+    small->free_n += n;
+    small->longest = UNITS;
+    used[chunk->heap->dev->at] -= (uint64_t)n << UNIT_SHIFT;
+    if (small->free_n == UNITS)
+        chunk_drop(chunk);
+}
+
+/* ---- the allocator's face ---- */
+
+CUresult soft_heap_alloc(struct soft_heap *heap, size_t len, size_t align, unsigned int flags,
+                         uint64_t pool, CUdeviceptr *addr_out)
+{
+    if (len == 0 || (align & (align - 1)))
+        return CUDA_ERROR_INVALID_VALUE;
+    if (align < (1 << UNIT_SHIFT))
+        align = 1 << UNIT_SHIFT;
+    uint64_t id = soft_next_id();
+    struct chunk *chunk;
+    pthread_mutex_lock(&mem_lock);
+    if (len < SMALL_MAX && align < SMALL_MAX) {
+        uint32_t first = 0;
+        chunk = small_alloc(heap, len, align, &first);
+        if (chunk) {
+            struct unit *unit = &chunk->small->unit[first];
+            unit->id = id;
+            unit->pool = pool;
+            unit->flags = (uint16_t)flags;
+            *addr_out = chunk->base + ((uint64_t)first << UNIT_SHIFT);
+        }
+    } else {
+        chunk = len > soft_mem.len ? NULL : large_alloc(heap, len, align);
+        if (chunk) {
+            chunk->id = id;
+            chunk->pool = pool;
+            chunk->flags = flags;
+            *addr_out = chunk->base;
+        }
+    }
+    pthread_mutex_unlock(&mem_lock);
+    return chunk ? CUDA_SUCCESS : CUDA_ERROR_OUT_OF_MEMORY;
+}
+
+static struct chunk *chunk_find(uint64_t addr)
+{
+    return soft_is_device(addr) ? chunk_of[chunk_at(addr)] : NULL;
+}
+
+static uint32_t small_first(const struct chunk *chunk, uint64_t addr)
+{
+    uint32_t i = (uint32_t)((addr - chunk->base) >> UNIT_SHIFT);
+    if (!chunk->small->unit[i].used)
+        return UNITS;
+    while (!chunk->small->unit[i].first)
+        i--;
+    return i;
+}
+
+static uint64_t unit_addr(const struct chunk *chunk, uint32_t first)
+{
+    return chunk->base + ((uint64_t)first << UNIT_SHIFT);
+}
+
+CUresult soft_heap_free(CUdeviceptr addr)
+{
+    CUresult result = CUDA_ERROR_INVALID_VALUE;
+    pthread_mutex_lock(&mem_lock);
+    struct chunk *chunk = chunk_find(addr);
+    if (chunk && chunk->kind == CHUNK_LARGE && chunk->base == addr) {
+        large_free(chunk);
+        result = CUDA_SUCCESS;
+    } else if (chunk && chunk->kind == CHUNK_SMALL) {
+        uint32_t first = small_first(chunk, addr);
+        if (first != UNITS && unit_addr(chunk, first) == addr) {
+            small_free(chunk, first);
+            result = CUDA_SUCCESS;
+        }
+    }
+    pthread_mutex_unlock(&mem_lock);
+    return result;
+}
+
+CUresult soft_mem_mark(CUdeviceptr addr, unsigned int flag)
+{
+    CUresult result = CUDA_ERROR_INVALID_VALUE;
+    pthread_mutex_lock(&mem_lock);
+    struct chunk *chunk = chunk_find(addr);
+    if (chunk && chunk->kind == CHUNK_LARGE && chunk->base == addr && !(chunk->flags & flag)) {
+        chunk->flags |= flag;
+        result = CUDA_SUCCESS;
+    } else if (chunk && chunk->kind == CHUNK_SMALL) {
+        uint32_t first = small_first(chunk, addr);
+        if (first != UNITS && unit_addr(chunk, first) == addr &&
+            !(chunk->small->unit[first].flags & flag)) {
+            chunk->small->unit[first].flags |= (uint16_t)flag;
+            result = CUDA_SUCCESS;
+        }
+    }
+    pthread_mutex_unlock(&mem_lock);
+    return result;
+}
+
+static bool reserve_find(const struct soft_reserve *reserve, uint64_t addr, struct soft_range *out)
+{
+    const struct soft_piece *piece = &reserve->piece[(addr - reserve->base) >> SOFT_CHUNK_SHIFT];
+    if (!piece->phys)
+        return false;
+    *out = (struct soft_range){
+        .base = reserve->base + ((uint64_t)piece->first << SOFT_CHUNK_SHIFT),
+        .len = (uint64_t)piece->n << SOFT_CHUNK_SHIFT,
+        .id = piece->id,
+        .flags = SOFT_MEM_VMM,
+        .dev = piece->dev,
+    };
+    return true;
+}
+
+bool soft_mem_find(uint64_t addr, struct soft_range *out)
+{
+    bool found = false;
+    pthread_mutex_lock(&mem_lock);
+    struct chunk *chunk = chunk_find(addr);
+    if (chunk && chunk->kind == CHUNK_RESERVED) {
+        found = reserve_find(chunk->reserve, addr, out);
+    } else if (chunk && chunk->kind == CHUNK_LARGE && addr - chunk->base < chunk->len) {
+        *out = (struct soft_range){.base = chunk->base,
+                                   .len = chunk->len,
+                                   .id = chunk->id,
+                                   .flags = chunk->flags,
+                                   .pool = chunk->pool,
+                                   .ctx = chunk->heap->ctx,
+                                   .dev = chunk->heap->dev};
+        found = true;
+    } else if (chunk && chunk->kind == CHUNK_SMALL) {
+        uint32_t first = small_first(chunk, addr);
+        if (first != UNITS && addr - unit_addr(chunk, first) < chunk->small->unit[first].len) {
+            const struct unit *unit = &chunk->small->unit[first];
+            *out = (struct soft_range){.base = unit_addr(chunk, first),
+                                       .len = unit->len,
+                                       .id = unit->id,
+                                       .flags = unit->flags,
+                                       .pool = unit->pool,
+                                       .ctx = chunk->heap->ctx,
+                                       .dev = chunk->heap->dev};
+            found = true;
+        }
+    }
+    pthread_mutex_unlock(&mem_lock);
+    return found;
+}
+
+bool soft_any_find(uint64_t addr, struct soft_range *out)
+{
+    return soft_is_device(addr) ? soft_mem_find(addr, out) : soft_host_find(addr, out);
+}
+
+static bool pages_allow(uint64_t addr, uint64_t len, unsigned int want)
+{
+    uint64_t at = addr - soft_mem.base;
+    if (len > soft_mem.len - at)
+        return false;
+    for (uint64_t i = at >> SOFT_PAGE_SHIFT; i <= (at + len - 1) >> SOFT_PAGE_SHIFT; i++)
+        if ((pages[i] & want) != want)
+            return false;
+    return true;
+}
+
+CUresult soft_mem_check(uint64_t addr, uint64_t len, unsigned int want)
+{
+    struct soft_range range;
+    if (!soft_is_device(addr))
+        return addr + len < addr ? CUDA_ERROR_INVALID_VALUE : CUDA_SUCCESS;
+    if (!soft_mem_find(addr, &range))
+        return CUDA_ERROR_INVALID_VALUE;
+    if (!(range.flags & SOFT_MEM_VMM))
+        return len > range.base + range.len - addr ? CUDA_ERROR_INVALID_VALUE : CUDA_SUCCESS;
+    pthread_mutex_lock(&mem_lock);
+    bool ok = pages_allow(addr, len, want);
+    pthread_mutex_unlock(&mem_lock);
+    return ok ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
+}
+
+CUresult soft_mem_alloc(size_t len, size_t align, CUdeviceptr *addr_out)
+{
+    return soft_heap_alloc(my_heap ? my_heap : &first_heap, len, align, SOFT_MEM_MODULE, 0,
+                           addr_out);
+}
+
+CUresult soft_mem_free(CUdeviceptr addr)
+{
+    return soft_heap_free(addr);
+}
+
+void soft_heap_use(struct soft_heap *heap)
+{
+    my_heap = heap;
+}
+
+struct soft_heap *soft_heap_new(struct soft_dev *dev, struct soft_ctx *ctx)
+{
+    struct soft_heap *heap = calloc(1, sizeof(*heap));
+    if (heap)
+        *heap = (struct soft_heap){.dev = dev, .ctx = ctx};
+    return heap;
+}
+
+static void small_clear(struct chunk *chunk)
+{
+    for (uint32_t i = 0; i < UNITS; i++) {
+        bool last = chunk->small->unit[i].first &&
+                    chunk->small->free_n + units_of(chunk->small->unit[i].len) == UNITS;
+        if (chunk->small->unit[i].first)
+            small_free(chunk, i);
+        if (last)
+            return;
+    }
+}
+
+void soft_heap_clear(struct soft_heap *heap)
+{
+    pthread_mutex_lock(&mem_lock);
+    while (heap->chunks) {
+        if (heap->chunks->kind == CHUNK_LARGE)
+            large_free(heap->chunks);
+        else
+            small_clear(heap->chunks);
+    }
+    pthread_mutex_unlock(&mem_lock);
+}
+
+/* ---- reservations ---- */
+
+bool soft_space_take(struct soft_reserve *reserve, uint64_t align, uint64_t hint)
+{
+    uint32_t at = 0, n = (uint32_t)(reserve->len >> SOFT_CHUNK_SHIFT);
+    struct chunk *chunk = calloc(1, sizeof(*chunk));
+    if (!chunk)
+        return false;
+    pthread_mutex_lock(&mem_lock);
+    bool ok = hint && soft_is_device(hint) && (hint & (SOFT_CHUNK - 1)) == 0 &&
+              space_take_at(chunk_at(hint), n);
+    if (ok)
+        at = chunk_at(hint);
+    else
+        ok = space_take(n, align, &at);
+    if (ok) {
+        reserve->base = soft_mem.base + ((uint64_t)at << SOFT_CHUNK_SHIFT);
+        *chunk = (struct chunk){
+            .kind = CHUNK_RESERVED, .base = reserve->base, .chunk_n = n, .reserve = reserve};
+        for (uint32_t i = 0; i < n; i++)
+            chunk_of[at + i] = chunk;
+    } else {
+        free(chunk);
+    }
+    pthread_mutex_unlock(&mem_lock);
+    return ok;
+}
+
+void soft_space_give(struct soft_reserve *reserve)
+{
+    pthread_mutex_lock(&mem_lock);
+    uint32_t at = chunk_at(reserve->base), n = (uint32_t)(reserve->len >> SOFT_CHUNK_SHIFT);
+    free(chunk_of[at]);
+    for (uint32_t i = 0; i < n; i++) {
+        chunk_of[at + i] = NULL;
+        writable[at + i] = 0; /* vmm.c left them without access */
+    }
+    space_give(at, n);
+    pthread_mutex_unlock(&mem_lock);
+}
+
+struct soft_reserve *soft_space_owner(uint64_t addr)
+{
+    pthread_mutex_lock(&mem_lock);
+    struct chunk *chunk = chunk_find(addr);
+    struct soft_reserve *reserve = chunk && chunk->kind == CHUNK_RESERVED ? chunk->reserve : NULL;
+    pthread_mutex_unlock(&mem_lock);
+    return reserve;
+}

@@ -1,0 +1,250 @@
+/* Modules: PTX loaded into one context.  Libraries (library.c) are loaded through here as well. */
+#include "executor/softgpu/soft.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static void funcs_del(struct soft_module *module)
+{
+    for (size_t i = 0; i < module->func_n; i++)
+        soft_handle_del(module->func[i].handle);
+    free(module->func);
+}
+
+static bool funcs_add(struct soft_module *module)
+{
+    size_t n = vm_module_kernel_n(module->vm);
+    module->func = calloc(n + 1, sizeof(*module->func));
+    if (!module->func)
+        return false;
+    module->func_n = n;
+    for (size_t i = 0; i < n; i++) {
+        struct soft_func *func = &module->func[i];
+        func->module = module;
+        func->kernel = vm_module_kernel(module->vm, i);
+        func->info = vm_kernel_info(func->kernel);
+        atomic_init(&func->carveout, -1);
+        uint32_t room = func->info->shared_len < SOFT_SHARED_DEFAULT
+                            ? SOFT_SHARED_DEFAULT - func->info->shared_len
+                            : 0;
+        atomic_init(&func->max_dynamic, (int)room);
+        func->handle = soft_handle_add(SOFT_FUNC, func);
+        if (!func->handle)
+            return false;
+    }
+    return true;
+}
+
+static void module_free(struct soft_module *module)
+{
+    soft_handle_del(module->handle);
+    funcs_del(module);
+    if (module->vm)
+        vm_module_unload(module->vm);
+    free(module);
+}
+
+CUresult soft_module_make(struct soft_ctx *ctx, const char *ptx, size_t len,
+                          const struct soft_jit *jit, struct soft_library *library,
+                          struct soft_module **module_out)
+{
+    struct vm_text why = {""};
+    struct soft_module *module = calloc(1, sizeof(*module));
+    if (!module)
+        return CUDA_ERROR_OUT_OF_MEMORY;
+    module->ctx = ctx;
+    module->library = library;
+    struct soft_ctx *now = soft_current();
+    soft_heap_use(ctx->heap); /* where its variables go */
+    CUresult result = vm_module_load(ptx, len, &module->vm, &why);
+    soft_heap_use(now ? now->heap : NULL);
+    if (result) {
+        soft_image_refuse(jit, why.s);
+        free(module);
+        return result;
+    }
+    module->handle = soft_handle_add(SOFT_MODULE, module);
+    if (!module->handle || !funcs_add(module)) {
+        module_free(module);
+        return CUDA_ERROR_OUT_OF_MEMORY;
+    }
+    pthread_mutex_lock(&ctx->lock);
+    module->next = ctx->modules;
+    module->prev = &ctx->modules;
+    if (module->next)
+        module->next->prev = &module->next;
+    ctx->modules = module;
+    pthread_mutex_unlock(&ctx->lock);
+    *module_out = module;
+    return CUDA_SUCCESS;
+}
+
+void soft_module_drop(struct soft_module *module)
+{
+    pthread_mutex_lock(&module->ctx->lock);
+    *module->prev = module->next;
+    if (module->next)
+        module->next->prev = module->prev;
+    pthread_mutex_unlock(&module->ctx->lock);
+    if (module->library)
+        soft_library_forget(module);
+    module_free(module);
+}
+
+struct soft_func *soft_module_func(struct soft_module *module, const char *name)
+{
+    struct vm_kernel *kernel = vm_module_find(module->vm, name);
+    for (size_t i = 0; kernel && i < module->func_n; i++)
+        if (module->func[i].kernel == kernel)
+            return &module->func[i];
+    return NULL;
+}
+
+static CUresult load(CUmodule *out, const void *image, const struct soft_jit *jit)
+{
+    struct soft_ctx *ctx;
+    struct soft_module *module;
+    char *ptx;
+    size_t len;
+    CUresult result = soft_enter(&ctx);
+    if (result)
+        return result;
+    if (!out)
+        return CUDA_ERROR_INVALID_VALUE;
+    result = soft_image_ptx(image, jit, &ptx, &len);
+    if (result)
+        return result;
+    result = soft_module_make(ctx, ptx, len, jit, NULL, &module);
+    free(ptx);
+    if (result == CUDA_SUCCESS)
+        *out = (CUmodule)module->handle;
+    return result;
+}
+
+CUresult cuModuleLoadData(CUmodule *module, const void *image)
+{
+    return load(module, image, &(struct soft_jit){0});
+}
+
+CUresult cuModuleLoadDataEx(CUmodule *module, const void *image, unsigned int n,
+                            CUjit_option *options, void **values)
+{
+    return load(module, image, &(struct soft_jit){n, options, values});
+}
+
+CUresult cuModuleLoadFatBinary(CUmodule *module, const void *image)
+{
+    return load(module, image, &(struct soft_jit){0});
+}
+
+CUresult cuModuleLoad(CUmodule *module, const char *path)
+{
+    struct soft_ctx *ctx;
+    char *image;
+    CUresult result = soft_enter(&ctx);
+    if (result)
+        return result;
+    if (!module || !path)
+        return CUDA_ERROR_INVALID_VALUE;
+    result = soft_image_file(path, &image);
+    if (result)
+        return result;
+    result = load(module, image, &(struct soft_jit){0});
+    free(image);
+    return result;
+}
+
+static CUresult find(CUmodule handle, struct soft_module **module_out)
+{
+    if (soft_ready())
+        return CUDA_ERROR_NOT_INITIALIZED;
+    struct soft_module *module = soft_handle_get((uint64_t)handle, SOFT_MODULE);
+    if (!module)
+        return CUDA_ERROR_INVALID_HANDLE;
+    *module_out = module;
+    return soft_ctx_usable(module->ctx);
+}
+
+CUresult cuModuleUnload(CUmodule handle)
+{
+    struct soft_module *module;
+    CUresult result = find(handle, &module);
+    if (result)
+        return result;
+    if (module->library)
+        return CUDA_ERROR_NOT_PERMITTED;
+    result = soft_ctx_wait(module->ctx);
+    soft_module_drop(module);
+    return result;
+}
+
+CUresult cuModuleGetFunction(CUfunction *out, CUmodule handle, const char *name)
+{
+    struct soft_module *module;
+    CUresult result = find(handle, &module);
+    if (result)
+        return result;
+    if (!out || !name)
+        return CUDA_ERROR_INVALID_VALUE;
+    struct soft_func *func = soft_module_func(module, name);
+    if (!func)
+        return CUDA_ERROR_NOT_FOUND;
+    result = soft_func_ready(func);
+    if (result == CUDA_SUCCESS)
+        *out = (CUfunction)func->handle;
+    return result;
+}
+
+CUresult cuModuleGetGlobal_v2(CUdeviceptr *at, size_t *len, CUmodule handle, const char *name)
+{
+    struct soft_module *module;
+    CUresult result = find(handle, &module);
+    if (result)
+        return result;
+    if (!name)
+        return CUDA_ERROR_INVALID_VALUE;
+    const struct vm_global *global = vm_module_find_global(module->vm, name);
+    if (!global)
+        return CUDA_ERROR_NOT_FOUND;
+    if (at)
+        *at = global->addr;
+    if (len)
+        *len = global->len;
+    return CUDA_SUCCESS;
+}
+
+CUresult cuModuleGetFunctionCount(unsigned int *n, CUmodule handle)
+{
+    struct soft_module *module;
+    CUresult result = find(handle, &module);
+    if (result)
+        return result;
+    if (!n)
+        return CUDA_ERROR_INVALID_VALUE;
+    *n = (unsigned int)module->func_n;
+    return CUDA_SUCCESS;
+}
+
+CUresult cuModuleEnumerateFunctions(CUfunction *out, unsigned int n, CUmodule handle)
+{
+    struct soft_module *module;
+    CUresult result = find(handle, &module);
+    if (result)
+        return result;
+    if (!out || !n)
+        return CUDA_ERROR_INVALID_VALUE;
+    for (unsigned int i = 0; i < n && i < module->func_n; i++)
+        out[i] = (CUfunction)module->func[i].handle;
+    return CUDA_SUCCESS;
+}
+
+CUresult cuModuleGetLoadingMode(CUmoduleLoadingMode *mode)
+{
+    if (soft_ready())
+        return CUDA_ERROR_NOT_INITIALIZED;
+    if (!mode)
+        return CUDA_ERROR_INVALID_VALUE;
+    const char *wish = getenv("CUDA_MODULE_LOADING");
+    *mode = wish && strcmp(wish, "EAGER") == 0 ? CU_MODULE_EAGER_LOADING : CU_MODULE_LAZY_LOADING;
+    return CUDA_SUCCESS;
+}
