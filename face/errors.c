@@ -111,7 +111,7 @@ static const struct {
     ROW(CUDA_ERROR_KEY_ROTATION, "key rotation not possible")
     ROW(CUDA_ERROR_UNKNOWN, "unknown error")
 #undef ROW
-/* clang-format on */
+    /* clang-format on */
 };
 
 /* The row of a code, or -1. */
@@ -123,7 +123,7 @@ static int row_of(CUresult result)
     return -1;
 }
 
-CUresult cuGetErrorName(CUresult result, const char **text)
+__attribute__((visibility("default"))) CUresult cuGetErrorName(CUresult result, const char **text)
 {
     int at = row_of(result);
     if (!text)
@@ -132,7 +132,7 @@ CUresult cuGetErrorName(CUresult result, const char **text)
     return at < 0 ? CUDA_ERROR_INVALID_VALUE : CUDA_SUCCESS;
 }
 
-CUresult cuGetErrorString(CUresult result, const char **text)
+__attribute__((visibility("default"))) CUresult cuGetErrorString(CUresult result, const char **text)
 {
     int at = row_of(result);
     if (!text)
