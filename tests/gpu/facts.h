@@ -53,7 +53,7 @@ struct result {
     unsigned int agree_n, differ_n, open_n, measure_n;
     double seconds;
     char step[96]; /* the last driver call begun: where a hang sits */
-    char seen[6000];
+    char seen[12000];
     struct measure measure[SLOT_N];
 };
 
@@ -163,6 +163,7 @@ struct spin {
     pthread_t releaser;
     unsigned int after_ms;
     _Atomic bool cancel;
+    bool dead; /* it did not start when it should have */
 };
 bool spin_open(struct result *r, struct spin *s);
 bool spin_start(struct result *r, struct spin *s); /* returns once it runs on the GPU */

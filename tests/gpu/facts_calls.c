@@ -349,37 +349,51 @@ static void undo(struct bench *b)
 
 /* ---- behind a spinning kernel ---- */
 
-static void behind_one(struct result *r, struct bench *b, struct spin *s, enum call_id id)
+/* One try: false if there is nothing to say.  *waited_out: it came back only when the kernel was
+ * let go. */
+static bool behind_try(struct result *r, struct bench *b, struct spin *s, enum call_id id,
+                       unsigned int hold_ms, bool *waited_out, double *us_out)
 {
-    const unsigned int hold_ms = me.quick ? 60 : 120;
     char what[64];
     snprintf(what, sizeof(what), "prepare %s", calls[id].name);
     step(r, what);
     CUresult rc = prepare(b, id);
     if (rc != CUDA_SUCCESS) {
         open_end(r, "%s could not be prepared: %s", calls[id].name, rc_name(rc));
-        return;
+        undo(b);
+        return false;
     }
     if (!spin_start(r, s) || !spin_release_after(s, hold_ms))
-        return;
+        return false;
     snprintf(what, sizeof(what), "%s behind a spinning kernel", calls[id].name);
     step(r, what);
     uint64_t from = now_ns();
     rc = do_call(b, id);
-    double us = (double)(now_ns() - from) / 1000;
-    bool waited = !spin_running(s);
+    *us_out = (double)(now_ns() - from) / 1000;
+    *waited_out = !spin_running(s);
     spin_release_join(s);
     CUresult end = spin_stop(s);
+    undo(b);
     if (rc != CUDA_SUCCESS)
         open_end(r, "%s: %s", calls[id].name, rc_name(rc));
-    else if (calls[id].waits == FREE || calls[id].waits == MUST)
+    return rc == CUDA_SUCCESS && ok(r, "the spinning kernel", end);
+}
+
+static void behind_one(struct result *r, struct bench *b, struct spin *s, enum call_id id)
+{
+    const unsigned int hold_ms = me.quick ? 60 : 120;
+    bool waited;
+    double us;
+    if (!behind_try(r, b, s, id, hold_ms, &waited, &us))
+        return;
+    /* A slow call is no waiting call: one that waits takes as long as it is made to. */
+    if (waited && !behind_try(r, b, s, id, 4 * hold_ms, &waited, &us))
+        return;
+    if (calls[id].waits == MAY)
+        note(r, "%s %s (%.0f us)", calls[id].name, waited ? "WAITS" : "goes on", us);
+    else
         check(r, waited == (calls[id].waits == MUST), "%s %s (%.0f us)", calls[id].name,
               waited ? "WAITS" : "goes on", us);
-    else
-        note(r, "%s %s (%.0f us)", calls[id].name, waited ? "WAITS" : "goes on", us);
-    if (end != CUDA_SUCCESS)
-        open_end(r, "the spinning kernel ended with %s", rc_name(end));
-    undo(b);
 }
 
 static void behind(struct result *r, enum call_id from, enum call_id to)
@@ -388,7 +402,7 @@ static void behind(struct result *r, enum call_id from, enum call_id to)
     struct spin s;
     if (!begin(r) || !bench_open(r, &b) || !spin_open(r, &s))
         return;
-    for (unsigned int id = from; id < (unsigned int)to; id++)
+    for (unsigned int id = from; id < (unsigned int)to && !s.dead; id++)
         behind_one(r, &b, &s, (enum call_id)id);
 }
 
@@ -528,6 +542,10 @@ static void run_calls_capture(struct result *r)
     CUstream captured;
     if (!begin(r) || !bench_open(r, &b) ||
         !CALL(r, StreamCreate, &captured, CU_STREAM_NON_BLOCKING))
+        return;
+    CUgraph graph = NULL;
+    if (!CALL(r, StreamBeginCapture, captured, CU_STREAM_CAPTURE_MODE_RELAXED) ||
+        !CALL(r, StreamEndCapture, captured, &graph))
         return;
     note(r, "calls that are refused (error) or kill the capture (!)");
     for (unsigned int mode = 0; mode < 3; mode++)

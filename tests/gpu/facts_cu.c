@@ -267,6 +267,7 @@ bool spin_start(struct result *r, struct spin *s)
     while (s->flag[16] == 0) {
         if (now_ns() > until) {
             s->flag[0] = 1;
+            s->dead = true;
             open_end(r, "the spinning kernel did not start within 3 s");
             return false;
         }

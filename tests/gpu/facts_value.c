@@ -311,7 +311,7 @@ static void run_value_wait(struct result *r)
         return;
     p->in = page;
     p->out = page + 64;
-    p->rounds = me.quick ? 20 : 200;
+    p->rounds = me.quick ? 20 : 100;
     if (!peer_start(r, ping_peer, p, &peer))
         return;
     if (!begin(r) || !CALL(r, StreamCreate, &s, CU_STREAM_NON_BLOCKING) ||
@@ -434,12 +434,27 @@ static void run_value_pdl(struct result *r)
 
 /* ---- value_fault ---- */
 
+/* Words of the pinned page, 64 bytes apart. */
+enum { GO = 0, GATE = 8, BEFORE = 16, AFTER = 24, WAITING = 32 };
+
 struct fault {
-    CUstream wild, behind, done;
+    CUstream wild, waiting, done;
     volatile uint64_t *word;
     CUdeviceptr dev;
 };
 
+static CUresult fault_word(const struct fault *f, CUstream s, unsigned int word)
+{
+    return cu.StreamWriteValue64(s, f->dev + 8 * word, 1, CU_STREAM_WRITE_VALUE_DEFAULT);
+}
+
+static CUresult fault_wait(const struct fault *f, CUstream s, unsigned int word)
+{
+    return cu.StreamWaitValue64(s, f->dev + 8 * word, 1, CU_STREAM_WAIT_VALUE_GEQ);
+}
+
+/* Everything is queued while the wild store still waits, so that the marks are outstanding at the
+ * fault. */
 static bool fault_set(struct result *r, struct fault *f)
 {
     CUfunction store = kernel(r, "store");
@@ -448,18 +463,17 @@ static bool fault_set(struct result *r, struct fault *f)
     void *args[] = {&nowhere, &value};
     if (!store || !pinned(r, 4 * KIB, &host, &f->dev) ||
         !CALL(r, StreamCreate, &f->wild, CU_STREAM_NON_BLOCKING) ||
-        !CALL(r, StreamCreate, &f->behind, CU_STREAM_NON_BLOCKING) ||
+        !CALL(r, StreamCreate, &f->waiting, CU_STREAM_NON_BLOCKING) ||
         !CALL(r, StreamCreate, &f->done, CU_STREAM_NON_BLOCKING))
         return false;
     f->word = host;
-    /* word[0] the gate, [8] written before the fault, [16] after it in its stream, [24] behind the
-     * gate. */
-    return CALL(r, StreamWriteValue64, f->done, f->dev + 64, 1, 0) &&
-           ok(r, "mark", settle(f->done, 3000)) &&
-           CALL(r, StreamWaitValue64, f->behind, f->dev, 1, CU_STREAM_WAIT_VALUE_GEQ) &&
-           CALL(r, StreamWriteValue64, f->behind, f->dev + 192, 1, 0) &&
+    return ok(r, "mark before", fault_word(f, f->done, BEFORE)) &&
+           ok(r, "mark before", settle(f->done, 3000)) &&
+           ok(r, "wait", fault_wait(f, f->waiting, GATE)) &&
+           ok(r, "mark behind a wait", fault_word(f, f->waiting, WAITING)) &&
+           ok(r, "wait", fault_wait(f, f->wild, GO)) &&
            ok(r, "wild store", launch(store, f->wild, args)) &&
-           CALL(r, StreamWriteValue64, f->wild, f->dev + 128, 1, 0);
+           ok(r, "mark behind the wild store", fault_word(f, f->wild, AFTER));
 }
 
 static void fault_recover(struct result *r)
@@ -482,6 +496,7 @@ static void run_value_fault(struct result *r)
     CUresult rc;
     if (!begin(r) || !fault_set(r, &f))
         return;
+    f.word[GO] = 1;
     uint64_t from = now_ns();
     step(r, "cuStreamQuery after a fault");
     do {
@@ -491,13 +506,14 @@ static void run_value_fault(struct result *r)
     double ms = (double)(now_ns() - from) / 1e6;
     bool told = rc != CUDA_SUCCESS && rc != CUDA_ERROR_NOT_READY;
     check(r, told && ms < 500, "a query on another stream says %s after %.1f ms", rc_name(rc), ms);
-    f.word[0] = 1;
+    note(r, "a value write after that: %s", rc_name(fault_word(&f, f.done, BEFORE)));
+    f.word[GATE] = 1;
     nap_us(300000);
-    check(r, f.word[8] == 1, "the mark of before stays");
-    check(r, f.word[16] == 0, "the mark behind the fault in its stream is %s",
-          f.word[16] ? "written" : "never written");
-    check(r, f.word[24] == 0, "the mark of another stream that was still waiting is %s",
-          f.word[24] ? "written" : "never written");
+    check(r, f.word[BEFORE] == 1, "the mark of before stays");
+    check(r, f.word[AFTER] == 0, "the mark behind the fault in its stream is %s",
+          f.word[AFTER] ? "written" : "never written");
+    check(r, f.word[WAITING] == 0, "the mark of another stream that was still waiting is %s",
+          f.word[WAITING] ? "written" : "never written");
     fault_recover(r);
 }
 
@@ -528,7 +544,7 @@ const struct fact facts_value[] = {
      "records only.",
      "when marks are asked for", FACT_SOFT, 10, run_value_cost},
     {"value_wait",
-     "200 pairs {wait for a word of a memfd page, write another} are queued; another process "
+     "100 pairs {wait for a word of a memfd page, write another} are queued; another process "
      "stores the "
      "one and spins on the other.",
      "A gate in a stream opens by another process's plain store, with no system call: the client "

@@ -297,6 +297,13 @@ static void run_after_reset(struct result *r)
           rc == CUDA_SUCCESS && back != 0x0707070707070707ull ? ", wrong bytes" : "");
     rc = cu.MemHostGetDevicePointer(&dev, mirror, 0);
     note(r, "device pointer of the mirror: %s", rc_name(rc));
+    if (rc == CUDA_SUCCESS) {
+        rc = cu.StreamWriteValue64(NULL, dev, 5, CU_STREAM_WRITE_VALUE_DEFAULT);
+        if (rc == CUDA_SUCCESS)
+            rc = settle(NULL, 3000);
+        note(r, "a value write into it: %s, the word is %s", rc_name(rc),
+             *(volatile uint64_t *)mirror == 5 ? "written" : "not written");
+    }
     rc = cu.MemHostRegister(mirror, 4 * KIB, flags);
     note(r, "registering it again: %s", rc_name(rc));
     rc = cu.MemHostUnregister(mirror);
