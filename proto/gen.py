@@ -61,9 +61,8 @@ def main():
     decls, errors = gen_spec.read_dir(args.spec, toolkit)
     if errors:
         return "\n".join(str(e) for e in errors)
-    calls = [d for d in decls if isinstance(d, gen_spec.Call)]
     made = gen_wire.files(decls, toolkit, wire_text(args.spec))
-    made |= gen_ends.files(decls, toolkit) | gen_face.files(calls, toolkit.rows)
+    made |= gen_ends.files(decls, toolkit) | gen_face.files(toolkit.rows)
     for name, text in made.items():
         write(os.path.join(args.out, name), text)
     if args.coverage:

@@ -1,7 +1,7 @@
 """docs/COVERAGE.md: which driver calls there are, and how each is served.  Used by gen.py."""
 
 from gen_spec import Call
-from gen_toolkit import aliases, symbols
+from gen_toolkit import aliases, stream_twins, symbols
 
 MEANING = {
     "LOCAL": "answered in the client",
@@ -20,6 +20,7 @@ def page(decls, toolkit):
     for old, new, _ in reversed(aliases(toolkit.rows)):
         if new in served:
             served.add(old)
+    served |= {r.twin for r in stream_twins(toolkit.rows) if r.symbol in served}
     served |= {"cuGetProcAddress", "cuGetProcAddress_v2", "cuGetExportTable"}
     served &= set(symbols(toolkit.rows))
     total = len(symbols(toolkit.rows))

@@ -303,7 +303,7 @@ def run(call, toolkit):
     used = any(p.word != "OUT" or p.opt for p in call.params)
     if used:
         out(f"const struct tfr_{call.name}_req *q = (const void *)rec;")
-    out("const struct tfr_cu *cu = tfr_session_cu(s);")
+    out("const struct tfr_cu *cu = s->cu;")
     if not reply_fields(call, toolkit):
         out("(void)reply;")
     bad(out, f"rec->size < sizeof(struct tfr_{call.name}_req)", "too short")
@@ -332,7 +332,7 @@ def run_by_hand(d):
 
 
 def dispatch_c(decls, toolkit):
-    out = [HEAD, '#include "executor/dispatch.h"\n\n#include <string.h>\n\n#include "proto/cu.h"\n#include "proto/wire.h"\n'
+    out = [HEAD, '#include "executor/dispatch.h"\n\n#include <string.h>\n\n#include "executor/session.h"\n#include "proto/cu.h"\n#include "proto/wire.h"\n'
            '#include "tfr_calls.h"\n#include "tfr_dispatch_decl.h"\n#include "tfr_ops.h"\n\n']
     with_op = sorted((d for d in decls if d.op), key=lambda d: d.op)
     out += [run_by_hand(d) if by_hand(d) else run(d, toolkit) for d in with_op]

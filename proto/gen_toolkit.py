@@ -103,14 +103,13 @@ def symbols(rows):
 
 def aliases(rows):
     """(old symbol, new symbol, types): an old entry whose successor has the same prototype may call it."""
-    found = []
-    for old, new in zip(rows, rows[1:]):
-        if old.name != new.name or old.types != new.types:
-            continue
-        found.append((old.symbol, new.symbol, old.types))
-        if old.twin and new.twin:
-            found.append((old.twin, new.twin, old.types))
-    return found
+    return [(old.symbol, new.symbol, old.types) for old, new in zip(rows, rows[1:])
+            if old.name == new.name and old.types == new.types]
+
+
+def stream_twins(rows):
+    """Rows whose twin is the plain call with another meaning of stream 0, the last parameter of type CUstream."""
+    return [r for r in rows if r.twin and r.twin.endswith("_ptsz") and "CUstream" in r.types]
 
 
 class Toolkit:

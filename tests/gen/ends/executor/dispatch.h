@@ -7,7 +7,6 @@
 
 struct tfr_session;
 struct tfr_reply;
-struct tfr_cu;
 
 struct tfr_op_info {
     const char *name;
@@ -17,7 +16,6 @@ struct tfr_op_info {
 };
 extern const struct tfr_op_info tfr_op_table[];
 
-const struct tfr_cu *tfr_session_cu(const struct tfr_session *s);
 CUresult tfr_session_bad(struct tfr_session *s, const struct tfr_rec *rec, const char *reason);
 CUresult tfr_object_get(struct tfr_session *s, enum tfr_kind kind, uint64_t id, void **real_out);
 CUresult tfr_object_new(struct tfr_session *s, enum tfr_kind kind, uint64_t id, void *real);

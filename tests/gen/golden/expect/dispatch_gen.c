@@ -3,6 +3,7 @@
 
 #include <string.h>
 
+#include "executor/session.h"
 #include "proto/cu.h"
 #include "proto/wire.h"
 #include "tfr_calls.h"
@@ -26,7 +27,7 @@ static CUresult run_alloc(struct tfr_session *s, const struct tfr_rec *rec, stru
 static CUresult run_cuDeviceGetName(struct tfr_session *s, const struct tfr_rec *rec, struct tfr_reply *reply)
 {
     const struct tfr_cuDeviceGetName_req *q = (const void *)rec;
-    const struct tfr_cu *cu = tfr_session_cu(s);
+    const struct tfr_cu *cu = s->cu;
     if (rec->size < sizeof(struct tfr_cuDeviceGetName_req))
         return tfr_session_bad(s, rec, "too short");
     if (!cu->cuDeviceGetName)
@@ -44,7 +45,7 @@ static CUresult run_cuDeviceGetName(struct tfr_session *s, const struct tfr_rec 
 static CUresult run_cuDeviceGetUuid_v2(struct tfr_session *s, const struct tfr_rec *rec, struct tfr_reply *reply)
 {
     const struct tfr_cuDeviceGetUuid_v2_req *q = (const void *)rec;
-    const struct tfr_cu *cu = tfr_session_cu(s);
+    const struct tfr_cu *cu = s->cu;
     if (rec->size < sizeof(struct tfr_cuDeviceGetUuid_v2_req))
         return tfr_session_bad(s, rec, "too short");
     if (!cu->cuDeviceGetUuid_v2)
@@ -64,7 +65,7 @@ static CUresult run_cuDeviceGetUuid_v2(struct tfr_session *s, const struct tfr_r
 static CUresult run_cuDeviceGetHostAtomicCapabilities(struct tfr_session *s, const struct tfr_rec *rec, struct tfr_reply *reply)
 {
     const struct tfr_cuDeviceGetHostAtomicCapabilities_req *q = (const void *)rec;
-    const struct tfr_cu *cu = tfr_session_cu(s);
+    const struct tfr_cu *cu = s->cu;
     if (rec->size < sizeof(struct tfr_cuDeviceGetHostAtomicCapabilities_req))
         return tfr_session_bad(s, rec, "too short");
     const uint8_t *tail = (const uint8_t *)(q + 1);
@@ -92,7 +93,7 @@ static CUresult run_cuDeviceGetHostAtomicCapabilities(struct tfr_session *s, con
 static CUresult run_cuCtxSetLimit(struct tfr_session *s, const struct tfr_rec *rec, struct tfr_reply *reply)
 {
     const struct tfr_cuCtxSetLimit_req *q = (const void *)rec;
-    const struct tfr_cu *cu = tfr_session_cu(s);
+    const struct tfr_cu *cu = s->cu;
     (void)reply;
     if (rec->size < sizeof(struct tfr_cuCtxSetLimit_req))
         return tfr_session_bad(s, rec, "too short");
@@ -104,7 +105,7 @@ static CUresult run_cuCtxSetLimit(struct tfr_session *s, const struct tfr_rec *r
 static CUresult run_cuMemGetAddressRange_v2(struct tfr_session *s, const struct tfr_rec *rec, struct tfr_reply *reply)
 {
     const struct tfr_cuMemGetAddressRange_v2_req *q = (const void *)rec;
-    const struct tfr_cu *cu = tfr_session_cu(s);
+    const struct tfr_cu *cu = s->cu;
     if (rec->size < sizeof(struct tfr_cuMemGetAddressRange_v2_req))
         return tfr_session_bad(s, rec, "too short");
     if (!cu->cuMemGetAddressRange_v2)
@@ -127,7 +128,7 @@ static CUresult run_cuMemGetAddressRange_v2(struct tfr_session *s, const struct 
 static CUresult run_cuMemSetAccess(struct tfr_session *s, const struct tfr_rec *rec, struct tfr_reply *reply)
 {
     const struct tfr_cuMemSetAccess_req *q = (const void *)rec;
-    const struct tfr_cu *cu = tfr_session_cu(s);
+    const struct tfr_cu *cu = s->cu;
     (void)reply;
     if (rec->size < sizeof(struct tfr_cuMemSetAccess_req))
         return tfr_session_bad(s, rec, "too short");
@@ -151,7 +152,7 @@ static CUresult run_cuMemSetAccess(struct tfr_session *s, const struct tfr_rec *
 static CUresult run_cuMemPrefetchAsync_v2(struct tfr_session *s, const struct tfr_rec *rec, struct tfr_reply *reply)
 {
     const struct tfr_cuMemPrefetchAsync_v2_req *q = (const void *)rec;
-    const struct tfr_cu *cu = tfr_session_cu(s);
+    const struct tfr_cu *cu = s->cu;
     (void)reply;
     if (rec->size < sizeof(struct tfr_cuMemPrefetchAsync_v2_req))
         return tfr_session_bad(s, rec, "too short");
@@ -175,7 +176,7 @@ static CUresult run_cuMemcpyHtoDAsync_v2(struct tfr_session *s, const struct tfr
 static CUresult run_cuModuleGetFunction(struct tfr_session *s, const struct tfr_rec *rec, struct tfr_reply *reply)
 {
     const struct tfr_cuModuleGetFunction_req *q = (const void *)rec;
-    const struct tfr_cu *cu = tfr_session_cu(s);
+    const struct tfr_cu *cu = s->cu;
     (void)reply;
     if (rec->size < sizeof(struct tfr_cuModuleGetFunction_req))
         return tfr_session_bad(s, rec, "too short");
@@ -203,7 +204,7 @@ static CUresult run_cuModuleGetFunction(struct tfr_session *s, const struct tfr_
 static CUresult run_cuFuncLoad(struct tfr_session *s, const struct tfr_rec *rec, struct tfr_reply *reply)
 {
     const struct tfr_cuFuncLoad_req *q = (const void *)rec;
-    const struct tfr_cu *cu = tfr_session_cu(s);
+    const struct tfr_cu *cu = s->cu;
     (void)reply;
     if (rec->size < sizeof(struct tfr_cuFuncLoad_req))
         return tfr_session_bad(s, rec, "too short");
@@ -220,7 +221,7 @@ static CUresult run_cuFuncLoad(struct tfr_session *s, const struct tfr_rec *rec,
 static CUresult run_cuCoredumpSetAttribute(struct tfr_session *s, const struct tfr_rec *rec, struct tfr_reply *reply)
 {
     const struct tfr_cuCoredumpSetAttribute_req *q = (const void *)rec;
-    const struct tfr_cu *cu = tfr_session_cu(s);
+    const struct tfr_cu *cu = s->cu;
     (void)reply;
     if (rec->size < sizeof(struct tfr_cuCoredumpSetAttribute_req))
         return tfr_session_bad(s, rec, "too short");
@@ -234,7 +235,7 @@ static CUresult run_cuCoredumpSetAttribute(struct tfr_session *s, const struct t
 static CUresult run_cuStreamCreate(struct tfr_session *s, const struct tfr_rec *rec, struct tfr_reply *reply)
 {
     const struct tfr_cuStreamCreate_req *q = (const void *)rec;
-    const struct tfr_cu *cu = tfr_session_cu(s);
+    const struct tfr_cu *cu = s->cu;
     (void)reply;
     if (rec->size < sizeof(struct tfr_cuStreamCreate_req))
         return tfr_session_bad(s, rec, "too short");
@@ -250,7 +251,7 @@ static CUresult run_cuStreamCreate(struct tfr_session *s, const struct tfr_rec *
 static CUresult run_cuStreamDestroy_v2(struct tfr_session *s, const struct tfr_rec *rec, struct tfr_reply *reply)
 {
     const struct tfr_cuStreamDestroy_v2_req *q = (const void *)rec;
-    const struct tfr_cu *cu = tfr_session_cu(s);
+    const struct tfr_cu *cu = s->cu;
     (void)reply;
     if (rec->size < sizeof(struct tfr_cuStreamDestroy_v2_req))
         return tfr_session_bad(s, rec, "too short");
@@ -271,7 +272,7 @@ static CUresult run_cuStreamDestroy_v2(struct tfr_session *s, const struct tfr_r
 static CUresult run_cuStreamWaitEvent(struct tfr_session *s, const struct tfr_rec *rec, struct tfr_reply *reply)
 {
     const struct tfr_cuStreamWaitEvent_req *q = (const void *)rec;
-    const struct tfr_cu *cu = tfr_session_cu(s);
+    const struct tfr_cu *cu = s->cu;
     (void)reply;
     if (rec->size < sizeof(struct tfr_cuStreamWaitEvent_req))
         return tfr_session_bad(s, rec, "too short");

@@ -6,18 +6,23 @@ static inline CUstream own(CUstream stream)
     return stream ? stream : CU_STREAM_PER_THREAD;
 }
 
-__attribute__((visibility("default"))) CUresult cuMemPrefetchAsync_v2_ptsz(CUdeviceptr addr, size_t len, CUmemLocation location, unsigned int flags, CUstream stream)
+__attribute__((weak, visibility("default"))) CUresult cuMemPrefetchAsync_ptsz(CUdeviceptr p0, size_t p1, CUdevice p2, CUstream p3)
 {
-    return cuMemPrefetchAsync_v2(addr, len, location, flags, own(stream));
+    return cuMemPrefetchAsync(p0, p1, p2, own(p3));
 }
 
-__attribute__((visibility("default"))) CUresult cuMemcpyHtoDAsync_v2_ptsz(CUdeviceptr dst, const void *src, size_t len, CUstream stream)
+__attribute__((weak, visibility("default"))) CUresult cuMemPrefetchAsync_v2_ptsz(CUdeviceptr p0, size_t p1, CUmemLocation_v1 p2, unsigned p3, CUstream p4)
 {
-    return cuMemcpyHtoDAsync_v2(dst, src, len, own(stream));
+    return cuMemPrefetchAsync_v2(p0, p1, p2, p3, own(p4));
 }
 
-__attribute__((visibility("default"))) CUresult cuStreamWaitEvent_ptsz(CUstream stream, CUevent event, unsigned int flags)
+__attribute__((weak, visibility("default"))) CUresult cuMemcpyHtoDAsync_v2_ptsz(CUdeviceptr p0, const void* p1, size_t p2, CUstream p3)
 {
-    return cuStreamWaitEvent(own(stream), event, flags);
+    return cuMemcpyHtoDAsync_v2(p0, p1, p2, own(p3));
+}
+
+__attribute__((weak, visibility("default"))) CUresult cuStreamWaitEvent_ptsz(CUstream p0, CUevent p1, unsigned p2)
+{
+    return cuStreamWaitEvent(own(p0), p1, p2);
 }
 
