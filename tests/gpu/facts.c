@@ -95,7 +95,7 @@ static void run_child(void (*run)(struct result *r), struct result *r, pid_t par
     if (getppid() != parent)
         _exit(1);
     run(r);
-    r->step[0] = 0;
+    r->done = true;
     _exit(0);
 }
 
@@ -131,7 +131,7 @@ static void run_fact(const struct fact *f, struct result *r, double scale)
     } else if (WIFSIGNALED(status)) {
         r->verdict = V_CRASH;
         note(r, "died of signal %d, in: %s", WTERMSIG(status), r->step);
-    } else if (WEXITSTATUS(status) != 0) {
+    } else if (WEXITSTATUS(status) != 0 || !r->done) {
         r->verdict = V_CRASH;
         note(r, "ended with status %d, in: %s", WEXITSTATUS(status), r->step);
     } else {
@@ -214,7 +214,7 @@ static void first_line(const char *path, const char *after, char *to, size_t len
     fclose(f);
 }
 
-static void describe(struct report *report, int argc, char **argv)
+static void describe(struct report *report, const struct options *o)
 {
     char cpu[96] = "unknown processor";
     struct utsname name;
@@ -227,10 +227,11 @@ static void describe(struct report *report, int argc, char **argv)
     snprintf(report->kernel_driver, sizeof(report->kernel_driver), "unknown");
     first_line("/proc/driver/nvidia/version", "NVRM version", report->kernel_driver,
                sizeof(report->kernel_driver));
-    size_t used = (size_t)snprintf(report->command, sizeof(report->command), "facts");
-    for (int i = 1; i < argc && used < sizeof(report->command); i++)
-        used += (size_t)snprintf(report->command + used, sizeof(report->command) - used, " %s",
-                                 argv[i]);
+    size_t used = (size_t)snprintf(report->command, sizeof(report->command), "scripts/gpu-facts%s",
+                                   me.quick ? " --quick" : "");
+    for (size_t i = 0; i < o->only_n && used < sizeof(report->command); i++)
+        used += (size_t)snprintf(report->command + used, sizeof(report->command) - used,
+                                 " --only %s", o->only[i]);
 }
 
 /* ---- options ---- */
@@ -420,7 +421,7 @@ int main(int argc, char **argv)
     }
     if (o.check)
         return check_page(o.check);
-    describe(&report, argc, argv);
+    describe(&report, &o);
     if (o.dry) {
         for (size_t i = 0; i < all_n; i++)
             unseen[i] = store;

@@ -52,6 +52,7 @@ struct result {
     enum verdict verdict;
     unsigned int agree_n, differ_n, open_n, measure_n;
     double seconds;
+    bool done;     /* the fact came to its end: the library did not end the process */
     char step[96]; /* the last driver call begun: where a hang sits */
     char seen[12000];
     struct measure measure[SLOT_N];
@@ -184,6 +185,8 @@ void open_end(struct result *r, const char *fmt, ...) __attribute__((format(prin
 /* True on success; otherwise the refusal is an open end. */
 bool ok(struct result *r, const char *call, CUresult rc);
 #define CALL(r, fn, ...) (step(r, "cu" #fn), ok(r, "cu" #fn, cu.fn(__VA_ARGS__)))
+/* The same where a refusal is an answer. */
+#define TRY(r, fn, ...) (step(r, "cu" #fn), cu.fn(__VA_ARGS__))
 const char *rc_name(CUresult rc);
 /* Sorts the samples and keeps p50, p99 and the largest. */
 double measure(struct result *r, const char *unit, double *v, unsigned int n, const char *fmt, ...)

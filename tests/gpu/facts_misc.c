@@ -230,7 +230,7 @@ static void peer_behind(struct result *r, struct spin *s, CUdeviceptr to, CUdevi
         return;
     step(r, "cuMemcpyPeer behind a spinning kernel");
     uint64_t at = now_ns();
-    CUresult rc = cu.MemcpyPeer(to, other, from, me.ctx, 64 * KIB);
+    CUresult rc = TRY(r, MemcpyPeer, to, other, from, me.ctx, 64 * KIB);
     bool waited = !spin_running(s);
     double us = (double)(now_ns() - at) / 1000;
     spin_release_join(s);
@@ -249,16 +249,17 @@ static void run_peer_copy(struct result *r)
         !CALL(r, MemAlloc, &b, 64 * KIB) || !CALL(r, MemsetD8, a, 9, 64 * KIB) ||
         !CALL(r, MemsetD8, b, 0, 64 * KIB) || !CALL(r, CtxSynchronize))
         return;
-    CUresult rc = cu.MemcpyPeer(b, me.ctx, a, me.ctx, 64 * KIB);
+    CUresult rc = TRY(r, MemcpyPeer, b, me.ctx, a, me.ctx, 64 * KIB);
     if (rc == CUDA_SUCCESS)
-        rc = cu.MemcpyDtoH(&back, b, sizeof(back));
+        rc = TRY(r, MemcpyDtoH, &back, b, sizeof(back));
     check(r, rc == CUDA_SUCCESS && back == 0x0909090909090909ull, "both sides the same context: %s",
           rc_name(rc));
-    note(r, "no bytes: %s", rc_name(cu.MemcpyPeer(b, me.ctx, a, me.ctx, 0)));
-    note(r, "no contexts: %s", rc_name(cu.MemcpyPeer(b, NULL, a, NULL, 64)));
+    note(r, "no bytes: %s", rc_name(TRY(r, MemcpyPeer, b, me.ctx, a, me.ctx, 0)));
+    note(r, "no contexts: %s", rc_name(TRY(r, MemcpyPeer, b, NULL, a, NULL, 64)));
     static char host[64];
-    note(r, "a pageable host source: %s",
-         rc_name(cu.MemcpyPeer(b, me.ctx, (CUdeviceptr)(uintptr_t)host, me.ctx, sizeof(host))));
+    note(
+        r, "a pageable host source: %s",
+        rc_name(TRY(r, MemcpyPeer, b, me.ctx, (CUdeviceptr)(uintptr_t)host, me.ctx, sizeof(host))));
     if (!CALL(r, CtxCreate_v2, &second, 0, me.dev))
         return;
     bool have = CALL(r, MemAlloc, &c, 64 * KIB) && CALL(r, MemsetD8, c, 0, 64 * KIB) &&
@@ -266,12 +267,12 @@ static void run_peer_copy(struct result *r)
     if (!have)
         return;
     back = 0;
-    rc = cu.MemcpyPeer(c, second, a, me.ctx, 64 * KIB);
+    rc = TRY(r, MemcpyPeer, c, second, a, me.ctx, 64 * KIB);
     if (rc == CUDA_SUCCESS)
-        rc = cu.MemcpyDtoH(&back, c, sizeof(back));
+        rc = TRY(r, MemcpyDtoH, &back, c, sizeof(back));
     check(r, rc == CUDA_SUCCESS && back == 0x0909090909090909ull,
           "to another context of the device: %s", rc_name(rc));
-    note(r, "with the contexts swapped: %s", rc_name(cu.MemcpyPeer(c, me.ctx, a, second, 64)));
+    note(r, "with the contexts swapped: %s", rc_name(TRY(r, MemcpyPeer, c, me.ctx, a, second, 64)));
     peer_behind(r, &s, b, a, me.ctx);
     peer_behind(r, &s, c, a, second);
 }
@@ -298,22 +299,22 @@ static void run_prefetch(struct result *r)
     note(r, "attribute 89 (concurrent managed access): %d", concurrent);
     if (CALL(r, MemAlloc, &plain, MIB))
         note(r, "cuMemAlloc memory: %s",
-             rc_name(cu.MemPrefetchAsync_v2(plain, MIB, device, 0, NULL)));
+             rc_name(TRY(r, MemPrefetchAsync_v2, plain, MIB, device, 0, NULL)));
     static char heap[4096];
     note(r, "heap memory: %s",
-         rc_name(cu.MemPrefetchAsync_v2((CUdeviceptr)(uintptr_t)heap, 4096, device, 0, NULL)));
+         rc_name(TRY(r, MemPrefetchAsync_v2, (CUdeviceptr)(uintptr_t)heap, 4096, device, 0, NULL)));
     if (!CALL(r, MemAllocManaged, &managed, 2 * MIB, CU_MEM_ATTACH_GLOBAL))
         return;
-    CUresult to_dev = cu.MemPrefetchAsync_v2(managed, 2 * MIB, device, 0, NULL);
-    CUresult to_host = cu.MemPrefetchAsync_v2(managed, 2 * MIB, host, 0, NULL);
-    note(r, "no bytes: %s", rc_name(cu.MemPrefetchAsync_v2(managed, 0, device, 0, NULL)));
+    CUresult to_dev = TRY(r, MemPrefetchAsync_v2, managed, 2 * MIB, device, 0, NULL);
+    CUresult to_host = TRY(r, MemPrefetchAsync_v2, managed, 2 * MIB, host, 0, NULL);
+    note(r, "no bytes: %s", rc_name(TRY(r, MemPrefetchAsync_v2, managed, 0, device, 0, NULL)));
     note(r, "an odd range: %s",
-         rc_name(cu.MemPrefetchAsync_v2(managed + 13, 100, device, 0, NULL)));
+         rc_name(TRY(r, MemPrefetchAsync_v2, managed + 13, 100, device, 0, NULL)));
     note(r, "past the end: %s",
-         rc_name(cu.MemPrefetchAsync_v2(managed, 64 * MIB, device, 0, NULL)));
+         rc_name(TRY(r, MemPrefetchAsync_v2, managed, 64 * MIB, device, 0, NULL)));
     note(r, "a device that is not there: %s",
-         rc_name(cu.MemPrefetchAsync_v2(managed, MIB, location(CU_MEM_LOCATION_TYPE_DEVICE, 99), 0,
-                                        NULL)));
+         rc_name(TRY(r, MemPrefetchAsync_v2, managed, MIB,
+                     location(CU_MEM_LOCATION_TYPE_DEVICE, 99), 0, NULL)));
     (void)settle(NULL, 3000);
     if (concurrent == 1)
         check(r, to_dev == CUDA_SUCCESS && to_host == CUDA_SUCCESS,

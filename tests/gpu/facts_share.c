@@ -66,7 +66,7 @@ static void run_memfd_register(struct result *r)
     if (!begin(r))
         return;
     unsigned int flags = CU_MEMHOSTREGISTER_PORTABLE | CU_MEMHOSTREGISTER_DEVICEMAP;
-    CUresult rc = cu.MemHostRegister(host, AREA, flags);
+    CUresult rc = TRY(r, MemHostRegister, host, AREA, flags);
     if (!check(r, rc == CUDA_SUCCESS, "registering a sealed memfd that another process filled: %s",
                rc_name(rc)) ||
         !CALL(r, MemHostGetDevicePointer, &mapped, host, 0) || !device_round(r, host, mapped))
@@ -75,12 +75,12 @@ static void run_memfd_register(struct result *r)
         check(r, bad == 0, "the other process sees the GPU's bytes (%u wrong)", bad);
     else
         open_end(r, "no answer from the other process");
-    rc = cu.MemHostRegister(host, AREA, flags);
+    rc = TRY(r, MemHostRegister, host, AREA, flags);
     note(r, "registering it twice: %s", rc_name(rc));
     void *again = memfd_map(fd, AREA);
     rc = again ? cu.MemHostRegister(again, AREA, flags) : CUDA_ERROR_OUT_OF_MEMORY;
     note(r, "registering the same pages at a second address: %s", rc_name(rc));
-    rc = cu.MemHostUnregister(host);
+    rc = TRY(r, MemHostUnregister, host);
     check(r, rc == CUDA_SUCCESS, "unregistering: %s", rc_name(rc));
     peer_join(&peer, 3000);
 }
@@ -134,8 +134,9 @@ static void run_dma_buf(struct result *r)
                  can);
     step(r, "cuFlushGPUDirectRDMAWrites");
     uint64_t from = now_ns();
-    CUresult rc = cu.FlushGPUDirectRDMAWrites(CU_FLUSH_GPU_DIRECT_RDMA_WRITES_TARGET_CURRENT_CTX,
-                                              CU_FLUSH_GPU_DIRECT_RDMA_WRITES_TO_OWNER);
+    CUresult rc =
+        TRY(r, FlushGPUDirectRDMAWrites, CU_FLUSH_GPU_DIRECT_RDMA_WRITES_TARGET_CURRENT_CTX,
+            CU_FLUSH_GPU_DIRECT_RDMA_WRITES_TO_OWNER);
     note(r, "flush: %s in %.1f us", rc_name(rc), (double)(now_ns() - from) / 1000);
     if (attribute(117) > 0 && (attribute(117) & CU_FLUSH_GPU_DIRECT_RDMA_WRITES_OPTION_HOST))
         check(r, rc == CUDA_SUCCESS, "the flush that attribute 117 promises");
@@ -198,7 +199,7 @@ static void run_ipc(struct result *r)
         return;
     if (me.chunk && chunk_open(r, 2 * MIB, false, false, &c)) {
         CUipcMemHandle handle;
-        CUresult rc = cu.IpcGetMemHandle(&handle, c.at);
+        CUresult rc = TRY(r, IpcGetMemHandle, &handle, c.at);
         check(r, rc != CUDA_SUCCESS, "legacy handle of VMM memory: %s", rc_name(rc));
     }
     if (!CALL(r, IpcGetMemHandle, &m.mem, at))

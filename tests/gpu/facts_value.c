@@ -48,7 +48,7 @@ static void write_one(struct result *r, CUstream s, const char *what, volatile u
                       CUdeviceptr dev)
 {
     step(r, what);
-    CUresult rc = cu.StreamWriteValue64(s, dev, 77, CU_STREAM_WRITE_VALUE_DEFAULT);
+    CUresult rc = TRY(r, StreamWriteValue64, s, dev, 77, CU_STREAM_WRITE_VALUE_DEFAULT);
     if (rc == CUDA_SUCCESS)
         rc = settle(s, 3000);
     check(r, rc == CUDA_SUCCESS && *word == 77, "%s: %s", what, rc_name(rc));
@@ -57,7 +57,7 @@ static void write_one(struct result *r, CUstream s, const char *what, volatile u
 static void wait_one(struct result *r, CUstream s, volatile uint64_t *word, CUdeviceptr dev)
 {
     *word = 0;
-    CUresult rc = cu.StreamWaitValue64(s, dev, 5, CU_STREAM_WAIT_VALUE_GEQ);
+    CUresult rc = TRY(r, StreamWaitValue64, s, dev, 5, CU_STREAM_WAIT_VALUE_GEQ);
     if (!check(r, rc == CUDA_SUCCESS, "wait value on a registered word: %s", rc_name(rc)))
         return;
     nap_us(2000);
@@ -68,7 +68,7 @@ static void wait_one(struct result *r, CUstream s, volatile uint64_t *word, CUde
           early ? "does not wait" : "waits for the CPU's store", rc_name(rc));
     /* GEQ is cyclic: a word behind by less than 2^63 waits. */
     *word = UINT64_MAX - 1;
-    rc = cu.StreamWaitValue64(s, dev, 5, CU_STREAM_WAIT_VALUE_GEQ);
+    rc = TRY(r, StreamWaitValue64, s, dev, 5, CU_STREAM_WAIT_VALUE_GEQ);
     nap_us(2000);
     note(r, "the comparison is %s",
          cu.StreamQuery(s) == CUDA_ERROR_NOT_READY ? "cyclic" : "plain unsigned");
@@ -143,11 +143,11 @@ static bool order_rounds(struct result *r, const struct order *o, char *host, CU
         return false;
     step(r, "copy to the host, then value write");
     for (uint64_t i = 1; i <= o->rounds; i++) {
-        CUresult rc = cu.MemsetD32Async(dev, (unsigned int)i, ORDER_LEN / 4, s);
+        CUresult rc = TRY(r, MemsetD32Async, dev, (unsigned int)i, ORDER_LEN / 4, s);
         if (rc == CUDA_SUCCESS)
-            rc = cu.MemcpyDtoHAsync(host, dev, ORDER_LEN, s);
+            rc = TRY(r, MemcpyDtoHAsync, host, dev, ORDER_LEN, s);
         if (rc == CUDA_SUCCESS)
-            rc = cu.StreamWriteValue64(s, area + ORDER_LEN, i, CU_STREAM_WRITE_VALUE_DEFAULT);
+            rc = TRY(r, StreamWriteValue64, s, area + ORDER_LEN, i, CU_STREAM_WRITE_VALUE_DEFAULT);
         if (!ok(r, "copy and value write", rc))
             return false;
         if (!word_wait(o->ack, i, 4000)) {
@@ -479,14 +479,14 @@ static bool fault_set(struct result *r, struct fault *f)
 static void fault_recover(struct result *r)
 {
     CUdeviceptr at = 0;
-    CUresult rc = cu.DevicePrimaryCtxReset(me.dev);
+    CUresult rc = TRY(r, DevicePrimaryCtxReset, me.dev);
     note(r, "reset of the primary context: %s", rc_name(rc));
     if (rc == CUDA_SUCCESS)
-        rc = cu.DevicePrimaryCtxRetain(&me.ctx, me.dev);
+        rc = TRY(r, DevicePrimaryCtxRetain, &me.ctx, me.dev);
     if (rc == CUDA_SUCCESS)
-        rc = cu.CtxSetCurrent(me.ctx);
+        rc = TRY(r, CtxSetCurrent, me.ctx);
     if (rc == CUDA_SUCCESS)
-        rc = cu.MemAlloc(&at, 4 * KIB);
+        rc = TRY(r, MemAlloc, &at, 4 * KIB);
     note(r, "work in the same process after it: %s", rc_name(rc));
 }
 
@@ -501,7 +501,7 @@ static void run_value_fault(struct result *r)
     step(r, "cuStreamQuery after a fault");
     do {
         nap_us(100);
-        rc = cu.StreamQuery(f.done);
+        rc = TRY(r, StreamQuery, f.done);
     } while ((rc == CUDA_SUCCESS || rc == CUDA_ERROR_NOT_READY) && now_ns() - from < 3000000000ull);
     double ms = (double)(now_ns() - from) / 1e6;
     bool told = rc != CUDA_SUCCESS && rc != CUDA_ERROR_NOT_READY;

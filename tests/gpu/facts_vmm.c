@@ -94,7 +94,7 @@ static void run_reserve_over_none(struct result *r)
         return;
     }
     step(r, "cuMemAddressReserve over PROT_NONE");
-    CUresult rc = cu.MemAddressReserve(&at, len, 0, (CUdeviceptr)base, 0);
+    CUresult rc = TRY(r, MemAddressReserve, &at, len, 0, (CUdeviceptr)base, 0);
     check(r, rc != CUDA_SUCCESS || at != base, "with PROT_NONE there: %s%s", rc_name(rc),
           rc != CUDA_SUCCESS ? ""
           : at == base       ? ", honoured all the same"
@@ -102,7 +102,7 @@ static void run_reserve_over_none(struct result *r)
     if (rc == CUDA_SUCCESS)
         (void)cu.MemAddressFree(at, len);
     munmap(none, len);
-    rc = cu.MemAddressReserve(&at, len, 0, (CUdeviceptr)base, 0);
+    rc = TRY(r, MemAddressReserve, &at, len, 0, (CUdeviceptr)base, 0);
     check(r, rc == CUDA_SUCCESS && at == base, "after munmap: %s", rc_name(rc));
     if (rc != CUDA_SUCCESS)
         return;
@@ -130,23 +130,23 @@ static void run_map_rules(struct result *r)
     if (!CALL(r, MemAddressReserve, &va, 4 * g, 0, 0, 0) ||
         !CALL(r, MemCreate, &two, 2 * g, &prop, 0))
         return;
-    CUresult rc = cu.MemMap(va, g, g, two, 0);
+    CUresult rc = TRY(r, MemMap, va, g, g, two, 0);
     check(r, rc != CUDA_SUCCESS, "map of the second half of a handle: %s", rc_name(rc));
     if (rc == CUDA_SUCCESS)
         (void)cu.MemUnmap(va, g);
     if (!CALL(r, MemMap, va, 2 * g, 0, two, 0) || !CALL(r, MemMap, va + 2 * g, g, 0, c.handle, 0))
         return;
-    rc = cu.MemSetAccess(va, 3 * g, &desc, 1);
+    rc = TRY(r, MemSetAccess, va, 3 * g, &desc, 1);
     check(r, rc == CUDA_SUCCESS, "set access across two mappings: %s", rc_name(rc));
-    rc = cu.MemUnmap(va, g);
+    rc = TRY(r, MemUnmap, va, g);
     check(r, rc != CUDA_SUCCESS, "unmap of half a mapping: %s", rc_name(rc));
     if (rc == CUDA_SUCCESS)
         return;
-    rc = cu.MemRelease(two);
+    rc = TRY(r, MemRelease, two);
     check(r, rc == CUDA_SUCCESS, "release while mapped: %s", rc_name(rc));
-    rc = cu.MemsetD32(va, 7, g / 4);
+    rc = TRY(r, MemsetD32, va, 7, g / 4);
     check(r, rc == CUDA_SUCCESS, "use after that: %s", rc_name(rc));
-    rc = cu.MemUnmap(va, 3 * g);
+    rc = TRY(r, MemUnmap, va, 3 * g);
     check(r, rc == CUDA_SUCCESS, "unmap of two whole mappings at once: %s", rc_name(rc));
 }
 
@@ -258,13 +258,13 @@ static void run_two_contexts(struct result *r)
     if (!CALL(r, ModuleLoadData, &module, ptx_main) ||
         !CALL(r, ModuleGetFunction, &copy, module, "copy"))
         return;
-    CUresult rc = cu.MemHostGetDevicePointer(&out_dev2, mirror, 0);
+    CUresult rc = TRY(r, MemHostGetDevicePointer, &out_dev2, mirror, 0);
     check(r, rc == CUDA_SUCCESS, "device pointer of a portable registration there: %s",
           rc_name(rc));
     read_from(r, "VMM memory", c.at, copy, out, out_dev, true);
     if (rc == CUDA_SUCCESS)
         read_from(r, "a portable mirror", out_dev2, copy, out, out_dev, true);
-    rc = cu.StreamWriteValue64(NULL, out_dev, 99, 0);
+    rc = TRY(r, StreamWriteValue64, NULL, out_dev, 99, 0);
     if (rc == CUDA_SUCCESS)
         rc = settle(NULL, 3000);
     check(r, rc == CUDA_SUCCESS && *(volatile uint64_t *)out == 99,
@@ -291,22 +291,22 @@ static void run_after_reset(struct result *r)
         !CALL(r, DevicePrimaryCtxRetain, &me.ctx, me.dev) || !CALL(r, CtxSetCurrent, me.ctx))
         return;
     note(r, "the primary context's handle is %s", before == me.ctx ? "the same" : "another");
-    CUresult rc = cu.MemcpyDtoH(&back, c.at, sizeof(back));
+    CUresult rc = TRY(r, MemcpyDtoH, &back, c.at, sizeof(back));
     check(r, rc == CUDA_SUCCESS && back == 0x0707070707070707ull,
           "VMM memory read by a copy after the reset: %s%s", rc_name(rc),
           rc == CUDA_SUCCESS && back != 0x0707070707070707ull ? ", wrong bytes" : "");
-    rc = cu.MemHostGetDevicePointer(&dev, mirror, 0);
+    rc = TRY(r, MemHostGetDevicePointer, &dev, mirror, 0);
     note(r, "device pointer of the mirror: %s", rc_name(rc));
     if (rc == CUDA_SUCCESS) {
-        rc = cu.StreamWriteValue64(NULL, dev, 5, CU_STREAM_WRITE_VALUE_DEFAULT);
+        rc = TRY(r, StreamWriteValue64, NULL, dev, 5, CU_STREAM_WRITE_VALUE_DEFAULT);
         if (rc == CUDA_SUCCESS)
             rc = settle(NULL, 3000);
         note(r, "a value write into it: %s, the word is %s", rc_name(rc),
              *(volatile uint64_t *)mirror == 5 ? "written" : "not written");
     }
-    rc = cu.MemHostRegister(mirror, 4 * KIB, flags);
+    rc = TRY(r, MemHostRegister, mirror, 4 * KIB, flags);
     note(r, "registering it again: %s", rc_name(rc));
-    rc = cu.MemHostUnregister(mirror);
+    rc = TRY(r, MemHostUnregister, mirror);
     note(r, "unregistering: %s", rc_name(rc));
 }
 
