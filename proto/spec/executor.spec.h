@@ -5,15 +5,15 @@
 TFR_CALL(0x0000, NONE)
 CUresult cuCtxCreate_v4(CUcontext *ctx, CUctxCreateParams *params, unsigned int flags, CUdevice dev);
 
-/* Host memory becomes known to the driver: lanes, mirror, mapped client memory. */
+/* A stream writes a value: how the executor learns where a stream is. */
 TFR_CALL(0x0000, NONE)
-CUresult cuStreamWriteValue64(CUstream stream, CUdeviceptr addr, cuuint64_t value,
-                              unsigned int flags);
+CUresult cuStreamWriteValue64_v2(CUstream stream, CUdeviceptr addr, cuuint64_t value,
+                                 unsigned int flags);
 
 /* A stream waits for a value. */
 TFR_CALL(0x0000, NONE)
-CUresult cuStreamWaitValue64(CUstream stream, CUdeviceptr addr, cuuint64_t value,
-                             unsigned int flags);
+CUresult cuStreamWaitValue64_v2(CUstream stream, CUdeviceptr addr, cuuint64_t value,
+                                unsigned int flags);
 
 /* Pool memory in stream order. */
 TFR_CALL(0x0000, NONE, PTSZ)

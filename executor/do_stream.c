@@ -1,0 +1,171 @@
+/* Handlers of contexts, streams, events, marks. */
+#define TFR_LOG_PART "executor"
+#include <stdlib.h>
+
+#include "executor/session.h"
+#include "tfr_dispatch_decl.h"
+
+static CUresult stream_add(struct tfr_session *s, uint64_t id, uint32_t word, uint32_t ctx,
+                           CUstream real, bool joins_legacy)
+{
+    struct tfr_stream *stream = calloc(1, sizeof *stream);
+    if (!stream)
+        return CUDA_ERROR_OUT_OF_MEMORY;
+    *stream = (struct tfr_stream){
+        .real = real, .word = word, .ctx = ctx, .joins_legacy = joins_legacy, .fence = s->fence};
+    CUresult result = tfr_object_new_aux(s, TFR_KIND_STREAM, id, real, stream);
+    if (result != CUDA_SUCCESS)
+        free(stream);
+    return result;
+}
+
+CUresult do_context(struct tfr_session *s, const struct tfr_rec *rec, struct tfr_reply *reply)
+{
+    (void)reply;
+    const struct tfr_context_req *req = (const struct tfr_context_req *)rec;
+    if (req->device >= (uint32_t)s->device_n || req->legacy_word >= TFR_STREAM_SLOTS)
+        return tfr_session_bad(s, rec, "no such device or word");
+    if (s->ctx[req->device] && s->fence_event[req->device])
+        return tfr_session_bad(s, rec, "context announced twice");
+    CUcontext ctx = s->ctx[req->device];
+    CUresult result = CUDA_SUCCESS;
+    if (!ctx)
+        result = s->cu->cuDevicePrimaryCtxRetain(&ctx, (CUdevice)req->device);
+    s->ctx[req->device] = ctx;
+    if (result == CUDA_SUCCESS)
+        result = tfr_session_enter(s, (uint16_t)(req->device + 1));
+    if (result == CUDA_SUCCESS)
+        result = s->cu->cuEventCreate(&s->fence_event[req->device], CU_EVENT_DISABLE_TIMING);
+    if (result == CUDA_SUCCESS)
+        result = stream_add(s, req->legacy, req->legacy_word, req->device, CU_STREAM_LEGACY, true);
+    return result;
+}
+
+/* Blocking streams come after the legacy stream anyway; what else did not see the fence waits for it. */
+static CUresult fence_wait(struct tfr_session *s, struct tfr_stream *stream)
+{
+    stream->fence = s->fence;
+    if (s->fence_legacy && stream->joins_legacy)
+        return CUDA_SUCCESS;
+    return s->cu->cuStreamWaitEvent(stream->real, s->fence_event[s->fence_ctx], 0);
+}
+
+CUresult tfr_stream_get(struct tfr_session *s, uint64_t id, struct tfr_stream **stream_out)
+{
+    struct tfr_stream *stream = tfr_object_aux(s, TFR_KIND_STREAM, id);
+    if (!stream)
+        return CUDA_ERROR_INVALID_HANDLE;
+    *stream_out = stream;
+    return stream->fence == s->fence ? CUDA_SUCCESS : fence_wait(s, stream);
+}
+
+CUresult do_stream_new(struct tfr_session *s, const struct tfr_rec *rec, struct tfr_reply *reply)
+{
+    (void)reply;
+    const struct tfr_stream_new_req *req = (const struct tfr_stream_new_req *)rec;
+    CUstream real;
+    if (req->word >= TFR_STREAM_SLOTS || rec->ctx == 0)
+        return tfr_session_bad(s, rec, "no such word");
+    CUresult result = s->cu->cuStreamCreateWithPriority(&real, req->flags, req->priority);
+    if (result != CUDA_SUCCESS)
+        return result;
+    result = stream_add(s, req->stream, req->word, rec->ctx - 1u, real,
+                        !(req->flags & CU_STREAM_NON_BLOCKING));
+    if (result != CUDA_SUCCESS)
+        s->cu->cuStreamDestroy_v2(real);
+    return result;
+}
+
+CUresult do_stream_free(struct tfr_session *s, const struct tfr_rec *rec, struct tfr_reply *reply)
+{
+    (void)reply;
+    const struct tfr_stream_free_req *req = (const struct tfr_stream_free_req *)rec;
+    struct tfr_stream *stream = tfr_object_aux(s, TFR_KIND_STREAM, req->stream);
+    if (!stream || stream->real == CU_STREAM_LEGACY)
+        return CUDA_ERROR_INVALID_HANDLE;
+    CUresult result = s->cu->cuStreamDestroy_v2(stream->real);
+    tfr_object_drop(s, TFR_KIND_STREAM, req->stream);
+    return result;
+}
+
+CUresult do_mark(struct tfr_session *s, const struct tfr_rec *rec, struct tfr_reply *reply)
+{
+    (void)reply;
+    const struct tfr_mark_req *req = (const struct tfr_mark_req *)rec;
+    struct tfr_stream *stream;
+    CUresult result = tfr_stream_get(s, req->stream, &stream);
+    return result != CUDA_SUCCESS ? result : tfr_news_ask(s, stream, rec->seq);
+}
+
+CUresult do_event_new(struct tfr_session *s, const struct tfr_rec *rec, struct tfr_reply *reply)
+{
+    (void)reply;
+    const struct tfr_event_new_req *req = (const struct tfr_event_new_req *)rec;
+    CUevent real;
+    CUresult result = s->cu->cuEventCreate(&real, req->flags);
+    if (result == CUDA_SUCCESS) {
+        result = tfr_object_new(s, TFR_KIND_EVENT, req->event, real);
+        if (result != CUDA_SUCCESS)
+            s->cu->cuEventDestroy_v2(real);
+    }
+    return result;
+}
+
+CUresult do_event_free(struct tfr_session *s, const struct tfr_rec *rec, struct tfr_reply *reply)
+{
+    (void)reply;
+    const struct tfr_event_free_req *req = (const struct tfr_event_free_req *)rec;
+    CUevent real;
+    CUresult result = tfr_object_get(s, TFR_KIND_EVENT, req->event, (void **)&real);
+    if (result == CUDA_SUCCESS)
+        result = s->cu->cuEventDestroy_v2(real);
+    tfr_object_drop(s, TFR_KIND_EVENT, req->event);
+    return result;
+}
+
+CUresult do_event_record(struct tfr_session *s, const struct tfr_rec *rec, struct tfr_reply *reply)
+{
+    (void)reply;
+    const struct tfr_event_record_req *req = (const struct tfr_event_record_req *)rec;
+    struct tfr_stream *stream;
+    CUevent real;
+    CUresult result = tfr_object_get(s, TFR_KIND_EVENT, req->event, (void **)&real);
+    if (result == CUDA_SUCCESS)
+        result = tfr_stream_get(s, req->stream, &stream);
+    if (result == CUDA_SUCCESS && req->flags)
+        result = s->cu->cuEventRecordWithFlags(real, stream->real, req->flags);
+    else if (result == CUDA_SUCCESS)
+        result = s->cu->cuEventRecord(real, stream->real);
+    /* The event goes before its mark: whoever sees the mark may ask the event for its time. */
+    return result != CUDA_SUCCESS ? result : tfr_news_ask(s, stream, rec->seq);
+}
+
+CUresult do_event_elapsed(struct tfr_session *s, const struct tfr_rec *rec, struct tfr_reply *reply)
+{
+    const struct tfr_event_elapsed_req *req = (const struct tfr_event_elapsed_req *)rec;
+    struct tfr_event_elapsed_rep *rep = tfr_reply_room(reply, sizeof *rep);
+    CUevent start, end;
+    float ms = 0;
+    CUresult result = tfr_object_get(s, TFR_KIND_EVENT, req->start, (void **)&start);
+    if (result == CUDA_SUCCESS)
+        result = tfr_object_get(s, TFR_KIND_EVENT, req->end, (void **)&end);
+    if (result == CUDA_SUCCESS)
+        result = s->cu->cuEventElapsedTime_v2 ? s->cu->cuEventElapsedTime_v2(&ms, start, end)
+                                              : s->cu->cuEventElapsedTime(&ms, start, end);
+    rep->ms = ms;
+    return result;
+}
+
+CUresult do_stream_wait(struct tfr_session *s, const struct tfr_rec *rec, struct tfr_reply *reply)
+{
+    (void)reply;
+    const struct tfr_stream_wait_req *req = (const struct tfr_stream_wait_req *)rec;
+    struct tfr_stream *stream;
+    CUevent real;
+    CUresult result = tfr_object_get(s, TFR_KIND_EVENT, req->event, (void **)&real);
+    if (result == CUDA_SUCCESS)
+        result = tfr_stream_get(s, req->stream, &stream);
+    return result != CUDA_SUCCESS
+               ? result
+               : s->cu->cuStreamWaitEvent(stream->real, real, req->flags);
+}

@@ -1,0 +1,229 @@
+/* News for the client: stream words, replies, credits, the sticky error; and the two threads that keep
+ * them coming when the pump cannot.
+ *
+ * The GPU writes marks into a mirror of ours by stream value writes; whoever plays the feedback role
+ * carries them to the client's page.  The words of one pass are a consistent cut: if a stream is shown past
+ * a wait for an event, the event's own stream is shown past the event. */
+#define TFR_LOG_PART "executor"
+#include <errno.h>
+#include <poll.h>
+#include <sys/prctl.h>
+#include <time.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "executor/session.h"
+#include "transport/boot.h"
+
+enum { WORDS = TFR_STREAM_SLOTS / 64, CUT_TRIES = 64 };
+
+/* ---- marks ---- */
+
+CUresult tfr_news_ask(struct tfr_session *s, const struct tfr_stream *stream, uint64_t seq)
+{
+    uint32_t word = stream->word;
+    /* Before the GPU can write it; pairs with the look in news_clear. */
+    atomic_store_explicit(&s->asked[word], seq, memory_order_seq_cst);
+    atomic_fetch_or_explicit(&s->active[word / 64], 1ull << (word % 64), memory_order_seq_cst);
+    return s->cu->cuStreamWriteValue64_v2(stream->real, s->mirror_gpu + word * sizeof(uint64_t),
+                                          seq, 0);
+}
+
+bool tfr_news_expected(struct tfr_session *s)
+{
+    for (int i = 0; i < WORDS; i++)
+        if (atomic_load_explicit(&s->active[i], memory_order_relaxed))
+            return true;
+    return false;
+}
+
+struct pass {
+    uint32_t n;
+    uint32_t word[TFR_STREAM_SLOTS];
+    uint64_t value[TFR_STREAM_SLOTS];
+};
+static struct pass pass; /* guarded by news_lock; a process has one session */
+
+/* Reads the mirror of every active word; true: some value differs from the last reading. */
+static bool pass_read(struct tfr_session *s, struct pass *p)
+{
+    bool moved = false;
+    for (uint32_t i = 0; i < p->n; i++) {
+        /* pairs with the GPU's write, which comes after the work it marks */
+        uint64_t value = atomic_load_explicit(&s->mirror[p->word[i]], memory_order_acquire);
+        moved |= value != p->value[i];
+        p->value[i] = value;
+    }
+    return moved;
+}
+
+static void pass_collect(struct tfr_session *s, struct pass *p)
+{
+    p->n = 0;
+    for (uint32_t i = 0; i < WORDS; i++) {
+        uint64_t bits = atomic_load_explicit(&s->active[i], memory_order_acquire);
+        for (; bits; bits &= bits - 1) {
+            uint32_t word = i * 64 + (uint32_t)__builtin_ctzll(bits);
+            p->word[p->n] = word;
+            p->value[p->n++] = s->shown[word];
+        }
+    }
+}
+
+/* The word shows all that was asked for; a mark asked for meanwhile sets the bit again. */
+static void news_clear(struct tfr_session *s, uint32_t word, uint64_t value)
+{
+    uint64_t bit = 1ull << (word % 64);
+    if (atomic_load_explicit(&s->asked[word], memory_order_seq_cst) != value)
+        return;
+    atomic_fetch_and_explicit(&s->active[word / 64], ~bit, memory_order_seq_cst);
+    if (atomic_load_explicit(&s->asked[word], memory_order_seq_cst) != value)
+        atomic_fetch_or_explicit(&s->active[word / 64], bit, memory_order_seq_cst);
+}
+
+static void pass_show(struct tfr_session *s, const struct pass *p)
+{
+    struct tfr_feedback *f = s->feedback;
+    uint64_t cut = atomic_load_explicit(&f->cut, memory_order_relaxed);
+    if (p->n > 1)
+        atomic_store_explicit(&f->cut, cut + 1, memory_order_release);
+    for (uint32_t i = 0; i < p->n; i++) {
+        uint32_t word = p->word[i];
+        if (p->value[i] <= s->shown[word])
+            continue;
+        s->shown[word] = p->value[i];
+        /* pairs with the acquire in tfr_word_reached; release also keeps it behind cut + 1 */
+        atomic_store_explicit(&f->stream[word], p->value[i], memory_order_release);
+        news_clear(s, word, p->value[i]);
+    }
+    if (p->n > 1)
+        atomic_store_explicit(&f->cut, cut + 2, memory_order_release);
+    s->link->ops->ring(s->link);
+}
+
+bool tfr_news_bring(struct tfr_session *s)
+{
+    struct pass *p = &pass;
+    bool moved = false;
+    if (atomic_exchange_explicit(&s->news_lock, 1, memory_order_acquire))
+        return false;
+    atomic_store_explicit(&s->news_pass,
+                          atomic_load_explicit(&s->news_pass, memory_order_relaxed) + 1,
+                          memory_order_relaxed);
+    pass_collect(s, p);
+    moved = p->n && pass_read(s, p);
+    if (moved) {
+        /* Two equal readings are a cut; a single word is one by itself. */
+        for (int i = 0; i < CUT_TRIES && p->n > 1 && pass_read(s, p); i++)
+            ;
+        pass_show(s, p);
+    }
+    atomic_store_explicit(&s->news_lock, 0, memory_order_release);
+    return moved;
+}
+
+/* ---- replies and credits ---- */
+
+void tfr_news_reply(struct tfr_session *s, uint32_t slot, uint64_t seq, CUresult result,
+                    uint32_t len)
+{
+    struct tfr_reply_slot *to = &s->reply[slot];
+    to->result = (uint32_t)result;
+    to->len = len;
+    /* pairs with the acquire in tfr_wait_word */
+    atomic_store_explicit(&to->seq, seq, memory_order_release);
+    s->link->ops->ring(s->link);
+}
+
+void tfr_news_credit(struct tfr_session *s)
+{
+    s->rx.returned = s->rx.head;
+    /* pairs with the acquire in tfr_ring_reserve */
+    atomic_store_explicit(&s->feedback->ring_head, s->rx.head, memory_order_release);
+}
+
+void tfr_session_sticky(struct tfr_session *s, CUresult result, const struct tfr_rec *rec)
+{
+    const char *name = NULL;
+    pthread_mutex_lock(&s->sticky_lock);
+    if (!atomic_load_explicit(&s->sticky, memory_order_relaxed)) {
+        if (s->cu->cuGetErrorName)
+            s->cu->cuGetErrorName(result, &name);
+        tfr_warn("%s answered %s (%d): every later call of this session answers it too",
+                 rec ? tfr_op_table[rec->op].name : "the GPU", name ? name : "an unknown error",
+                 (int)result);
+        s->feedback->sticky_op = rec ? rec->op : 0;
+        s->feedback->sticky_seq = rec ? rec->seq : 0;
+        atomic_store_explicit(&s->sticky, (uint32_t)result, memory_order_release);
+        /* pairs with the acquire in tfr_enter */
+        atomic_store_explicit(&s->feedback->sticky, (uint32_t)result, memory_order_release);
+        s->link->ops->ring(s->link);
+    }
+    pthread_mutex_unlock(&s->sticky_lock);
+}
+
+/* ---- the threads ---- */
+
+static void nap_us(long us)
+{
+    struct timespec t = {.tv_sec = 0, .tv_nsec = us * 1000};
+    nanosleep(&t, NULL);
+}
+
+/* Takes the feedback role while the pump is away in a driver call.  Makes no driver call itself, so it
+ * can be the heartbeat too. */
+static void *relief_main(void *arg)
+{
+    struct tfr_session *s = arg;
+    uint32_t seen = 0;
+    prctl(PR_SET_NAME, "tfr-relief");
+    while (!atomic_load_explicit(&s->ended, memory_order_acquire)) {
+        atomic_store_explicit(&s->feedback->heartbeat, tfr_clock_now() / TFR_NS_PER_MS,
+                              memory_order_relaxed);
+        if (!tfr_news_expected(s)) {
+            nap_us(5000);
+            continue;
+        }
+        uint32_t made = atomic_load_explicit(&s->news_pass, memory_order_relaxed);
+        if (made == seen)
+            tfr_news_bring(s);
+        seen = atomic_load_explicit(&s->news_pass, memory_order_relaxed);
+        nap_us(200);
+    }
+    return NULL;
+}
+
+/* Asks the driver whether a context has died: a mark never comes from a dead one.  May block. */
+static void *watch_main(void *arg)
+{
+    struct tfr_session *s = arg;
+    CUstream stream[TFR_DEVICES_MAX] = {0};
+    prctl(PR_SET_NAME, "tfr-watch");
+    while (!atomic_load_explicit(&s->ended, memory_order_acquire)) {
+        struct pollfd p = {.fd = s->boot, .events = POLLRDHUP};
+        bool expected = tfr_news_expected(s);
+        if (poll(&p, 1, expected ? 1 : 20) > 0 && tfr_boot_gone(s->boot)) {
+            atomic_store_explicit(&s->ended, 1, memory_order_release);
+            break;
+        }
+        for (int i = 0; expected && i < s->device_n; i++) {
+            if (!s->ctx[i] || tfr_session_enter(s, (uint16_t)(i + 1)) != CUDA_SUCCESS)
+                continue;
+            CUresult result =
+                stream[i] ? s->cu->cuStreamQuery(stream[i])
+                          : s->cu->cuStreamCreate(&stream[i], CU_STREAM_NON_BLOCKING);
+            if (result != CUDA_SUCCESS && result != CUDA_ERROR_NOT_READY)
+                tfr_session_sticky(s, result, NULL);
+        }
+    }
+    return NULL;
+}
+
+tfr_status tfr_news_start(struct tfr_session *s)
+{
+    pthread_t thread;
+    if (pthread_create(&thread, NULL, relief_main, s) != 0 ||
+        pthread_create(&thread, NULL, watch_main, s) != 0)
+        return tfr_fail(TFR_E_SYS, "no thread for the session: %m");
+    return TFR_OK;
+}

@@ -1,0 +1,71 @@
+/* Helpers: an elastic pool of threads for driver calls that may block, so that the pump never does.  There
+ * is at most one job per waiting client thread, because the client waits for each. */
+#define TFR_LOG_PART "executor"
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+
+#include "base/log.h"
+#include "executor/session.h"
+
+struct job {
+    struct job *next;
+    struct tfr_session *s;
+    const struct tfr_op_info *info;
+    struct tfr_rec *rec;
+};
+
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* guards all below */
+static pthread_cond_t wake = PTHREAD_COND_INITIALIZER;
+static struct job *first, **last = &first;
+static int idle, waiting;
+
+static struct job *job_take(void)
+{
+    pthread_mutex_lock(&lock);
+    idle++;
+    while (!first)
+        pthread_cond_wait(&wake, &lock);
+    idle--;
+    waiting--;
+    struct job *job = first;
+    first = job->next;
+    if (!first)
+        last = &first;
+    pthread_mutex_unlock(&lock);
+    return job;
+}
+
+static void *helper_main(void *arg)
+{
+    (void)arg;
+    prctl(PR_SET_NAME, "tfr-helper");
+    for (;;) {
+        struct job *job = job_take();
+        tfr_session_run(job->s, job->info, job->rec);
+        free(job);
+    }
+    return NULL;
+}
+
+void tfr_helper_run(struct tfr_session *s, const struct tfr_op_info *info,
+                    const struct tfr_rec *rec)
+{
+    struct job *job = malloc(sizeof *job + rec->size);
+    pthread_t thread;
+    if (!job) {
+        tfr_session_run(s, info, rec);
+        return;
+    }
+    *job = (struct job){.s = s, .info = info, .rec = (struct tfr_rec *)(job + 1)};
+    memcpy(job->rec, rec, rec->size);
+    pthread_mutex_lock(&lock);
+    *last = job;
+    last = &job->next;
+    bool more = ++waiting > idle;
+    pthread_cond_signal(&wake);
+    pthread_mutex_unlock(&lock);
+    if (more && (pthread_create(&thread, NULL, helper_main, NULL) != 0 ||
+                 pthread_detach(thread) != 0))
+        tfr_warn("no further helper thread: %m");
+}

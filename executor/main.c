@@ -1,0 +1,87 @@
+/* tf-executor: the GPU node's daemon.
+ *
+ * Process model.  The parent (server.c) listens, proves who a client is, answers device queries from a
+ * snapshot, and never touches CUDA.  A client's first context is handed, with its socket, to a worker
+ * (worker.c): a fresh image of this program that has a driver initialised and its memory prepared.  A worker
+ * serves one session and exits, so a fault, a leak or a hostile client ends with that process.  Workers die with
+ * the parent, and the parent with its owner if it was given one. */
+#define TFR_LOG_PART "executor"
+#include <getopt.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "executor/server.h"
+
+static const char usage[] =
+    "usage: tf-executor --listen unix:PATH [--gpu auto|cuda|soft]\n"
+    "Lets CUDA programs that run under tf-run on this machine use this machine's GPU.\n"
+    "  --listen ADDR   unix:PATH, or unix:@NAME for a socket without a file\n"
+    "  --gpu WHICH     cuda: NVIDIA's driver; soft: the software GPU; auto: the first that is there\n"
+    "  --private --ready-fd N --owner-pid PID   what tf-run uses for a private executor\n";
+
+enum { OPT_LISTEN = 256, OPT_GPU, OPT_PRIVATE, OPT_READY, OPT_OWNER, OPT_WORKER };
+
+static const struct option options[] = {
+    {"listen", required_argument, NULL, OPT_LISTEN}, {"gpu", required_argument, NULL, OPT_GPU},
+    {"private", no_argument, NULL, OPT_PRIVATE},     {"ready-fd", required_argument, NULL, OPT_READY},
+    {"owner-pid", required_argument, NULL, OPT_OWNER}, {"worker", required_argument, NULL, OPT_WORKER},
+    {"help", no_argument, NULL, 'h'},                {0}};
+
+static int bad_usage(void)
+{
+    fputs(usage, stderr);
+    return 2;
+}
+
+static int gpu_parse(const char *text, enum tfr_gpu_choice *choice_out)
+{
+    static const char *const words[] = {"auto", "cuda", "soft"};
+    for (int i = 0; i < 3; i++) {
+        if (strcmp(text, words[i]) == 0) {
+            *choice_out = (enum tfr_gpu_choice)i;
+            return 0;
+        }
+    }
+    return -1;
+}
+
+int main(int argc, char **argv)
+{
+    struct tfr_server_cfg cfg = {.ready_fd = -1};
+    int worker_fd = -1, option;
+    while ((option = getopt_long(argc, argv, "h", options, NULL)) != -1) {
+        switch (option) {
+        case OPT_LISTEN:
+            cfg.listen = optarg;
+            break;
+        case OPT_GPU:
+            if (gpu_parse(optarg, &cfg.gpu) != 0)
+                return bad_usage();
+            break;
+        case OPT_PRIVATE:
+            cfg.private = true;
+            break;
+        case OPT_READY:
+            cfg.ready_fd = atoi(optarg);
+            break;
+        case OPT_OWNER:
+            cfg.owner = atoi(optarg);
+            break;
+        case OPT_WORKER:
+            worker_fd = atoi(optarg);
+            break;
+        case 'h':
+            fputs(usage, stdout);
+            return 0;
+        default:
+            return bad_usage();
+        }
+    }
+    if (worker_fd >= 0)
+        return tfr_worker_main(worker_fd, cfg.gpu);
+    if (!cfg.listen || optind != argc)
+        return bad_usage();
+    return tfr_server_run(&cfg);
+}

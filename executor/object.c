@@ -1,0 +1,114 @@
+/* The handle table: ids that the client chose -> handles of the driver.  Lookups take no lock (the pump
+ * makes one or two per record); the index comes off the wire, so it is bounded before use. */
+#define TFR_LOG_PART "executor"
+#include <stdlib.h>
+
+#include "executor/session.h"
+
+static struct tfr_object *slot_of(struct tfr_session *s, uint64_t id)
+{
+    enum tfr_kind kind = tfr_id_kind(id);
+    uint32_t at = tfr_id_at(id);
+    if (kind >= TFR_KIND_LIMIT || at >= TFR_HANDLE_MAX)
+        return NULL;
+    /* pairs with the release in slot_make */
+    struct tfr_object *chunk =
+        atomic_load_explicit(&s->objects[kind][at / TFR_OBJECT_CHUNK], memory_order_acquire);
+    return chunk ? &chunk[at % TFR_OBJECT_CHUNK] : NULL;
+}
+
+static struct tfr_object *live(struct tfr_session *s, enum tfr_kind kind, uint64_t id)
+{
+    enum tfr_kind is = tfr_id_kind(id);
+    if (is != kind && !(kind == TFR_KIND_FUNCTION && is == TFR_KIND_KERNEL))
+        return NULL;
+    struct tfr_object *slot = slot_of(s, id);
+    /* pairs with the release in tfr_object_new_aux */
+    if (!slot || atomic_load_explicit(&slot->id, memory_order_acquire) != id)
+        return NULL;
+    return slot;
+}
+
+CUresult tfr_object_get(struct tfr_session *s, enum tfr_kind kind, uint64_t id, void **real_out)
+{
+    struct tfr_object *slot = live(s, kind, id);
+    if (!slot)
+        return CUDA_ERROR_INVALID_HANDLE;
+    *real_out = slot->real;
+    return CUDA_SUCCESS;
+}
+
+void *tfr_object_aux(struct tfr_session *s, enum tfr_kind kind, uint64_t id)
+{
+    struct tfr_object *slot = live(s, kind, id);
+    return slot ? slot->aux : NULL;
+}
+
+/* Grown on demand; with the lock held. */
+static struct tfr_object *slot_make(struct tfr_session *s, uint64_t id)
+{
+    enum tfr_kind kind = tfr_id_kind(id);
+    uint32_t at = tfr_id_at(id);
+    struct tfr_object *slot = slot_of(s, id);
+    if (slot || kind >= TFR_KIND_LIMIT || at >= TFR_HANDLE_MAX)
+        return slot;
+    struct tfr_object *chunk = calloc(TFR_OBJECT_CHUNK, sizeof *chunk);
+    if (!chunk)
+        return NULL;
+    atomic_store_explicit(&s->objects[kind][at / TFR_OBJECT_CHUNK], chunk, memory_order_release);
+    return &chunk[at % TFR_OBJECT_CHUNK];
+}
+
+CUresult tfr_object_new_aux(struct tfr_session *s, enum tfr_kind kind, uint64_t id, void *real,
+                            void *aux)
+{
+    CUresult result = CUDA_ERROR_INVALID_HANDLE;
+    if (tfr_id_kind(id) != kind || kind == TFR_KIND_NONE)
+        return result;
+    pthread_mutex_lock(&s->objects_lock);
+    struct tfr_object *slot = slot_make(s, id);
+    if (slot && !atomic_load_explicit(&slot->id, memory_order_relaxed)) {
+        slot->real = real;
+        slot->aux = aux;
+        atomic_store_explicit(&slot->id, id, memory_order_release);
+        result = CUDA_SUCCESS;
+    }
+    pthread_mutex_unlock(&s->objects_lock);
+    return result;
+}
+
+CUresult tfr_object_new(struct tfr_session *s, enum tfr_kind kind, uint64_t id, void *real)
+{
+    return tfr_object_new_aux(s, kind, id, real, NULL);
+}
+
+static void slot_clear(struct tfr_object *slot)
+{
+    atomic_store_explicit(&slot->id, 0, memory_order_release);
+    free(slot->aux);
+    slot->aux = NULL;
+}
+
+void tfr_object_drop(struct tfr_session *s, enum tfr_kind kind, uint64_t id)
+{
+    pthread_mutex_lock(&s->objects_lock);
+    struct tfr_object *slot = live(s, kind, id);
+    if (slot)
+        slot_clear(slot);
+    pthread_mutex_unlock(&s->objects_lock);
+}
+
+void tfr_object_sweep(struct tfr_session *s, enum tfr_kind kind, bool (*match)(void *aux, void *arg),
+                      void *arg)
+{
+    pthread_mutex_lock(&s->objects_lock);
+    for (int c = 0; c < TFR_HANDLE_MAX / TFR_OBJECT_CHUNK; c++) {
+        struct tfr_object *chunk =
+            atomic_load_explicit(&s->objects[kind][c], memory_order_acquire);
+        for (int i = 0; chunk && i < TFR_OBJECT_CHUNK; i++)
+            if (atomic_load_explicit(&chunk[i].id, memory_order_relaxed) && chunk[i].aux &&
+                match(chunk[i].aux, arg))
+                slot_clear(&chunk[i]);
+    }
+    pthread_mutex_unlock(&s->objects_lock);
+}

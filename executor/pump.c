@@ -1,0 +1,84 @@
+/* The pump: ring -> dispatch -> driver, and while the ring is empty the feedback role, all on one thread,
+ * because each hop between spinning threads costs as much as a call.
+ * It never waits for the GPU; calls that may block go to helpers. */
+#define TFR_LOG_PART "executor"
+#include "executor/pump.h"
+
+#include <poll.h>
+#include <sys/prctl.h>
+#include <time.h>
+
+#include "base/log.h"
+#include "base/relax.h"
+#include "executor/session.h"
+#include "tfr_ops.h"
+#include "transport/boot.h"
+
+enum {
+    NEWS_EVERY = 16,      /* records between looks at the mirror while records keep coming */
+    MARK_NAP_NS = 20000,  /* between looks at the mirror once the spin budget is spent: no GPU rings a bell */
+    IDLE_NAP_NS = 100000000,
+};
+
+static void record_run(struct tfr_session *s, const struct tfr_rec *rec)
+{
+    const struct tfr_op_info *info = rec->op < TFR_OP_LIMIT ? &tfr_op_table[rec->op] : NULL;
+    if (!info || !info->run) {
+        tfr_session_bad(s, rec, "unknown op");
+        return;
+    }
+    if (info->helper)
+        tfr_helper_run(s, info, rec);
+    else
+        tfr_session_run(s, info, rec);
+}
+
+/* Sleeps until the client rings, its socket closes, or it is time to look at the mirror again. */
+static void pump_sleep(struct tfr_session *s)
+{
+    int fd;
+    if (s->link->ops->arm(s->link, &fd) != TFR_OK) {
+        atomic_store_explicit(&s->ended, 1, memory_order_release);
+        return;
+    }
+    bool marks = tfr_news_expected(s);
+    if (!tfr_ring_ready(&s->rx)) {
+        struct pollfd p[2] = {{.fd = fd, .events = POLLIN},
+                              {.fd = s->boot, .events = POLLRDHUP}};
+        struct timespec t = {.tv_sec = 0, .tv_nsec = marks ? MARK_NAP_NS : IDLE_NAP_NS};
+        ppoll(p, 2, &t, NULL);
+    }
+    s->link->ops->disarm(s->link);
+    if (!marks && tfr_boot_gone(s->boot))
+        atomic_store_explicit(&s->ended, 1, memory_order_release);
+}
+
+void tfr_pump_run(struct tfr_session *s)
+{
+    struct tfr_relax relax = TFR_RELAX_INIT(TFR_WAIT_RECORD);
+    uint32_t since_news = 0;
+    prctl(PR_SET_NAME, "tfr-pump");
+    prctl(PR_SET_TIMERSLACK, 1000);
+    while (!atomic_load_explicit(&s->ended, memory_order_acquire)) {
+        struct tfr_rec *rec;
+        tfr_status status = tfr_ring_take(&s->rx, s->record, &rec);
+        if (status == TFR_OK) {
+            record_run(s, rec);
+            if (tfr_ring_due(&s->rx))
+                tfr_news_credit(s);
+            if (++since_news < NEWS_EVERY)
+                continue;
+        } else if (status != TFR_AGAIN) {
+            return; /* said by the ring */
+        }
+        since_news = 0;
+        if (tfr_news_bring(s) || status == TFR_OK) {
+            tfr_relax_again(&relax);
+            continue;
+        }
+        if (s->rx.returned != s->rx.head)
+            tfr_news_credit(s);
+        if (tfr_relax(&relax) == TFR_RELAX_SLEEP)
+            pump_sleep(s);
+    }
+}

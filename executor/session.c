@@ -1,0 +1,267 @@
+/* A session's memory, its joining to a client, and how one record is run and answered. */
+#define TFR_LOG_PART "executor"
+#include "executor/session.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "base/env.h"
+#include "base/log.h"
+#include "executor/pump.h"
+#include "tfr_ops.h"
+#include "transport/boot.h"
+
+static const size_t huge_page = 2u << 20;
+
+/* The current context of this thread, so that it is set only when it changes. */
+static __thread CUcontext current;
+
+CUresult tfr_session_enter(struct tfr_session *s, uint16_t ctx)
+{
+    if (ctx == 0)
+        return CUDA_SUCCESS;
+    if (ctx > s->device_n || !s->ctx[ctx - 1])
+        return CUDA_ERROR_INVALID_CONTEXT;
+    if (current == s->ctx[ctx - 1])
+        return CUDA_SUCCESS;
+    CUresult result = s->cu->cuCtxSetCurrent(s->ctx[ctx - 1]);
+    if (result == CUDA_SUCCESS)
+        current = s->ctx[ctx - 1];
+    return result;
+}
+
+/* ---- memory ---- */
+
+static uint64_t round_up(uint64_t len, uint64_t to)
+{
+    return (len + to - 1) / to * to;
+}
+
+static uint64_t ring_size(void)
+{
+    uint64_t want = tfr_env_u64("TFR_RING_SIZE"), size = 64 << 10;
+    while (size < want && size < 1ull << 30)
+        size *= 2;
+    return size;
+}
+
+/* Pinned for the GPU's copy engine.  A driver that refuses leaves the lane pageable: slower, still right. */
+static void lane_register(struct tfr_session *s)
+{
+    CUresult result = s->cu->cuMemHostRegister_v2(
+        s->lane, s->lane_len, CU_MEMHOSTREGISTER_PORTABLE | CU_MEMHOSTREGISTER_DEVICEMAP);
+    if (result != CUDA_SUCCESS)
+        tfr_warn("the driver does not pin the lane (error %d): copies are staged once more",
+                 (int)result);
+}
+
+static tfr_status mirror_make(struct tfr_session *s)
+{
+    size_t len = TFR_STREAM_SLOTS * sizeof(uint64_t);
+    s->mirror =
+        mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+    if (s->mirror == MAP_FAILED)
+        return tfr_fail(TFR_E_NOMEM, "mirror of the stream words: %m");
+    CUresult result =
+        s->cu->cuMemHostRegister_v2((void *)s->mirror, len,
+                                    CU_MEMHOSTREGISTER_PORTABLE | CU_MEMHOSTREGISTER_DEVICEMAP);
+    if (result == CUDA_SUCCESS)
+        result = s->cu->cuMemHostGetDevicePointer_v2(&s->mirror_gpu, (void *)s->mirror, 0);
+    if (result != CUDA_SUCCESS)
+        return tfr_fail(TFR_E_UNSUP, "the driver does not map host memory (error %d)", (int)result);
+    return TFR_OK;
+}
+
+tfr_status tfr_session_prepare(struct tfr_session *s, const struct tfr_cu *cu)
+{
+    int device_n = 0;
+    s->cu = cu;
+    s->boot = -1;
+    pthread_mutex_init(&s->objects_lock, NULL);
+    pthread_mutex_init(&s->sticky_lock, NULL);
+    pthread_rwlock_init(&s->host_lock, NULL);
+    cu->cuDeviceGetCount(&device_n);
+    s->device_n = device_n > TFR_DEVICES_MAX ? TFR_DEVICES_MAX : device_n;
+
+    uint64_t ring = ring_size();
+    uint64_t lane_at = round_up(4096 + TFR_RING_AREA(ring), huge_page);
+    s->lane_len = round_up(tfr_env_u64("TFR_LANE_SIZE"), huge_page);
+    tfr_status status = tfr_memfd_create("tfr-session", lane_at + s->lane_len, NULL, &s->area);
+    if (status != TFR_OK)
+        return status;
+    uint8_t *base = s->area.addr;
+    madvise(base, s->area.len, MADV_POPULATE_WRITE);
+    s->client_page = (struct tfr_client_page *)base;
+    tfr_ring_rx_init(&s->rx, base + 4096, ring);
+    s->lane = base + lane_at;
+    s->record = aligned_alloc(64, ring / 8);
+    if (!s->record)
+        return tfr_fail(TFR_E_NOMEM, "record buffer");
+    lane_register(s);
+    return mirror_make(s);
+}
+
+/* ---- joining ---- */
+
+static tfr_status welcome_send(struct tfr_session *s)
+{
+    uint8_t *base = s->area.addr;
+    struct tfr_welcome w = {.len = s->area.len,
+                            .page_at = 0,
+                            .ring_at = 4096,
+                            .ring_size = s->rx.size,
+                            .lane_at = (uint64_t)(s->lane - base),
+                            .lane_len = s->lane_len,
+                            .pid = getpid()};
+    struct tfr_boot_msg msg = {.type = TFR_BOOT_WELCOME,
+                               .len = sizeof w,
+                               .body = &w,
+                               .fds = {s->area.fd},
+                               .fd_n = 1};
+    return tfr_boot_send(s->boot, &msg, 3000);
+}
+
+static tfr_status show_take(struct tfr_session *s, struct tfr_key *key_out)
+{
+    struct tfr_boot_msg msg;
+    tfr_status status = tfr_boot_recv(s->boot, &msg, 3000);
+    if (status != TFR_OK)
+        return status;
+    struct tfr_show show;
+    if (msg.type != TFR_BOOT_SHOW || msg.len != sizeof show || msg.fd_n != 1) {
+        tfr_boot_msg_fini(&msg);
+        return tfr_fail(TFR_E_PROTO, "the client shows no page");
+    }
+    memcpy(&show, msg.body, sizeof show);
+    *key_out = (struct tfr_key){.len = sizeof(struct tfr_page_area), .fd = msg.fds[0]};
+    msg.fd_n = 0;
+    tfr_boot_msg_fini(&msg);
+    return show.len == sizeof(struct tfr_page_area)
+               ? TFR_OK
+               : tfr_fail(TFR_E_PROTO, "the client's page has %llu bytes",
+                          (unsigned long long)show.len);
+}
+
+tfr_status tfr_session_join(struct tfr_session *s, int boot)
+{
+    const struct tfr_transport_ops *ops = tfr_transport_find("shm");
+    struct tfr_dev_cfg cfg = {.numa_node = -1};
+    struct tfr_key key;
+    struct tfr_peer_mem *page;
+    s->boot = boot;
+    tfr_status status = welcome_send(s);
+    if (status == TFR_OK)
+        status = show_take(s, &key);
+    if (status != TFR_OK)
+        return status;
+    status = ops->prepare(&cfg, &s->dev);
+    if (status == TFR_OK)
+        status = ops->open(s->dev, boot, false, &s->link);
+    if (status != TFR_OK) {
+        close(key.fd);
+        return status;
+    }
+    status = ops->import(s->link, &key, &page);
+    if (status != TFR_OK)
+        return status;
+    struct tfr_page_area *area = ops->addr(page);
+    s->feedback = &area->feedback;
+    s->reply = area->reply;
+    struct tfr_boot_msg ready = {.type = TFR_BOOT_READY};
+    return tfr_boot_send(boot, &ready, 3000);
+}
+
+void tfr_session_serve(struct tfr_session *s)
+{
+    if (tfr_news_start(s) == TFR_OK)
+        tfr_pump_run(s);
+    atomic_store_explicit(&s->ended, 1, memory_order_release);
+}
+
+/* ---- one record ---- */
+
+/* Requests that are answered name their slot first. */
+struct asked_req {
+    struct tfr_rec head;
+    uint32_t slot, in_len;
+};
+
+void *tfr_reply_room(struct tfr_reply *reply, uint32_t len)
+{
+    const uint32_t room = sizeof(((struct tfr_reply_slot *)0)->payload);
+    if (!reply->payload || len > room - reply->len)
+        return NULL;
+    void *at = reply->payload + reply->len;
+    memset(at, 0, len);
+    reply->len += (len + 7) & ~7u;
+    if (reply->len > room)
+        reply->len = room;
+    return at;
+}
+
+CUresult tfr_session_bad(struct tfr_session *s, const struct tfr_rec *rec, const char *reason)
+{
+    if (!atomic_exchange_explicit(&s->ended, 1, memory_order_acq_rel))
+        tfr_fail(TFR_E_PROTO, "record %llu (%s, %u bytes): %s: the session ends",
+                 (unsigned long long)rec->seq,
+                 tfr_op_table[rec->op].name ? tfr_op_table[rec->op].name : "?", rec->size, reason);
+    return CUDA_ERROR_INVALID_VALUE;
+}
+
+bool tfr_result_is_fatal(CUresult result)
+{
+    switch (result) {
+    case CUDA_ERROR_ILLEGAL_ADDRESS:
+    case CUDA_ERROR_LAUNCH_TIMEOUT:
+    case CUDA_ERROR_ASSERT:
+    case CUDA_ERROR_HARDWARE_STACK_ERROR:
+    case CUDA_ERROR_ILLEGAL_INSTRUCTION:
+    case CUDA_ERROR_MISALIGNED_ADDRESS:
+    case CUDA_ERROR_INVALID_ADDRESS_SPACE:
+    case CUDA_ERROR_INVALID_PC:
+    case CUDA_ERROR_LAUNCH_FAILED:
+    case CUDA_ERROR_ECC_UNCORRECTABLE:
+    case CUDA_ERROR_NVLINK_UNCORRECTABLE:
+    case CUDA_ERROR_CONTAINED:
+        return true;
+    default:
+        return false;
+    }
+}
+
+static void run_asked(struct tfr_session *s, const struct tfr_op_info *info,
+                      const struct tfr_rec *rec)
+{
+    uint32_t slot = ((const struct asked_req *)rec)->slot;
+    if (rec->size < sizeof(struct asked_req) || slot >= TFR_REPLY_SLOTS) {
+        tfr_session_bad(s, rec, "no reply slot");
+        return;
+    }
+    struct tfr_reply reply = {.payload = s->reply[slot].payload};
+    CUresult result = (CUresult)atomic_load_explicit(&s->sticky, memory_order_acquire);
+    if (result == CUDA_SUCCESS)
+        result = tfr_session_enter(s, rec->op == TFR_OP_context ? 0 : rec->ctx);
+    if (result == CUDA_SUCCESS)
+        result = info->run(s, rec, &reply);
+    if (tfr_result_is_fatal(result))
+        tfr_session_sticky(s, result, rec);
+    tfr_news_reply(s, slot, rec->seq, result, reply.len);
+}
+
+void tfr_session_run(struct tfr_session *s, const struct tfr_op_info *info,
+                     const struct tfr_rec *rec)
+{
+    if (info->wants_reply) {
+        run_asked(s, info, rec);
+        return;
+    }
+    if (atomic_load_explicit(&s->sticky, memory_order_acquire))
+        return; /* after a failure nothing more is executed */
+    CUresult result = tfr_session_enter(s, rec->ctx);
+    if (result == CUDA_SUCCESS)
+        result = info->run(s, rec, &(struct tfr_reply){0});
+    if (__builtin_expect(result != CUDA_SUCCESS, 0))
+        tfr_session_sticky(s, result, rec);
+}

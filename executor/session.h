@@ -1,0 +1,155 @@
+/* One client's session inside a worker process: the memories shown and seen, the objects, the roles.
+ *
+ * Threads: the pump (decodes, submits, and while idle brings news), the relief (brings news while the pump
+ * sits in a driver call, beats the heart), the watch (asks the driver for faults), helpers (calls that may
+ * block).  What each field is guarded by stands beside it. */
+#ifndef TFR_EXECUTOR_SESSION_H
+#define TFR_EXECUTOR_SESSION_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "executor/dispatch.h"
+#include "transport/ring.h"
+
+/* A stream of the client. */
+struct tfr_stream {
+    CUstream real;
+    uint32_t word;
+    uint32_t ctx;
+    bool joins_legacy;
+    uint64_t fence; /* the last session fence that this stream has waited for */
+};
+
+/* A kernel. */
+struct tfr_function {
+    uint64_t parent;
+    uint32_t param_len;
+};
+
+struct tfr_object {
+    _Atomic uint64_t id; /* 0: free; pairs with the acquire in object.c */
+    void *real, *aux;
+};
+enum { TFR_OBJECT_CHUNK = 1024 };
+
+/* Pinned memory of the client, mapped here. */
+struct tfr_host_area {
+    struct tfr_host_area *next;
+    uint64_t client_addr, len;
+    uint8_t *addr;
+};
+
+struct tfr_image {
+    uint8_t *bytes;
+    uint64_t len, have;
+};
+
+struct tfr_session {
+    const struct tfr_cu *cu;
+    CUdevice device_n;
+    int boot; /* the client's socket */
+
+    /* Memory shown to the client (one memfd). */
+    struct tfr_area area;
+    struct tfr_client_page *client_page;
+    struct tfr_ring_rx rx; /* the pump's */
+    uint8_t *lane;
+    uint64_t lane_len;
+    uint8_t *record; /* the pump's copy of the record in hand */
+
+    /* Memory that the client shows. */
+    struct tfr_dev *dev;
+    struct tfr_link *link;
+    struct tfr_feedback *feedback;
+    struct tfr_reply_slot *reply;
+
+    struct tfr_object *_Atomic objects[TFR_KIND_LIMIT][TFR_HANDLE_MAX / TFR_OBJECT_CHUNK];
+    pthread_mutex_t objects_lock; /* guards growth, insertion and removal */
+
+    CUcontext ctx[TFR_DEVICES_MAX];
+
+    /* Marks: the GPU writes mirror[word]; news carries it to the client's page. */
+    _Atomic uint64_t *mirror; /* TFR_STREAM_SLOTS words, known to the driver */
+    CUdeviceptr mirror_gpu;
+    _Atomic uint64_t asked[TFR_STREAM_SLOTS];        /* last mark submitted; written by the pump */
+    _Atomic uint64_t active[TFR_STREAM_SLOTS / 64];  /* words with a mark that is not yet shown */
+    uint64_t shown[TFR_STREAM_SLOTS];                /* guarded by news_lock */
+    _Atomic uint32_t news_lock;                      /* try-lock of the feedback role */
+    _Atomic uint32_t news_pass;                      /* passes made: the relief sees whether the pump is at it */
+
+    /* A synchronous copy that returned early: later work of other streams comes after it. */
+    uint64_t fence;
+    CUevent fence_event[TFR_DEVICES_MAX];
+    uint32_t fence_ctx;
+    bool fence_legacy;
+
+    pthread_rwlock_t host_lock; /* guards host_areas */
+    struct tfr_host_area *host_areas;
+
+    pthread_mutex_t sticky_lock;
+    _Atomic uint32_t sticky; /* CUresult; set once */
+    _Atomic uint32_t ended;  /* the session is over: roles stop */
+};
+
+/* ---- session.c ---- */
+
+/* The memory that a worker prepares before it knows its client: ring, page, lane, mirror; registered with
+ * the driver, whose current context must be set. */
+tfr_status tfr_session_prepare(struct tfr_session *s, const struct tfr_cu *cu);
+
+/* Joins the client behind the socket: welcome, show, link. */
+tfr_status tfr_session_join(struct tfr_session *s, int boot);
+
+/* Serves it until it is gone.  Then the process should exit. */
+void tfr_session_serve(struct tfr_session *s);
+
+/* Makes the record's context current on this thread. */
+CUresult tfr_session_enter(struct tfr_session *s, uint16_t ctx);
+
+/* A failure that the client was not told at the call: every later call answers it. */
+void tfr_session_sticky(struct tfr_session *s, CUresult result, const struct tfr_rec *rec);
+
+/* Is this what a dead context answers? */
+bool tfr_result_is_fatal(CUresult result);
+
+/* Runs one record and answers it, on the calling thread. */
+void tfr_session_run(struct tfr_session *s, const struct tfr_op_info *info,
+                     const struct tfr_rec *rec);
+
+/* ---- feedback.c ---- */
+
+/* One look at the mirror; what has moved goes to the client.  True: something did.  Safe from any
+ * thread; false at once if another thread is at it. */
+bool tfr_news_bring(struct tfr_session *s);
+
+/* Are marks outstanding? */
+bool tfr_news_expected(struct tfr_session *s);
+
+/* Submits a mark: mirror[word] := seq in stream order. */
+CUresult tfr_news_ask(struct tfr_session *s, const struct tfr_stream *stream, uint64_t seq);
+
+void tfr_news_reply(struct tfr_session *s, uint32_t slot, uint64_t seq, CUresult result,
+                    uint32_t len);
+void tfr_news_credit(struct tfr_session *s);
+
+/* Relief and watch threads. */
+tfr_status tfr_news_start(struct tfr_session *s);
+
+/* ---- helper.c ---- */
+
+/* Runs the record on a thread that may block; the record is copied. */
+void tfr_helper_run(struct tfr_session *s, const struct tfr_op_info *info,
+                    const struct tfr_rec *rec);
+
+/* ---- do_stream.c ---- */
+
+/* The stream of a record, with the session fence before it. */
+CUresult tfr_stream_get(struct tfr_session *s, uint64_t id, struct tfr_stream **stream_out);
+
+/* ---- do_memory.c ---- */
+
+/* Our address of mapped client memory, or NULL: not a mapped area. */
+void *tfr_host_at(struct tfr_session *s, uint64_t client_addr, uint64_t len);
+
+#endif

@@ -1,0 +1,213 @@
+/* A worker's life: load a driver, initialise it, take the snapshot, prepare the session's memory, tell the
+ * parent, wait for a client, serve it, exit.  The driver, its threads and its memory die with the process:
+ * that is the clean-up. */
+#define TFR_LOG_PART "executor"
+#include "executor/worker.h"
+
+#include <dlfcn.h>
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "executor/session.h"
+#include "transport/boot.h"
+
+struct driver {
+    struct tfr_cu cu;
+    char gpu[128];
+};
+
+/* Where a driver is looked for: by name first, then where distributions and containers put it, for the case
+ * that the name leads to our own stub. */
+static const char *const driver_paths[] = {"libcuda.so.1",
+                                           "/usr/lib/x86_64-linux-gnu/libcuda.so.1",
+                                           "/usr/lib/aarch64-linux-gnu/libcuda.so.1",
+                                           "/usr/lib64/libcuda.so.1",
+                                           "/usr/local/nvidia/lib64/libcuda.so.1",
+                                           "/usr/lib/wsl/lib/libcuda.so.1",
+                                           "/run/opengl-driver/lib/libcuda.so.1"};
+
+static bool driver_init(struct driver *d, const char *path)
+{
+    int device_n = 0;
+    char name[96] = "GPU";
+    if (tfr_cu_load(path, &d->cu) != TFR_OK || !d->cu.cuInit || d->cu.cuInit(0) != CUDA_SUCCESS ||
+        d->cu.cuDeviceGetCount(&device_n) != CUDA_SUCCESS || device_n == 0)
+        return false;
+    d->cu.cuDeviceGetName(name, sizeof name, 0);
+    snprintf(d->gpu, sizeof d->gpu, "%s%s", name, device_n > 1 ? " and others" : "");
+    return true;
+}
+
+/* A quiet look: is there a library at all, and is it not our own? */
+static bool driver_there(const char *path)
+{
+    void *lib = dlopen(path, RTLD_LAZY | RTLD_LOCAL);
+    bool there = lib && !dlsym(lib, "tfr_stub_marker");
+    if (lib)
+        dlclose(lib);
+    return there;
+}
+
+static bool driver_real(struct driver *d)
+{
+    for (size_t i = 0; i < sizeof driver_paths / sizeof driver_paths[0]; i++)
+        if (driver_there(driver_paths[i]) && driver_init(d, driver_paths[i]))
+            return true;
+    return false;
+}
+
+/* lib/soft beside the bin folder that we lie in. */
+static bool driver_soft(struct driver *d)
+{
+    char path[4096];
+    ssize_t n = readlink("/proc/self/exe", path, sizeof path - 64);
+    if (n <= 0)
+        return false;
+    path[n] = 0;
+    for (int up = 0; up < 2; up++) {
+        char *slash = strrchr(path, '/');
+        if (!slash)
+            return false;
+        *slash = 0;
+    }
+    size_t len = strlen(path);
+    snprintf(path + len, sizeof path - len, "/lib/soft/libcuda.so.1");
+    if (access(path, R_OK) != 0)
+        snprintf(path + len, sizeof path - len, "/lib/tfr/soft/libcuda.so.1");
+    return driver_init(d, path);
+}
+
+static bool driver_find(struct driver *d, enum tfr_gpu_choice choice)
+{
+    switch (choice) {
+    case TFR_GPU_CUDA:
+        return driver_real(d);
+    case TFR_GPU_SOFT:
+        return driver_soft(d);
+    case TFR_GPU_AUTO:
+        return driver_real(d) || driver_soft(d);
+    }
+    return false;
+}
+
+static void snapshot_device(const struct tfr_cu *cu, CUdevice dev, struct tfr_snapshot_device *out)
+{
+    CUuuid uuid;
+    size_t total = 0;
+    cu->cuDeviceGetName(out->name, sizeof out->name, dev);
+    if (cu->cuDeviceGetUuid_v2 && cu->cuDeviceGetUuid_v2(&uuid, dev) == CUDA_SUCCESS)
+        memcpy(out->uuid, &uuid, sizeof out->uuid);
+    cu->cuDeviceTotalMem_v2(&total, dev);
+    out->total_mem = total;
+    for (int i = 1; i < TFR_ATTRIBUTES; i++) {
+        int value = 0;
+        if (cu->cuDeviceGetAttribute(&value, (CUdevice_attribute)i, dev) == CUDA_SUCCESS)
+            out->attribute[i] = value;
+    }
+}
+
+static void snapshot_take(const struct tfr_cu *cu, struct tfr_snapshot *out)
+{
+    int version = 0, device_n = 0;
+    cu->cuDriverGetVersion(&version);
+    cu->cuDeviceGetCount(&device_n);
+    memset(out, 0, sizeof *out);
+    out->driver_version = (uint32_t)version;
+    out->device_n = device_n > TFR_DEVICES_MAX ? TFR_DEVICES_MAX : (uint32_t)device_n;
+    cu->cuCtxGetStreamPriorityRange(&out->priority_least, &out->priority_greatest);
+    for (uint32_t i = 0; i < out->device_n; i++)
+        snapshot_device(cu, (CUdevice)i, &out->device[i]);
+}
+
+/* The context that the lane and the mirror are registered with; clients find it warm. */
+static CUresult context_warm(struct tfr_session *s, const struct tfr_cu *cu)
+{
+    CUcontext ctx;
+    CUresult result = cu->cuDevicePrimaryCtxRetain(&ctx, 0);
+    if (result == CUDA_SUCCESS)
+        result = cu->cuCtxSetCurrent(ctx);
+    if (result == CUDA_SUCCESS)
+        s->ctx[0] = ctx;
+    return result;
+}
+
+static tfr_status fail(int fd, const char *text)
+{
+    struct tfr_boot_msg msg = {
+        .type = TFR_WORKER_FAILED, .len = (uint32_t)strlen(text) + 1, .body = (void *)(uintptr_t)text};
+    tfr_boot_send(fd, &msg, 1000);
+    return TFR_E_UNSUP;
+}
+
+static tfr_status prepare(int fd, enum tfr_gpu_choice choice, struct driver *d,
+                          struct tfr_session *s)
+{
+    if (!driver_find(d, choice))
+        return fail(fd, choice == TFR_GPU_CUDA
+                            ? "no NVIDIA driver with a GPU was found (libcuda.so.1); "
+                              "--gpu soft runs without one"
+                            : "neither a GPU nor lib/soft/libcuda.so.1 beside tf-executor");
+    if (!d->cu.cuStreamWriteValue64_v2 || !d->cu.cuLibraryLoadData)
+        return fail(fd, "the driver is older than CUDA 12: update it");
+    if (context_warm(s, &d->cu) != CUDA_SUCCESS)
+        return fail(fd, "the GPU gives no context: is it in exclusive use?");
+    if (tfr_session_prepare(s, &d->cu) != TFR_OK)
+        return fail(fd, "no memory for a session: see the lines above");
+    return TFR_OK;
+}
+
+static tfr_status ready(int fd, const struct driver *d)
+{
+    struct {
+        struct tfr_worker_ready ready;
+        struct tfr_snapshot snapshot;
+    } body = {0};
+    memcpy(body.ready.gpu, d->gpu, sizeof body.ready.gpu);
+    snapshot_take(&d->cu, &body.snapshot);
+    struct tfr_boot_msg msg = {.type = TFR_WORKER_READY, .len = sizeof body, .body = &body};
+    return tfr_boot_send(fd, &msg, 3000);
+}
+
+/* Until the parent hands a client over; it may take days. */
+static tfr_status client_take(int fd, int *client_out)
+{
+    struct pollfd p = {.fd = fd, .events = POLLIN};
+    while (poll(&p, 1, -1) < 0 && errno == EINTR)
+        ;
+    struct tfr_boot_msg msg;
+    tfr_status status = tfr_boot_recv(fd, &msg, 1000);
+    if (status != TFR_OK)
+        return status;
+    bool right = msg.type == TFR_WORKER_CLIENT && msg.fd_n == 1;
+    *client_out = right ? msg.fds[0] : -1;
+    msg.fd_n = right ? 0 : msg.fd_n;
+    tfr_boot_msg_fini(&msg);
+    return right ? TFR_OK : TFR_E_PROTO;
+}
+
+int tfr_worker_main(int fd, enum tfr_gpu_choice choice)
+{
+    /* Big (tables of handles and words): one per process, not on the stack. */
+    static struct tfr_session session;
+    static struct driver driver;
+    int client;
+    /* The parent's death is ours; it may have died before this line. */
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (tfr_boot_gone(fd))
+        return 1;
+    if (prepare(fd, choice, &driver, &session) != TFR_OK || ready(fd, &driver) != TFR_OK ||
+        client_take(fd, &client) != TFR_OK)
+        return 1;
+    if (tfr_session_join(&session, client) == TFR_OK)
+        tfr_session_serve(&session);
+    /* Threads may sit in driver calls: leave without tear-down, the kernel and the driver clean up. */
+    fflush(NULL);
+    _exit(0);
+}

@@ -1,0 +1,23 @@
+/* A worker: the process that holds one session's driver.  And the words between it and its parent. */
+#ifndef TFR_EXECUTOR_WORKER_H
+#define TFR_EXECUTOR_WORKER_H
+
+#include <stdint.h>
+
+enum tfr_gpu_choice { TFR_GPU_AUTO, TFR_GPU_CUDA, TFR_GPU_SOFT };
+
+/* Messages over the pair of sockets between parent and worker, in the frames of transport/boot.h. */
+enum tfr_worker_msg {
+    TFR_WORKER_READY = 100, /* worker -> parent: struct tfr_worker_ready, struct tfr_snapshot */
+    TFR_WORKER_FAILED,      /* worker -> parent: text */
+    TFR_WORKER_CLIENT,      /* parent -> worker: the client's socket */
+};
+
+struct tfr_worker_ready {
+    char gpu[128]; /* "NVIDIA H200 (libcuda.so.1)" or the software GPU's name */
+};
+
+/* The worker's main; fd: its end of the pair. */
+int tfr_worker_main(int fd, enum tfr_gpu_choice choice);
+
+#endif
