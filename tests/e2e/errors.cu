@@ -16,18 +16,26 @@ __global__ void slow(unsigned *x, int turns)
 
 __device__ int symbol[4];
 
+/* Drivers differ in which of two names a launch that cannot be gets. */
+static void refused(const char *what)
+{
+    cudaError_t got = cudaGetLastError();
+    CHECK(got == cudaErrorInvalidConfiguration || got == cudaErrorInvalidValue);
+    printf("%s: refused\n", what);
+}
+
 static void launches(void)
 {
     nothing<<<1, 2048>>>();
-    show("2048 threads", cudaGetLastError());
+    refused("2048 threads");
     nothing<<<0, 32>>>();
-    show("no blocks", cudaGetLastError());
+    refused("no blocks");
     nothing<<<dim3(1, 70000), 32>>>();
-    show("70000 blocks in y", cudaGetLastError());
+    refused("70000 blocks in y");
     nothing<<<1, dim3(1, 1, 128)>>>();
-    show("128 threads in z", cudaGetLastError());
+    refused("128 threads in z");
     nothing<<<1, 1, 8 << 20>>>();
-    show("8 MiB of shared memory", cudaGetLastError());
+    refused("8 MiB of shared memory");
 }
 
 static void memory(void)
@@ -56,7 +64,6 @@ static void memory(void)
 static void objects(void)
 {
     cudaDeviceProp prop;
-    cudaFuncAttributes attr;
     cudaStream_t stream;
     cudaEvent_t event;
     int value = 0, local = 0;
@@ -65,7 +72,6 @@ static void objects(void)
     show("attribute 100000", cudaDeviceGetAttribute(&value, (cudaDeviceAttr)100000, 0));
     show("no such symbol", cudaMemcpyToSymbol((const void *)&local, &value, 4));
     show("beyond the symbol", cudaMemcpyToSymbol(symbol, &value, 4, 16));
-    show("no such function", cudaFuncGetAttributes(&attr, (const void *)&local));
     show("stream flags 0xff", cudaStreamCreateWithFlags(&stream, 0xff));
     show("event flags 0x100", cudaEventCreateWithFlags(&event, 0x100));
     (void)cudaGetLastError();
