@@ -157,7 +157,7 @@ void chunk_close(struct chunk *chunk);
 
 /* A kernel that keeps the GPU busy until it is told to stop (or 5 s are over). */
 struct spin {
-    volatile uint32_t *flag;
+    _Atomic uint32_t *flag; /* pairs with the kernel's volatile accesses: [0] stop, [16] started */
     CUdeviceptr dev;
     CUstream stream;
     CUfunction fn;
@@ -169,6 +169,7 @@ struct spin {
 bool spin_open(struct result *r, struct spin *s);
 bool spin_start(struct result *r, struct spin *s); /* returns once it runs on the GPU */
 bool spin_running(const struct spin *s);
+void spin_let_go(struct spin *s);
 CUresult spin_stop(struct spin *s);
 /* Lets a thread stop it after so long, so that a call that waits for the GPU comes back. */
 bool spin_release_after(struct spin *s, unsigned int ms);

@@ -236,6 +236,11 @@ void chunk_close(struct chunk *chunk)
 
 /* ---- the spinning kernel ---- */
 
+void spin_let_go(struct spin *s)
+{
+    atomic_store_explicit(&s->flag[0], 1, memory_order_seq_cst);
+}
+
 bool spin_open(struct result *r, struct spin *s)
 {
     memset(s, 0, sizeof(*s));
@@ -247,7 +252,7 @@ bool spin_open(struct result *r, struct spin *s)
     if (!CALL(r, StreamCreate, &s->stream, CU_STREAM_NON_BLOCKING))
         return false;
     /* A first launch may load code and wait for the device: get it over with. */
-    s->flag[0] = 1;
+    spin_let_go(s);
     uint64_t limit = 1;
     void *args[] = {&s->dev, &limit};
     return ok(r, "launch of spin", launch(s->fn, s->stream, args)) &&
@@ -258,15 +263,14 @@ bool spin_start(struct result *r, struct spin *s)
 {
     uint64_t limit = 5000000000ull;
     void *args[] = {&s->dev, &limit};
-    s->flag[0] = 0;
-    s->flag[16] = 0;
-    atomic_thread_fence(memory_order_seq_cst);
+    atomic_store_explicit(&s->flag[0], 0, memory_order_seq_cst);
+    atomic_store_explicit(&s->flag[16], 0, memory_order_seq_cst);
     if (!ok(r, "launch of spin", launch(s->fn, s->stream, args)))
         return false;
     uint64_t until = now_ns() + 3000000000ull;
-    while (s->flag[16] == 0) {
+    while (atomic_load_explicit(&s->flag[16], memory_order_acquire) == 0) {
         if (now_ns() > until) {
-            s->flag[0] = 1;
+            spin_let_go(s);
             s->dead = true;
             open_end(r, "the spinning kernel did not start within 3 s");
             return false;
@@ -278,13 +282,13 @@ bool spin_start(struct result *r, struct spin *s)
 
 bool spin_running(const struct spin *s)
 {
-    return s->flag[0] == 0 && cu.StreamQuery(s->stream) == CUDA_ERROR_NOT_READY;
+    return atomic_load_explicit(&s->flag[0], memory_order_acquire) == 0 &&
+           cu.StreamQuery(s->stream) == CUDA_ERROR_NOT_READY;
 }
 
 CUresult spin_stop(struct spin *s)
 {
-    s->flag[0] = 1;
-    atomic_thread_fence(memory_order_seq_cst);
+    spin_let_go(s);
     return settle(s->stream, 6000);
 }
 
@@ -295,7 +299,7 @@ static void *spin_releaser(void *arg)
     /* Pairs with the release in spin_release_join. */
     while (now_ns() < until && !atomic_load_explicit(&s->cancel, memory_order_acquire))
         nap_us(200);
-    s->flag[0] = 1;
+    spin_let_go(s);
     return NULL;
 }
 

@@ -48,8 +48,7 @@ static void gate_open(struct gate *g)
     atomic_store_explicit(&g->open, true, memory_order_release); /* pairs with gate_host */
     *g->word = 1;
     if (g->kind == GATE_KERNEL)
-        g->spin->flag[0] = 1;
-    atomic_thread_fence(memory_order_seq_cst);
+        spin_let_go(g->spin);
 }
 
 /* ---- who submits ---- */
@@ -249,7 +248,7 @@ static void beside_full(struct result *r, struct depth *d, const char *behind)
         if ((i < 2) || (i == 2 && d->second) || (i == 3 && d->third))
             atomic_store_explicit(&f[i].stop, true, memory_order_release);
     gate_open(&(struct gate){.kind = GATE_WAIT, .word = (volatile uint64_t *)d->work.pin + 128});
-    d->spin.flag[0] = 1;
+    spin_let_go(&d->spin);
     for (unsigned int i = 0; i < 4; i++)
         if ((i < 2) || (i == 2 && d->second) || (i == 3 && d->third))
             pthread_join(f[i].thread, NULL);
