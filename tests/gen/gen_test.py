@@ -123,6 +123,19 @@ class Golden(Temp):
                         capture_output=True, text=True, timeout=60, check=False)
                     self.assertEqual(done.stderr, "")
 
+    @unittest.skipUnless(CUDA, "no toolkit to compile against")
+    def test_both_ends_understand_each_other_and_refuse_broken_records(self):
+        expect = os.path.join(GOLDEN, "expect")
+        program = self.path("roundtrip")
+        sources = [os.path.join(HERE, "roundtrip.c")]
+        sources += [os.path.join(expect, n) for n in ("client_gen.c", "dispatch_gen.c", "tfr_ops.c")]
+        cc = os.environ.get("TFR_CCS", "cc").split()[0]
+        subprocess.run([cc, "-std=gnu17", "-O1", "-g", "-fsanitize=address,undefined", "-Wall", "-Wextra", "-Werror",
+                        "-D__CUDA_API_VERSION_INTERNAL", "-I" + expect, "-I" + os.path.join(HERE, "ends"), "-I" + ROOT,
+                        "-isystem", CUDA, *sources, "-o", program], check=True, timeout=120)
+        done = subprocess.run([program], capture_output=True, text=True, timeout=60, check=False)
+        self.assertEqual((done.returncode, done.stdout, done.stderr), (0, "", ""))
+
 
 class Broken(Temp):
     def test_every_broken_spec_is_in_the_list(self):
