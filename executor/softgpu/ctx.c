@@ -305,6 +305,7 @@ void soft_ctx_clear(struct soft_ctx *ctx)
     soft_pool_forget(ctx);
     host_clear(ctx);
     soft_heap_clear(ctx->heap);
+    atomic_store_explicit(&ctx->sticky, 0, memory_order_release); /* from now on it is destroyed, not faulty */
 }
 
 /* ---- create, destroy, current ---- */

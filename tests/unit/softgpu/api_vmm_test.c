@@ -1,0 +1,136 @@
+/* Virtual memory management: what may be touched, and when. */
+#include "tests/unit/softgpu/api_kit.h"
+
+enum { UNIT = 2 << 20 };
+
+static const CUmemAllocationProp prop = {
+    .type = CU_MEM_ALLOCATION_TYPE_PINNED,
+    .location = {.type = CU_MEM_LOCATION_TYPE_DEVICE, .id = 0}};
+static const CUmemAccessDesc both = {.location = {.type = CU_MEM_LOCATION_TYPE_DEVICE, .id = 0},
+                                     .flags = CU_MEM_ACCESS_FLAGS_PROT_READWRITE};
+
+Test(soft_vmm, maps_memory_where_it_was_reserved)
+{
+    struct kit k = kit_open();
+    CUdeviceptr at;
+    CUmemGenericAllocationHandle a, b;
+    size_t unit;
+    ok(cuMemGetAllocationGranularity(&unit, &prop, CU_MEM_ALLOC_GRANULARITY_MINIMUM));
+    cr_assert_eq(unit, UNIT);
+    ok(cuMemAddressReserve(&at, 4 * UNIT, 0, 0, 0));
+    ok(cuMemCreate(&a, UNIT, &prop, 0));
+    ok(cuMemCreate(&b, 2 * UNIT, &prop, 0));
+    ok(cuMemMap(at, UNIT, 0, a, 0));
+    ok(cuMemMap(at + UNIT, 2 * UNIT, 0, b, 0));
+    ok(cuMemSetAccess(at, 3 * UNIT, &both, 1));
+    ok(kit_launch(k.fill, NULL, at + UNIT - 512, 256, 77)); /* across the seam */
+    ok(cuCtxSynchronize());
+    cr_expect_eq(kit_read(at + UNIT - 4), 77);
+    cr_expect_eq(kit_read(at + UNIT + 508), 77);
+    answers(cuMemMap(at, UNIT, 0, a, 0), CUDA_ERROR_INVALID_VALUE);
+    answers(cuMemAddressFree(at, 4 * UNIT), CUDA_ERROR_INVALID_VALUE);
+    answers(cuMemUnmap(at + 2 * UNIT, UNIT), CUDA_ERROR_INVALID_VALUE); /* half a mapping */
+    ok(cuMemUnmap(at, 3 * UNIT));
+    ok(cuMemAddressFree(at, 4 * UNIT));
+    ok(cuMemRelease(a));
+    ok(cuMemRelease(b));
+    answers(cuMemRelease(b), CUDA_ERROR_INVALID_VALUE);
+}
+
+Test(soft_vmm, keeps_the_bytes_when_they_move)
+{
+    CUdeviceptr one, two;
+    CUmemGenericAllocationHandle a;
+    kit_open();
+    ok(cuMemAddressReserve(&one, UNIT, 0, 0, 0));
+    ok(cuMemAddressReserve(&two, UNIT, 0, 0, 0));
+    ok(cuMemCreate(&a, UNIT, &prop, 0));
+    ok(cuMemMap(one, UNIT, 0, a, 0));
+    ok(cuMemMap(two, UNIT, 0, a, 0)); /* at the same time */
+    ok(cuMemRelease(a));
+    ok(cuMemSetAccess(one, UNIT, &both, 1));
+    ok(cuMemSetAccess(two, UNIT, &both, 1));
+    ok(cuMemsetD32(one, 1234, 1));
+    ok(cuCtxSynchronize());
+    cr_expect_eq(kit_read(two), 1234);
+    ok(cuMemUnmap(one, UNIT));
+    cr_expect_eq(kit_read(two), 1234);
+}
+
+Test(soft_vmm, faults_a_kernel_before_access_was_set)
+{
+    struct kit k = kit_open();
+    CUdeviceptr at;
+    CUmemGenericAllocationHandle a;
+    char byte = 0;
+    ok(cuMemAddressReserve(&at, UNIT, 0, 0, 0));
+    ok(cuMemCreate(&a, UNIT, &prop, 0));
+    ok(cuMemMap(at, UNIT, 0, a, 0));
+    answers(cuMemcpyHtoD(at, &byte, 1), CUDA_ERROR_INVALID_VALUE);
+    ok(kit_launch(k.fill, NULL, at, 1, 1));
+    answers(cuCtxSynchronize(), CUDA_ERROR_ILLEGAL_ADDRESS);
+}
+
+Test(soft_vmm, faults_a_write_to_read_only_memory)
+{
+    struct kit k = kit_open();
+    CUdeviceptr at;
+    CUmemGenericAllocationHandle a;
+    CUmemAccessDesc read = both;
+    unsigned long long flags;
+    read.flags = CU_MEM_ACCESS_FLAGS_PROT_READ;
+    ok(cuMemAddressReserve(&at, UNIT, 0, 0, 0));
+    ok(cuMemCreate(&a, UNIT, &prop, 0));
+    ok(cuMemMap(at, UNIT, 0, a, 0));
+    ok(cuMemSetAccess(at, UNIT, &read, 1));
+    ok(cuMemGetAccess(&flags, &both.location, at));
+    cr_expect_eq(flags, CU_MEM_ACCESS_FLAGS_PROT_READ);
+    cr_expect_eq(kit_read(at), 0);
+    ok(kit_launch(k.fill, NULL, at, 1, 1));
+    answers(cuCtxSynchronize(), CUDA_ERROR_ILLEGAL_ADDRESS);
+}
+
+Test(soft_vmm, honours_a_free_hint)
+{
+    CUdeviceptr at, again, third;
+    kit_open();
+    ok(cuMemAddressReserve(&at, 8 * UNIT, 0, 0, 0));
+    ok(cuMemAddressFree(at, 8 * UNIT));
+    ok(cuMemAddressReserve(&again, 4 * UNIT, 0, at + 2 * UNIT, 0));
+    cr_expect_eq(again, at + 2 * UNIT);
+    ok(cuMemAddressReserve(&third, 4 * UNIT, 0, at + 2 * UNIT, 0)); /* taken: somewhere else */
+    cr_expect_neq(third, again);
+}
+
+Test(soft_vmm, counts_against_the_capacity)
+{
+    size_t before, after, total;
+    CUmemGenericAllocationHandle a, b;
+    kit_open();
+    ok(cuMemGetInfo(&before, &total));
+    ok(cuMemCreate(&a, 4 * UNIT, &prop, 0));
+    ok(cuMemGetInfo(&after, &total));
+    cr_expect_eq(before - after, 4 * UNIT);
+    answers(cuMemCreate(&b, total, &prop, 0), CUDA_ERROR_OUT_OF_MEMORY);
+    ok(cuMemRelease(a));
+    ok(cuMemGetInfo(&after, &total));
+    cr_expect_eq(before, after);
+}
+
+Test(soft_vmm, finds_the_handle_of_an_address)
+{
+    CUdeviceptr at;
+    CUmemGenericAllocationHandle a, b;
+    CUmemAllocationProp found;
+    kit_open();
+    ok(cuMemAddressReserve(&at, UNIT, 0, 0, 0));
+    ok(cuMemCreate(&a, UNIT, &prop, 0));
+    ok(cuMemMap(at, UNIT, 0, a, 0));
+    ok(cuMemRetainAllocationHandle(&b, (void *)(at + 5)));
+    cr_expect_eq(a, b);
+    ok(cuMemGetAllocationPropertiesFromHandle(&found, b));
+    cr_expect_eq(found.location.id, 0);
+    ok(cuMemRelease(a));
+    ok(cuMemRelease(b));
+    answers(cuMemRelease(b), CUDA_ERROR_INVALID_VALUE);
+}
