@@ -86,7 +86,10 @@ static void *symbol(void *lib, const char *name)
 
 static void *table_load(void)
 {
-    void *lib = dlopen(facts_lib, RTLD_NOW | RTLD_LOCAL);
+    static void *lib;
+    if (lib)
+        return lib;
+    lib = dlopen(facts_lib, RTLD_NOW | RTLD_LOCAL);
     if (!lib)
         return NULL;
 #define FACTS_LOAD(name)                                                                           \

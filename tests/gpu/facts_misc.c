@@ -239,6 +239,18 @@ static void peer_behind(struct result *r, struct spin *s, CUdeviceptr to, CUdevi
          waited ? "WAITS" : "goes on", rc_name(rc), us);
 }
 
+/* Last, since nobody says that none of them harms the context. */
+static void peer_corners(struct result *r, CUdeviceptr to, CUdeviceptr from, CUcontext other)
+{
+    static char host[64];
+    CUdeviceptr heap = (CUdeviceptr)(uintptr_t)host;
+    note(r, "no bytes: %s", rc_name(TRY(r, MemcpyPeer, to, other, from, me.ctx, 0)));
+    note(r, "with the contexts swapped: %s",
+         rc_name(TRY(r, MemcpyPeer, to, me.ctx, from, other, 64)));
+    note(r, "a pageable host source: %s", rc_name(TRY(r, MemcpyPeer, to, other, heap, me.ctx, 64)));
+    note(r, "no contexts: %s", rc_name(TRY(r, MemcpyPeer, to, NULL, from, NULL, 64)));
+}
+
 static void run_peer_copy(struct result *r)
 {
     struct spin s;
@@ -254,12 +266,6 @@ static void run_peer_copy(struct result *r)
         rc = TRY(r, MemcpyDtoH, &back, b, sizeof(back));
     check(r, rc == CUDA_SUCCESS && back == 0x0909090909090909ull, "both sides the same context: %s",
           rc_name(rc));
-    note(r, "no bytes: %s", rc_name(TRY(r, MemcpyPeer, b, me.ctx, a, me.ctx, 0)));
-    note(r, "no contexts: %s", rc_name(TRY(r, MemcpyPeer, b, NULL, a, NULL, 64)));
-    static char host[64];
-    note(
-        r, "a pageable host source: %s",
-        rc_name(TRY(r, MemcpyPeer, b, me.ctx, (CUdeviceptr)(uintptr_t)host, me.ctx, sizeof(host))));
     if (!CALL(r, CtxCreate_v2, &second, 0, me.dev))
         return;
     bool have = CALL(r, MemAlloc, &c, 64 * KIB) && CALL(r, MemsetD8, c, 0, 64 * KIB) &&
@@ -272,9 +278,9 @@ static void run_peer_copy(struct result *r)
         rc = TRY(r, MemcpyDtoH, &back, c, sizeof(back));
     check(r, rc == CUDA_SUCCESS && back == 0x0909090909090909ull,
           "to another context of the device: %s", rc_name(rc));
-    note(r, "with the contexts swapped: %s", rc_name(TRY(r, MemcpyPeer, c, me.ctx, a, second, 64)));
     peer_behind(r, &s, b, a, me.ctx);
     peer_behind(r, &s, c, a, second);
+    peer_corners(r, c, a, second);
 }
 
 /* ---- prefetch ---- */
