@@ -10,7 +10,8 @@ import subprocess
 import sys
 import unittest
 
-PROGRAM, LIBRARY, KEYED = "", "", True
+PROGRAM, LIBRARY = sys.argv[1:3]
+KEYED = "--without-keyed" not in sys.argv
 GOOD = ["count 0 1", "copy 0", "reset 0", "copy again 0"]
 REQUIRED = {
     "cudart interface": "6bd5fb6c", "tools hooks": "a094798c", "tools tls": "42d85a81",
@@ -60,6 +61,4 @@ class Runtime(unittest.TestCase):
 
 
 if __name__ == "__main__":
-    KEYED = "--without-keyed" not in sys.argv
-    PROGRAM, LIBRARY = sys.argv[1:3]
     unittest.main(argv=sys.argv[:1])
