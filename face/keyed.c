@@ -2,7 +2,8 @@
  * RFC 1319) of values of this process and of the devices that we report.  It is here for one
  * purpose, interoperability with programs that link NVIDIA's runtime statically and cannot be built
  * anew.  It protects nothing and unlocks nothing else.  The file stands alone so that a build can
- * leave it out (TFR_WITH_KEYED=OFF); such programs then end with error 103. */
+ * leave it out (TFR_WITH_KEYED=OFF); every runtime call of such programs then fails with error 1.
+ */
 #include "face/keyed.h"
 
 #include <pthread.h>
