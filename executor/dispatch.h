@@ -1,5 +1,5 @@
-/* Between the records and the driver: what generated dispatch and the hand-written do_* handlers use.
- * A handler gets a private copy of a whole record, so that no field can change under it. */
+/* Between the records and the driver: what generated dispatch and the hand-written do_* handlers
+ * use. A handler gets a private copy of a whole record, so that no field can change under it. */
 #ifndef TFR_EXECUTOR_DISPATCH_H
 #define TFR_EXECUTOR_DISPATCH_H
 
@@ -29,12 +29,14 @@ extern const struct tfr_op_info tfr_op_table[];
 /* Room for `len` more bytes of the answer, zeroed; NULL: the slot is too small. */
 void *tfr_reply_room(struct tfr_reply *reply, uint32_t len);
 
-/* The record breaks the protocol: says so once and ends the session.  Returns a code for the caller to pass. */
+/* The record breaks the protocol: says so once and ends the session.  Returns a code for the caller
+ * to pass. */
 CUresult tfr_session_bad(struct tfr_session *s, const struct tfr_rec *rec, const char *reason);
 
 /* ---- object.c: ids of the client -> handles of the driver ---- */
 
-/* CUDA_ERROR_INVALID_HANDLE: no such object.  A kernel's id is accepted where a function's is asked for. */
+/* CUDA_ERROR_INVALID_HANDLE: no such object.  A kernel's id is accepted where a function's is asked
+ * for. */
 CUresult tfr_object_get(struct tfr_session *s, enum tfr_kind kind, uint64_t id, void **real_out);
 /* The struct of ours that stands beside the driver's handle, or NULL. */
 void *tfr_object_aux(struct tfr_session *s, enum tfr_kind kind, uint64_t id);
@@ -44,7 +46,7 @@ CUresult tfr_object_new_aux(struct tfr_session *s, enum tfr_kind kind, uint64_t 
 void tfr_object_drop(struct tfr_session *s, enum tfr_kind kind, uint64_t id);
 
 /* Drops every object of the kind whose aux `match` accepts. */
-void tfr_object_sweep(struct tfr_session *s, enum tfr_kind kind, bool (*match)(void *aux, void *arg),
-                      void *arg);
+void tfr_object_sweep(struct tfr_session *s, enum tfr_kind kind,
+                      bool (*match)(void *aux, void *arg), void *arg);
 
 #endif

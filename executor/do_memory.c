@@ -16,9 +16,8 @@ CUresult do_alloc(struct tfr_session *s, const struct tfr_rec *rec, struct tfr_r
     CUdeviceptr addr = 0;
     size_t pitch = 0;
     CUresult result =
-        req->height
-            ? s->cu->cuMemAllocPitch_v2(&addr, &pitch, req->len, req->height, req->element)
-            : s->cu->cuMemAlloc_v2(&addr, req->len);
+        req->height ? s->cu->cuMemAllocPitch_v2(&addr, &pitch, req->len, req->height, req->element)
+                    : s->cu->cuMemAlloc_v2(&addr, req->len);
     rep->addr = addr;
     rep->pitch = pitch;
     return result;
@@ -45,7 +44,8 @@ void *tfr_host_at(struct tfr_session *s, uint64_t client_addr, uint64_t len)
 }
 
 /* The descriptor that came for this record. */
-static tfr_status host_fd_take(struct tfr_session *s, const struct tfr_host_map_req *req, int *fd_out)
+static tfr_status host_fd_take(struct tfr_session *s, const struct tfr_host_map_req *req,
+                               int *fd_out)
 {
     struct tfr_boot_msg msg;
     tfr_status status = tfr_boot_recv(s->boot, &msg, 1000);
@@ -63,7 +63,8 @@ static tfr_status host_fd_take(struct tfr_session *s, const struct tfr_host_map_
     return TFR_OK;
 }
 
-/* At the client's address where it is free, so that kernels may follow host pointers; else anywhere. */
+/* At the client's address where it is free, so that kernels may follow host pointers; else
+ * anywhere. */
 static tfr_status host_place(int fd, uint64_t addr, uint64_t len, void **at_out)
 {
     tfr_status status = tfr_memfd_map(fd, 0, len, (void *)addr, at_out);
@@ -143,7 +144,8 @@ CUresult do_host_unmap(struct tfr_session *s, const struct tfr_rec *rec, struct 
 
 /* ---- copies ---- */
 
-/* Where the host side of the copy is: behind the record, in the lane, in mapped memory; NULL: nowhere. */
+/* Where the host side of the copy is: behind the record, in the lane, in mapped memory; NULL:
+ * nowhere. */
 static void *copy_host_side(struct tfr_session *s, const struct tfr_copy_req *req)
 {
     bool to_device = req->kind != TFR_COPY_PULL && req->kind != TFR_COPY_FROM_DEVICE;
@@ -210,7 +212,8 @@ CUresult do_memset(struct tfr_session *s, const struct tfr_rec *rec, struct tfr_
     switch (req->element) {
     case 1:
         return row ? cu->cuMemsetD8Async(dst, (unsigned char)req->value, width, on)
-                   : cu->cuMemsetD2D8Async(dst, pitch, (unsigned char)req->value, width, height, on);
+                   : cu->cuMemsetD2D8Async(dst, pitch, (unsigned char)req->value, width, height,
+                                           on);
     case 2:
         return row ? cu->cuMemsetD16Async(dst, (unsigned short)req->value, width, on)
                    : cu->cuMemsetD2D16Async(dst, pitch, (unsigned short)req->value, width, height,

@@ -11,7 +11,8 @@ static const uint64_t image_max = 4ull << 30;
 
 /* ---- images ---- */
 
-/* The image under this id, created at its first piece.  One byte more than it has: text ends with NUL. */
+/* The image under this id, created at its first piece.  One byte more than it has: text ends with
+ * NUL. */
 static struct tfr_image *image_open(struct tfr_session *s, const struct tfr_image_put_req *req)
 {
     struct tfr_image *image = tfr_object_aux(s, TFR_KIND_IMAGE, req->image);

@@ -41,7 +41,8 @@ CUresult do_context(struct tfr_session *s, const struct tfr_rec *rec, struct tfr
     return result;
 }
 
-/* Blocking streams come after the legacy stream anyway; what else did not see the fence waits for it. */
+/* Blocking streams come after the legacy stream anyway; what else did not see the fence waits for
+ * it. */
 static CUresult fence_wait(struct tfr_session *s, struct tfr_stream *stream)
 {
     stream->fence = s->fence;
@@ -165,7 +166,6 @@ CUresult do_stream_wait(struct tfr_session *s, const struct tfr_rec *rec, struct
     CUresult result = tfr_object_get(s, TFR_KIND_EVENT, req->event, (void **)&real);
     if (result == CUDA_SUCCESS)
         result = tfr_stream_get(s, req->stream, &stream);
-    return result != CUDA_SUCCESS
-               ? result
-               : s->cu->cuStreamWaitEvent(stream->real, real, req->flags);
+    return result != CUDA_SUCCESS ? result
+                                  : s->cu->cuStreamWaitEvent(stream->real, real, req->flags);
 }

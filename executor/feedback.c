@@ -1,9 +1,9 @@
-/* News for the client: stream words, replies, credits, the sticky error; and the two threads that keep
- * them coming when the pump cannot.
+/* News for the client: stream words, replies, credits, the sticky error; and the two threads that
+ * keep them coming when the pump cannot.
  *
- * The GPU writes marks into a mirror of ours by stream value writes; whoever plays the feedback role
- * carries them to the client's page.  The words of one pass are a consistent cut: if a stream is shown past
- * a wait for an event, the event's own stream is shown past the event. */
+ * The GPU writes marks into a mirror of ours by stream value writes; whoever plays the feedback
+ * role carries them to the client's page.  The words of one pass are a consistent cut: if a stream
+ * is shown past a wait for an event, the event's own stream is shown past the event. */
 #define TFR_LOG_PART "executor"
 #include <errno.h>
 #include <poll.h>
@@ -170,8 +170,8 @@ static void nap_us(long us)
     nanosleep(&t, NULL);
 }
 
-/* Takes the feedback role while the pump is away in a driver call.  Makes no driver call itself, so it
- * can be the heartbeat too. */
+/* Takes the feedback role while the pump is away in a driver call.  Makes no driver call itself, so
+ * it can be the heartbeat too. */
 static void *relief_main(void *arg)
 {
     struct tfr_session *s = arg;
@@ -209,9 +209,8 @@ static void *watch_main(void *arg)
         for (int i = 0; expected && i < s->device_n; i++) {
             if (!s->ctx[i] || tfr_session_enter(s, (uint16_t)(i + 1)) != CUDA_SUCCESS)
                 continue;
-            CUresult result =
-                stream[i] ? s->cu->cuStreamQuery(stream[i])
-                          : s->cu->cuStreamCreate(&stream[i], CU_STREAM_NON_BLOCKING);
+            CUresult result = stream[i] ? s->cu->cuStreamQuery(stream[i])
+                                        : s->cu->cuStreamCreate(&stream[i], CU_STREAM_NON_BLOCKING);
             if (result != CUDA_SUCCESS && result != CUDA_ERROR_NOT_READY)
                 tfr_session_sticky(s, result, NULL);
         }

@@ -1,5 +1,5 @@
-/* Helpers: an elastic pool of threads for driver calls that may block, so that the pump never does.  There
- * is at most one job per waiting client thread, because the client waits for each. */
+/* Helpers: an elastic pool of threads for driver calls that may block, so that the pump never does.
+ * There is at most one job per waiting client thread, because the client waits for each. */
 #define TFR_LOG_PART "executor"
 #include <stdlib.h>
 #include <string.h>
@@ -65,7 +65,7 @@ void tfr_helper_run(struct tfr_session *s, const struct tfr_op_info *info,
     bool more = ++waiting > idle;
     pthread_cond_signal(&wake);
     pthread_mutex_unlock(&lock);
-    if (more && (pthread_create(&thread, NULL, helper_main, NULL) != 0 ||
-                 pthread_detach(thread) != 0))
+    if (more &&
+        (pthread_create(&thread, NULL, helper_main, NULL) != 0 || pthread_detach(thread) != 0))
         tfr_warn("no further helper thread: %m");
 }

@@ -1,10 +1,11 @@
 /* tf-executor: the GPU node's daemon.
  *
- * Process model.  The parent (server.c) listens, proves who a client is, answers device queries from a
- * snapshot, and never touches CUDA.  A client's first context is handed, with its socket, to a worker
- * (worker.c): a fresh image of this program that has a driver initialised and its memory prepared.  A worker
- * serves one session and exits, so a fault, a leak or a hostile client ends with that process.  Workers die with
- * the parent, and the parent with its owner if it was given one. */
+ * Process model.  The parent (server.c) listens, proves who a client is, answers device queries
+ * from a snapshot, and never touches CUDA.  A client's first context is handed, with its socket, to
+ * a worker (worker.c): a fresh image of this program that has a driver initialised and its memory
+ * prepared.  A worker serves one session and exits, so a fault, a leak or a hostile client ends
+ * with that process.  Workers die with the parent, and the parent with its owner if it was given
+ * one. */
 #define TFR_LOG_PART "executor"
 #include <getopt.h>
 #include <stdio.h>
@@ -18,16 +19,20 @@ static const char usage[] =
     "usage: tf-executor --listen unix:PATH [--gpu auto|cuda|soft]\n"
     "Lets CUDA programs that run under tf-run on this machine use this machine's GPU.\n"
     "  --listen ADDR   unix:PATH, or unix:@NAME for a socket without a file\n"
-    "  --gpu WHICH     cuda: NVIDIA's driver; soft: the software GPU; auto: the first that is there\n"
+    "  --gpu WHICH     cuda: NVIDIA's driver; soft: the software GPU; auto: the first that is "
+    "there\n"
     "  --private --ready-fd N --owner-pid PID   what tf-run uses for a private executor\n";
 
 enum { OPT_LISTEN = 256, OPT_GPU, OPT_PRIVATE, OPT_READY, OPT_OWNER, OPT_WORKER };
 
-static const struct option options[] = {
-    {"listen", required_argument, NULL, OPT_LISTEN}, {"gpu", required_argument, NULL, OPT_GPU},
-    {"private", no_argument, NULL, OPT_PRIVATE},     {"ready-fd", required_argument, NULL, OPT_READY},
-    {"owner-pid", required_argument, NULL, OPT_OWNER}, {"worker", required_argument, NULL, OPT_WORKER},
-    {"help", no_argument, NULL, 'h'},                {0}};
+static const struct option options[] = {{"listen", required_argument, NULL, OPT_LISTEN},
+                                        {"gpu", required_argument, NULL, OPT_GPU},
+                                        {"private", no_argument, NULL, OPT_PRIVATE},
+                                        {"ready-fd", required_argument, NULL, OPT_READY},
+                                        {"owner-pid", required_argument, NULL, OPT_OWNER},
+                                        {"worker", required_argument, NULL, OPT_WORKER},
+                                        {"help", no_argument, NULL, 'h'},
+                                        {0}};
 
 static int bad_usage(void)
 {

@@ -1,5 +1,5 @@
-/* The handle table: ids that the client chose -> handles of the driver.  Lookups take no lock (the pump
- * makes one or two per record); the index comes off the wire, so it is bounded before use. */
+/* The handle table: ids that the client chose -> handles of the driver.  Lookups take no lock (the
+ * pump makes one or two per record); the index comes off the wire, so it is bounded before use. */
 #define TFR_LOG_PART "executor"
 #include <stdlib.h>
 
@@ -98,13 +98,12 @@ void tfr_object_drop(struct tfr_session *s, enum tfr_kind kind, uint64_t id)
     pthread_mutex_unlock(&s->objects_lock);
 }
 
-void tfr_object_sweep(struct tfr_session *s, enum tfr_kind kind, bool (*match)(void *aux, void *arg),
-                      void *arg)
+void tfr_object_sweep(struct tfr_session *s, enum tfr_kind kind,
+                      bool (*match)(void *aux, void *arg), void *arg)
 {
     pthread_mutex_lock(&s->objects_lock);
     for (int c = 0; c < TFR_HANDLE_MAX / TFR_OBJECT_CHUNK; c++) {
-        struct tfr_object *chunk =
-            atomic_load_explicit(&s->objects[kind][c], memory_order_acquire);
+        struct tfr_object *chunk = atomic_load_explicit(&s->objects[kind][c], memory_order_acquire);
         for (int i = 0; chunk && i < TFR_OBJECT_CHUNK; i++)
             if (atomic_load_explicit(&chunk[i].id, memory_order_relaxed) && chunk[i].aux &&
                 match(chunk[i].aux, arg))

@@ -1,6 +1,6 @@
-/* The pump: ring -> dispatch -> driver, and while the ring is empty the feedback role, all on one thread,
- * because each hop between spinning threads costs as much as a call.
- * It never waits for the GPU; calls that may block go to helpers. */
+/* The pump: ring -> dispatch -> driver, and while the ring is empty the feedback role, all on one
+ * thread, because each hop between spinning threads costs as much as a call. It never waits for the
+ * GPU; calls that may block go to helpers. */
 #define TFR_LOG_PART "executor"
 #include "executor/pump.h"
 
@@ -15,8 +15,9 @@
 #include "transport/boot.h"
 
 enum {
-    NEWS_EVERY = 16,      /* records between looks at the mirror while records keep coming */
-    MARK_NAP_NS = 20000,  /* between looks at the mirror once the spin budget is spent: no GPU rings a bell */
+    NEWS_EVERY = 16, /* records between looks at the mirror while records keep coming */
+    MARK_NAP_NS =
+        20000, /* between looks at the mirror once the spin budget is spent: no GPU rings a bell */
     IDLE_NAP_NS = 100000000,
 };
 
@@ -43,8 +44,7 @@ static void pump_sleep(struct tfr_session *s)
     }
     bool marks = tfr_news_expected(s);
     if (!tfr_ring_ready(&s->rx)) {
-        struct pollfd p[2] = {{.fd = fd, .events = POLLIN},
-                              {.fd = s->boot, .events = POLLRDHUP}};
+        struct pollfd p[2] = {{.fd = fd, .events = POLLIN}, {.fd = s->boot, .events = POLLRDHUP}};
         struct timespec t = {.tv_sec = 0, .tv_nsec = marks ? MARK_NAP_NS : IDLE_NAP_NS};
         ppoll(p, 2, &t, NULL);
     }
@@ -57,13 +57,13 @@ void tfr_pump_run(struct tfr_session *s)
 {
     struct tfr_relax relax = TFR_RELAX_INIT(TFR_WAIT_RECORD);
     uint32_t since_news = 0;
-    prctl(PR_SET_NAME, "tfr-pump");
     prctl(PR_SET_TIMERSLACK, 1000);
     while (!atomic_load_explicit(&s->ended, memory_order_acquire)) {
         struct tfr_rec *rec;
         tfr_status status = tfr_ring_take(&s->rx, s->record, &rec);
         if (status == TFR_OK) {
             record_run(s, rec);
+            tfr_relax_again(&relax);
             if (tfr_ring_due(&s->rx))
                 tfr_news_credit(s);
             if (++since_news < NEWS_EVERY)
@@ -72,10 +72,12 @@ void tfr_pump_run(struct tfr_session *s)
             return; /* said by the ring */
         }
         since_news = 0;
-        if (tfr_news_bring(s) || status == TFR_OK) {
+        if (tfr_news_bring(s)) {
             tfr_relax_again(&relax);
             continue;
         }
+        if (status == TFR_OK)
+            continue;
         if (s->rx.returned != s->rx.head)
             tfr_news_credit(s);
         if (tfr_relax(&relax) == TFR_RELAX_SLEEP)

@@ -1,7 +1,7 @@
-/* The parent's loop.  One warm worker waits for the next client; a client that finds none is queued and a
- * worker is started for it.  Everything is answered from the snapshot that the first worker took.
- * Surprising: after the hand-over the parent holds no descriptor of the client, so that the worker's death
- * is seen by the client at once. */
+/* The parent's loop.  One warm worker waits for the next client; a client that finds none is queued
+ * and a worker is started for it.  Everything is answered from the snapshot that the first worker
+ * took. Surprising: after the hand-over the parent holds no descriptor of the client, so that the
+ * worker's death is seen by the client at once. */
 #define TFR_LOG_PART "executor"
 #include "executor/server.h"
 
@@ -79,9 +79,8 @@ static void client_accept(struct server *s)
         close(fd);
         return;
     }
-    *c = (struct client){.stage = CLIENT_HELLO,
-                         .fd = fd,
-                         .deadline_ns = tfr_clock_now() + HELLO_MS * TFR_NS_PER_MS};
+    *c = (struct client){
+        .stage = CLIENT_HELLO, .fd = fd, .deadline_ns = tfr_clock_now() + HELLO_MS * TFR_NS_PER_MS};
     uid_t uid;
     pid_t pid;
     if (tfr_boot_peer(fd, &uid, &pid) != TFR_OK) {
@@ -250,7 +249,8 @@ static void worker_read(struct server *s, struct worker *w)
     if (msg.type == TFR_WORKER_READY)
         worker_ready(s, w, &msg);
     else
-        worker_failed(s, w, msg.type == TFR_WORKER_FAILED && msg.len ? msg.body : "it spoke out of turn");
+        worker_failed(s, w,
+                      msg.type == TFR_WORKER_FAILED && msg.len ? msg.body : "it spoke out of turn");
     tfr_boot_msg_fini(&msg);
 }
 
@@ -284,7 +284,8 @@ static void match(struct server *s)
     }
 }
 
-/* One spare, started a little after the last hand-over so that it does not compete with that client. */
+/* One spare, started a little after the last hand-over so that it does not compete with that
+ * client. */
 static void spare(struct server *s)
 {
     if (!s->spare_at_ns || tfr_clock_now() < s->spare_at_ns)

@@ -1,4 +1,5 @@
-/* The parent: listens, answers hello from a snapshot, hands sessions to workers.  Never touches CUDA. */
+/* The parent: listens, answers hello from a snapshot, hands sessions to workers.  Never touches
+ * CUDA. */
 #ifndef TFR_EXECUTOR_SERVER_H
 #define TFR_EXECUTOR_SERVER_H
 
@@ -10,9 +11,9 @@
 struct tfr_server_cfg {
     const char *listen;
     enum tfr_gpu_choice gpu;
-    bool private;   /* one program's own: says nothing on stderr while all is well */
-    int ready_fd;   /* one line goes there when clients may come; -1: none */
-    pid_t owner;    /* ends when this process ends; 0: none */
+    bool private; /* one program's own: says nothing on stderr while all is well */
+    int ready_fd; /* one line goes there when clients may come; -1: none */
+    pid_t owner;  /* ends when this process ends; 0: none */
 };
 
 /* Runs until SIGTERM, SIGINT or the owner's end; the exit status. */

@@ -47,7 +47,8 @@ static uint64_t ring_size(void)
     return size;
 }
 
-/* Pinned for the GPU's copy engine.  A driver that refuses leaves the lane pageable: slower, still right. */
+/* Pinned for the GPU's copy engine.  A driver that refuses leaves the lane pageable: slower, still
+ * right. */
 static void lane_register(struct tfr_session *s)
 {
     CUresult result = s->cu->cuMemHostRegister_v2(
@@ -64,9 +65,8 @@ static tfr_status mirror_make(struct tfr_session *s)
         mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
     if (s->mirror == MAP_FAILED)
         return tfr_fail(TFR_E_NOMEM, "mirror of the stream words: %m");
-    CUresult result =
-        s->cu->cuMemHostRegister_v2((void *)s->mirror, len,
-                                    CU_MEMHOSTREGISTER_PORTABLE | CU_MEMHOSTREGISTER_DEVICEMAP);
+    CUresult result = s->cu->cuMemHostRegister_v2(
+        (void *)s->mirror, len, CU_MEMHOSTREGISTER_PORTABLE | CU_MEMHOSTREGISTER_DEVICEMAP);
     if (result == CUDA_SUCCESS)
         result = s->cu->cuMemHostGetDevicePointer_v2(&s->mirror_gpu, (void *)s->mirror, 0);
     if (result != CUDA_SUCCESS)
@@ -115,11 +115,8 @@ static tfr_status welcome_send(struct tfr_session *s)
                             .lane_at = (uint64_t)(s->lane - base),
                             .lane_len = s->lane_len,
                             .pid = getpid()};
-    struct tfr_boot_msg msg = {.type = TFR_BOOT_WELCOME,
-                               .len = sizeof w,
-                               .body = &w,
-                               .fds = {s->area.fd},
-                               .fd_n = 1};
+    struct tfr_boot_msg msg = {
+        .type = TFR_BOOT_WELCOME, .len = sizeof w, .body = &w, .fds = {s->area.fd}, .fd_n = 1};
     return tfr_boot_send(s->boot, &msg, 3000);
 }
 

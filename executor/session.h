@@ -1,8 +1,9 @@
-/* One client's session inside a worker process: the memories shown and seen, the objects, the roles.
+/* One client's session inside a worker process: the memories shown and seen, the objects, the
+ * roles.
  *
- * Threads: the pump (decodes, submits, and while idle brings news), the relief (brings news while the pump
- * sits in a driver call, beats the heart), the watch (asks the driver for faults), helpers (calls that may
- * block).  What each field is guarded by stands beside it. */
+ * Threads: the pump (decodes, submits, and while idle brings news), the relief (brings news while
+ * the pump sits in a driver call, beats the heart), the watch (asks the driver for faults), helpers
+ * (calls that may block).  What each field is guarded by stands beside it. */
 #ifndef TFR_EXECUTOR_SESSION_H
 #define TFR_EXECUTOR_SESSION_H
 
@@ -72,11 +73,11 @@ struct tfr_session {
     /* Marks: the GPU writes mirror[word]; news carries it to the client's page. */
     _Atomic uint64_t *mirror; /* TFR_STREAM_SLOTS words, known to the driver */
     CUdeviceptr mirror_gpu;
-    _Atomic uint64_t asked[TFR_STREAM_SLOTS];        /* last mark submitted; written by the pump */
-    _Atomic uint64_t active[TFR_STREAM_SLOTS / 64];  /* words with a mark that is not yet shown */
-    uint64_t shown[TFR_STREAM_SLOTS];                /* guarded by news_lock */
-    _Atomic uint32_t news_lock;                      /* try-lock of the feedback role */
-    _Atomic uint32_t news_pass;                      /* passes made: the relief sees whether the pump is at it */
+    _Atomic uint64_t asked[TFR_STREAM_SLOTS];       /* last mark submitted; written by the pump */
+    _Atomic uint64_t active[TFR_STREAM_SLOTS / 64]; /* words with a mark that is not yet shown */
+    uint64_t shown[TFR_STREAM_SLOTS];               /* guarded by news_lock */
+    _Atomic uint32_t news_lock;                     /* try-lock of the feedback role */
+    _Atomic uint32_t news_pass; /* passes made: the relief sees whether the pump is at it */
 
     /* A synchronous copy that returned early: later work of other streams comes after it. */
     uint64_t fence;
@@ -94,8 +95,8 @@ struct tfr_session {
 
 /* ---- session.c ---- */
 
-/* The memory that a worker prepares before it knows its client: ring, page, lane, mirror; registered with
- * the driver, whose current context must be set. */
+/* The memory that a worker prepares before it knows its client: ring, page, lane, mirror;
+ * registered with the driver, whose current context must be set. */
 tfr_status tfr_session_prepare(struct tfr_session *s, const struct tfr_cu *cu);
 
 /* Joins the client behind the socket: welcome, show, link. */

@@ -1,6 +1,6 @@
-/* A worker's life: load a driver, initialise it, take the snapshot, prepare the session's memory, tell the
- * parent, wait for a client, serve it, exit.  The driver, its threads and its memory die with the process:
- * that is the clean-up. */
+/* A worker's life: load a driver, initialise it, take the snapshot, prepare the session's memory,
+ * tell the parent, wait for a client, serve it, exit.  The driver, its threads and its memory die
+ * with the process: that is the clean-up. */
 #define TFR_LOG_PART "executor"
 #include "executor/worker.h"
 
@@ -23,8 +23,8 @@ struct driver {
     char gpu[128];
 };
 
-/* Where a driver is looked for: by name first, then where distributions and containers put it, for the case
- * that the name leads to our own stub. */
+/* Where a driver is looked for: by name first, then where distributions and containers put it, for
+ * the case that the name leads to our own stub. */
 static const char *const driver_paths[] = {"libcuda.so.1",
                                            "/usr/lib/x86_64-linux-gnu/libcuda.so.1",
                                            "/usr/lib/aarch64-linux-gnu/libcuda.so.1",
@@ -140,8 +140,9 @@ static CUresult context_warm(struct tfr_session *s, const struct tfr_cu *cu)
 
 static tfr_status fail(int fd, const char *text)
 {
-    struct tfr_boot_msg msg = {
-        .type = TFR_WORKER_FAILED, .len = (uint32_t)strlen(text) + 1, .body = (void *)(uintptr_t)text};
+    struct tfr_boot_msg msg = {.type = TFR_WORKER_FAILED,
+                               .len = (uint32_t)strlen(text) + 1,
+                               .body = (void *)(uintptr_t)text};
     tfr_boot_send(fd, &msg, 1000);
     return TFR_E_UNSUP;
 }
@@ -200,6 +201,7 @@ int tfr_worker_main(int fd, enum tfr_gpu_choice choice)
     int client;
     /* The parent's death is ours; it may have died before this line. */
     prctl(PR_SET_PDEATHSIG, SIGKILL);
+    prctl(PR_SET_NAME, "tf-worker");
     if (tfr_boot_gone(fd))
         return 1;
     if (prepare(fd, choice, &driver, &session) != TFR_OK || ready(fd, &driver) != TFR_OK ||
@@ -207,7 +209,8 @@ int tfr_worker_main(int fd, enum tfr_gpu_choice choice)
         return 1;
     if (tfr_session_join(&session, client) == TFR_OK)
         tfr_session_serve(&session);
-    /* Threads may sit in driver calls: leave without tear-down, the kernel and the driver clean up. */
+    /* Threads may sit in driver calls: leave without tear-down, the kernel and the driver clean up.
+     */
     fflush(NULL);
     _exit(0);
 }

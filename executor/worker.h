@@ -1,4 +1,5 @@
-/* A worker: the process that holds one session's driver.  And the words between it and its parent. */
+/* A worker: the process that holds one session's driver.  And the words between it and its parent.
+ */
 #ifndef TFR_EXECUTOR_WORKER_H
 #define TFR_EXECUTOR_WORKER_H
 
@@ -6,7 +7,8 @@
 
 enum tfr_gpu_choice { TFR_GPU_AUTO, TFR_GPU_CUDA, TFR_GPU_SOFT };
 
-/* Messages over the pair of sockets between parent and worker, in the frames of transport/boot.h. */
+/* Messages over the pair of sockets between parent and worker, in the frames of transport/boot.h.
+ */
 enum tfr_worker_msg {
     TFR_WORKER_READY = 100, /* worker -> parent: struct tfr_worker_ready, struct tfr_snapshot */
     TFR_WORKER_FAILED,      /* worker -> parent: text */

@@ -1,6 +1,6 @@
-/* Posting, asking and waiting: the hot half of the session.  Called by every entry; set-up is init.c's.
- * Surprising: a thread that waits looks at three things, in this order: what it waits for, the sticky
- * word, the boot socket (rarely, it costs a system call). */
+/* Posting, asking and waiting: the hot half of the session.  Called by every entry; set-up is
+ * init.c's. Surprising: a thread that waits looks at three things, in this order: what it waits
+ * for, the sticky word, the boot socket (rarely, it costs a system call). */
 #define TFR_LOG_PART "intercept"
 #include "intercept/client.h"
 
@@ -53,7 +53,7 @@ static void sleep_as_leader(const _Atomic uint64_t *word, uint64_t want)
     struct tfr_link *link = tfr_client.link;
     int fd;
     if (link->ops->arm(link, &fd) != TFR_OK) {
-        tfr_client_broken("the link to the executor failed");
+        tfr_client_broken("the executor is gone");
         return;
     }
     if (!wait_over(word, want)) {
@@ -189,7 +189,7 @@ CUresult tfr_post_end_on(struct tfr_stream *stream, uint64_t *seq_out)
     if (seq_out)
         *seq_out = seq;
     if (__builtin_expect(status != TFR_OK, 0))
-        return tfr_client_broken("the link to the executor failed");
+        return tfr_client_broken("the executor is gone");
     return CUDA_SUCCESS;
 }
 

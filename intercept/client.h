@@ -1,8 +1,8 @@
 /* The session seen from the application: one per process, joined to one worker of the executor.
  *
- * begin/end pairs hold the ring lock between them: assign the record's body and end it, nothing else.
- * post_*: fire and forget.  ask_*: waits for the answer in a reply slot.  Everything here is thread-safe; waiting
- * goes through tfr_relax and ends at the latest when the executor is gone. */
+ * begin/end pairs hold the ring lock between them: assign the record's body and end it, nothing
+ * else. post_*: fire and forget.  ask_*: waits for the answer in a reply slot.  Everything here is
+ * thread-safe; waiting goes through tfr_relax and ends at the latest when the executor is gone. */
 #ifndef TFR_INTERCEPT_CLIENT_H
 #define TFR_INTERCEPT_CLIENT_H
 
@@ -30,10 +30,11 @@ struct tfr_client {
     struct tfr_snapshot *snapshot;
     struct tfr_link *link;
     struct tfr_dev *dev;
+    struct tfr_peer_mem *session; /* the worker's memory */
     int boot; /* the boot socket; closed: the executor is gone */
     bool attached;
-    /* What every call answers from now on (CUresult): the executor is gone, or we are a forked child.
-     * Pairs with the acquire in tfr_enter. */
+    /* What every call answers from now on (CUresult): the executor is gone, or we are a forked
+     * child. Pairs with the acquire in tfr_enter. */
     _Atomic uint32_t error;
 
     /* The ring's writer. */
@@ -65,20 +66,23 @@ void tfr_client_detach(void);
 /* The executor is gone: says why once, and makes every later call answer an error. */
 CUresult tfr_client_broken(const char *why);
 
-/* The sticky error of the session: GPU fault, refusal nobody foresaw, lost executor.  CUDA_SUCCESS if none. */
+/* The sticky error of the session: GPU fault, refusal nobody foresaw, lost executor.  CUDA_SUCCESS
+ * if none. */
 CUresult tfr_client_error(void);
 
 /* Waits until *word >= want.  An error of the session ends the wait with that error. */
 CUresult tfr_wait_word(const _Atomic uint64_t *word, uint64_t want, enum tfr_wait_reason why);
 
-/* A record of `len` bytes with its head filled, or NULL (see tfr_post_failed).  Holds the ring lock. */
+/* A record of `len` bytes with its head filled, or NULL (see tfr_post_failed).  Holds the ring
+ * lock. */
 void *tfr_post_begin(uint16_t op, uint32_t len);
 CUresult tfr_post_failed(void);
 
 /* Ends the record and lets go of the ring. */
 CUresult tfr_post_end(void);
 
-/* The same; the record belongs to the stream: its completion is the stream's.  *seq_out may be NULL. */
+/* The same; the record belongs to the stream: its completion is the stream's.  *seq_out may be
+ * NULL. */
 CUresult tfr_post_end_on(struct tfr_stream *stream, uint64_t *seq_out);
 
 struct tfr_ask {
@@ -87,11 +91,12 @@ struct tfr_ask {
     uint64_t seq;
 };
 
-/* As tfr_post_begin, with a reply slot named in the record; NULL: ask->result says why, nothing is held. */
+/* As tfr_post_begin, with a reply slot named in the record; NULL: ask->result says why, nothing is
+ * held. */
 void *tfr_ask_begin(struct tfr_ask *ask, uint16_t op, uint32_t len);
 
-/* Publishes and waits.  The reply's payload, at least min_len bytes, valid until tfr_ask_end; NULL unless
- * the call succeeded.  */
+/* Publishes and waits.  The reply's payload, at least min_len bytes, valid until tfr_ask_end; NULL
+ * unless the call succeeded.  */
 const void *tfr_ask_send(struct tfr_ask *ask, size_t min_len);
 
 /* The payload whatever the result, and its length: for calls that answer text on failure. */

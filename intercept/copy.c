@@ -5,8 +5,8 @@
  *   pull     to pageable or registered memory: the executor fills an extent, we bring it home
  *   mapped   pinned memory of ours: the GPU's copy engine reads and writes it in place
  *
- * Surprising: a copy into registered memory is finished by whoever learns that its stream has passed
- * (tfr_copy_deliver), because the executor cannot write the application's own pages. */
+ * Surprising: a copy into registered memory is finished by whoever learns that its stream has
+ * passed (tfr_copy_deliver), because the executor cannot write the application's own pages. */
 #define TFR_LOG_PART "intercept"
 #include <stdlib.h>
 #include <string.h>
@@ -140,8 +140,8 @@ static void owed_bring(struct owed *o)
     free(o);
 }
 
-/* Stream words are stored in sets that form a consistent cut; while one is being stored, a stream may be
- * seen to have passed an event whose own stream's word is still on its way. */
+/* Stream words are stored in sets that form a consistent cut; while one is being stored, a stream
+ * may be seen to have passed an event whose own stream's word is still on its way. */
 static void cut_settle(void)
 {
     struct tfr_relax relax = TFR_RELAX_INIT(TFR_WAIT_LOCK);
@@ -187,8 +187,8 @@ void tfr_copy_deliver_before(struct tfr_stream *stream)
             }
         }
         pthread_mutex_unlock(&owed_lock);
-        if (!seq || tfr_wait_word(&tfr_client.feedback->stream[word], seq, TFR_WAIT_STREAM) !=
-                        CUDA_SUCCESS)
+        if (!seq ||
+            tfr_wait_word(&tfr_client.feedback->stream[word], seq, TFR_WAIT_STREAM) != CUDA_SUCCESS)
             return;
         tfr_copy_deliver();
     }
@@ -241,7 +241,8 @@ static CUresult pull_now(struct tfr_stream *stream, uint8_t *dst, uint64_t src, 
     uint64_t asked = 0, done = 0;
     CUresult result = CUDA_SUCCESS;
     while (done < len) {
-        while (result == CUDA_SUCCESS && asked < len && asked - done < IN_FLIGHT * (uint64_t)CHUNK) {
+        while (result == CUDA_SUCCESS && asked < len &&
+               asked - done < IN_FLIGHT * (uint64_t)CHUNK) {
             uint64_t n = len - asked < CHUNK ? len - asked : CHUNK;
             uint32_t at = (uint32_t)(asked / CHUNK % IN_FLIGHT);
             result = pull_piece(stream, src + asked, n, &flight[at].extent, &flight[at].seq);
@@ -442,8 +443,8 @@ CUresult cuMemcpyDtoDAsync_v2(CUdeviceptr dst, CUdeviceptr src, size_t len, CUst
     return copy(ON_DEVICE, dst, src, len, stream, false);
 }
 
-/* The fills of one element width: synchronous (legacy and per-thread stream) and in a stream, one row
- * and rectangle.  Natively too, none of them waits for the host's sake. */
+/* The fills of one element width: synchronous (legacy and per-thread stream) and in a stream, one
+ * row and rectangle.  Natively too, none of them waits for the host's sake. */
 /* clang-format off */
 #define FILLS(bits, type)                                                                          \
     CUresult cuMemsetD##bits##_v2(CUdeviceptr dst, type value, size_t n)                           \

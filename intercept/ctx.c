@@ -1,5 +1,6 @@
-/* Contexts: the primary context of each device, and which one is current on each thread.  All local, but
- * for the first retain, which attaches the session, and the last release, which ends it. */
+/* Contexts: the primary context of each device, and which one is current on each thread.  All
+ * local, but for the first retain, which attaches the session, and the last release, which ends it.
+ */
 #define TFR_LOG_PART "intercept"
 #include "intercept/entry.h"
 

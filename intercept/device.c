@@ -1,5 +1,6 @@
-/* Initialisation and device queries, answered from the snapshot that came with hello: no record, ever.
- * Surprising: some attributes are overridden, because they promise what remoting cannot keep. */
+/* Initialisation and device queries, answered from the snapshot that came with hello: no record,
+ * ever. Surprising: some attributes are overridden, because they promise what remoting cannot keep.
+ */
 #define TFR_LOG_PART "intercept"
 #include <ctype.h>
 #include <stdio.h>
@@ -106,12 +107,13 @@ static const struct {
     CUdevice_attribute attribute;
     int value;
 } overrides[] = {
-    {CU_DEVICE_ATTRIBUTE_MANAGED_MEMORY, 0},                /* not forwarded */
-    {CU_DEVICE_ATTRIBUTE_CONCURRENT_MANAGED_ACCESS, 0},     /* host and device do not share pages */
-    {CU_DEVICE_ATTRIBUTE_PAGEABLE_MEMORY_ACCESS, 0},        /* the same */
+    {CU_DEVICE_ATTRIBUTE_MANAGED_MEMORY, 0},            /* not forwarded */
+    {CU_DEVICE_ATTRIBUTE_CONCURRENT_MANAGED_ACCESS, 0}, /* host and device do not share pages */
+    {CU_DEVICE_ATTRIBUTE_PAGEABLE_MEMORY_ACCESS, 0},    /* the same */
     {CU_DEVICE_ATTRIBUTE_PAGEABLE_MEMORY_ACCESS_USES_HOST_PAGE_TABLES, 0},
     {CU_DEVICE_ATTRIBUTE_DIRECT_MANAGED_MEM_ACCESS_FROM_HOST, 0},
-    {CU_DEVICE_ATTRIBUTE_CAN_USE_HOST_POINTER_FOR_REGISTERED_MEM, 0}, /* registered memory is staged */
+    {CU_DEVICE_ATTRIBUTE_CAN_USE_HOST_POINTER_FOR_REGISTERED_MEM,
+     0}, /* registered memory is staged */
     {CU_DEVICE_ATTRIBUTE_HOST_NATIVE_ATOMIC_SUPPORTED, 0},
     {CU_DEVICE_ATTRIBUTE_HOST_REGISTER_SUPPORTED, 1},
     {CU_DEVICE_ATTRIBUTE_READ_ONLY_HOST_REGISTER_SUPPORTED, 0},
@@ -122,7 +124,8 @@ static const struct {
     {CU_DEVICE_ATTRIBUTE_MEMORY_POOLS_SUPPORTED, 0}, /* not forwarded */
     {CU_DEVICE_ATTRIBUTE_MEMPOOL_SUPPORTED_HANDLE_TYPES, 0},
     {CU_DEVICE_ATTRIBUTE_IPC_EVENT_SUPPORTED, 0},
-    {CU_DEVICE_ATTRIBUTE_GPU_DIRECT_RDMA_SUPPORTED, 0}, /* that is about NICs beside the application */
+    {CU_DEVICE_ATTRIBUTE_GPU_DIRECT_RDMA_SUPPORTED,
+     0}, /* that is about NICs beside the application */
     {CU_DEVICE_ATTRIBUTE_GPU_DIRECT_RDMA_WITH_CUDA_VMM_SUPPORTED, 0},
     {CU_DEVICE_ATTRIBUTE_DMA_BUF_SUPPORTED, 0},
 };

@@ -17,8 +17,8 @@ static struct {
 
 static struct tfr_handle *slot_at(enum tfr_kind kind, uint32_t at)
 {
-    struct tfr_handle *chunk = atomic_load_explicit(
-        &tfr_handles[kind].chunk[at / TFR_HANDLE_CHUNK], memory_order_acquire);
+    struct tfr_handle *chunk =
+        atomic_load_explicit(&tfr_handles[kind].chunk[at / TFR_HANDLE_CHUNK], memory_order_acquire);
     return chunk ? &chunk[at % TFR_HANDLE_CHUNK] : NULL;
 }
 

@@ -1,5 +1,6 @@
-/* Handles: ids that the client chose (proto/wire.h), checked against a table of what is alive.  Lookup
- * takes no lock; creation and death take one.  The object behind a handle is the caller's. */
+/* Handles: ids that the client chose (proto/wire.h), checked against a table of what is alive.
+ * Lookup takes no lock; creation and death take one.  The object behind a handle is the caller's.
+ */
 #ifndef TFR_INTERCEPT_HANDLE_H
 #define TFR_INTERCEPT_HANDLE_H
 
@@ -40,8 +41,8 @@ static inline void *tfr_handle_object(enum tfr_kind kind, const void *handle)
     if (tfr_id_kind(id) != kind || at >= TFR_HANDLE_MAX)
         return NULL;
     /* pairs with the release in tfr_handle_new */
-    struct tfr_handle *chunk = atomic_load_explicit(
-        &tfr_handles[kind].chunk[at / TFR_HANDLE_CHUNK], memory_order_acquire);
+    struct tfr_handle *chunk =
+        atomic_load_explicit(&tfr_handles[kind].chunk[at / TFR_HANDLE_CHUNK], memory_order_acquire);
     if (!chunk)
         return NULL;
     struct tfr_handle *slot = &chunk[at % TFR_HANDLE_CHUNK];
@@ -50,8 +51,8 @@ static inline void *tfr_handle_object(enum tfr_kind kind, const void *handle)
     return atomic_load_explicit(&slot->object, memory_order_acquire);
 }
 
-/* For generated code: is the handle alive?  A CUkernel is accepted where a CUfunction is asked for, and the
- * special stream handles are translated for the calling thread. */
+/* For generated code: is the handle alive?  A CUkernel is accepted where a CUfunction is asked for,
+ * and the special stream handles are translated for the calling thread. */
 CUresult tfr_handle_id(enum tfr_kind kind, const void *handle, uint64_t *id_out);
 
 static inline void *tfr_handle_ptr(uint64_t id)

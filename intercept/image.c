@@ -1,5 +1,6 @@
 /* Images: how long they are, and sending each content once per session.
- * A bare pointer is all that a program gives; the length comes out of the headers, as for the driver. */
+ * A bare pointer is all that a program gives; the length comes out of the headers, as for the
+ * driver. */
 #define TFR_LOG_PART "intercept"
 #include <elf.h>
 #include <stdlib.h>
@@ -88,7 +89,8 @@ struct sent {
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* guards the list and uploads */
 static struct sent *sent_images;
 
-/* Two independent multiply-xor streams over 16-byte blocks: 128 bits, to know our own images again. */
+/* Two independent multiply-xor streams over 16-byte blocks: 128 bits, to know our own images again.
+ */
 static void image_hash(const uint8_t *bytes, uint64_t len, uint64_t hash[2])
 {
     uint64_t a = 0x9e3779b97f4a7c15ull ^ len, b = 0xc2b2ae3d27d4eb4full + len, word[2];
@@ -105,7 +107,8 @@ static void image_hash(const uint8_t *bytes, uint64_t len, uint64_t hash[2])
     hash[1] = b ^ b >> 29;
 }
 
-static CUresult put_piece(uint64_t id, const uint8_t *bytes, uint64_t total, uint64_t at, uint64_t n)
+static CUresult put_piece(uint64_t id, const uint8_t *bytes, uint64_t total, uint64_t at,
+                          uint64_t n)
 {
     struct tfr_extent extent;
     CUresult result = tfr_lane_take(n, &extent);

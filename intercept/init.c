@@ -1,6 +1,6 @@
-/* The life of the session: connect, attach to a worker, detach, fork, exit.  Called by cuInit, by the first
- * retain of a primary context and by the last release.
- * Surprising: after a detach the old pages stay mapped, because another thread may still look at them. */
+/* The life of the session: connect, attach to a worker, detach, fork, exit.  Called by cuInit, by
+ * the first retain of a primary context and by the last release. Surprising: after a detach the old
+ * pages stay mapped, because another thread may still look at them. */
 #define TFR_LOG_PART "intercept"
 #include <errno.h>
 #include <stdlib.h>
@@ -40,7 +40,8 @@ static CUresult refuse(struct tfr_boot_msg *msg)
     if (msg->type == TFR_BOOT_REFUSED)
         tfr_say("the executor refused this program: %.*s", (int)msg->len, (const char *)msg->body);
     else
-        tfr_say("the executor spoke out of turn (message %u): is it of another release?", msg->type);
+        tfr_say("the executor spoke out of turn (message %u): is it of another release?",
+                msg->type);
     tfr_boot_msg_fini(msg);
     return CUDA_ERROR_NO_DEVICE;
 }
@@ -106,8 +107,9 @@ static CUresult connect_boot(void)
     int limit_ms = (int)tfr_env_u64("TFR_CONNECT_MS");
     int fd;
     if (connect_any(list, limit_ms, &fd) != TFR_OK) {
-        tfr_say("no executor reachable at %s: start one with tf-executor --listen %s, or use tf-run",
-                list, list);
+        tfr_say(
+            "no executor reachable at %s: start one with tf-executor --listen %s, or use tf-run",
+            list, list);
         return CUDA_ERROR_NO_DEVICE;
     }
     CUresult result = ask_snapshot(fd, limit_ms);
@@ -134,11 +136,13 @@ static void contexts_init(void)
 
 static void fork_child(void)
 {
-    /* The parent's session stays the parent's: nothing here may wake, wait for or keep alive what is its. */
+    /* The parent's session stays the parent's: nothing here may wake, wait for or keep alive what
+     * is its. */
     if (tfr_client.boot >= 0)
         close(tfr_client.boot);
     tfr_client.boot = -1;
     atomic_store_explicit(&tfr_client.error, CUDA_ERROR_NOT_INITIALIZED, memory_order_release);
+    tfr_client.feedback = &page_of_zeros; /* the page did not come along */
 }
 
 static void fork_watch(void)
@@ -202,11 +206,8 @@ static tfr_status show_page(struct set_up *up, int limit_ms)
 {
     struct tfr_show show = {.len = sizeof(struct tfr_page_area)};
     tfr_window_get(&show.host_base, &show.host_len);
-    struct tfr_boot_msg msg = {.type = TFR_BOOT_SHOW,
-                               .len = sizeof show,
-                               .body = &show,
-                               .fds = {up->page.fd},
-                               .fd_n = 1};
+    struct tfr_boot_msg msg = {
+        .type = TFR_BOOT_SHOW, .len = sizeof show, .body = &show, .fds = {up->page.fd}, .fd_n = 1};
     return tfr_boot_send(tfr_client.boot, &msg, limit_ms);
 }
 
@@ -254,6 +255,7 @@ static tfr_status attach_steps(struct set_up *up)
     madvise(page, up->page.len, MADV_DONTFORK);
     tfr_client.dev = up->dev;
     tfr_client.link = up->link;
+    tfr_client.session = up->session;
     tfr_client.reply = page->reply;
     uint8_t *session = up->link->ops->addr(up->session);
     tfr_client.lane = session + up->welcome.lane_at;
@@ -302,7 +304,11 @@ void tfr_client_detach(void)
         tfr_memory_forget_all();
         tfr_client.feedback = &page_of_zeros;
         atomic_store_explicit(&tfr_client.slots, ~0ull, memory_order_release);
-        tfr_client.link->ops->close(tfr_client.link);
+        const struct tfr_transport_ops *ops = tfr_client.link->ops;
+        tfr_ring_tx_fini(&tfr_client.tx);
+        ops->forget(tfr_client.session);
+        ops->close(tfr_client.link);
+        ops->release(tfr_client.dev);
     }
     pthread_mutex_unlock(&tfr_client.set_up_lock);
 }

@@ -1,5 +1,6 @@
-/* Extents of the lane: first fit over a bitmap, so that a steady stream of copies keeps reusing the same
- * cache-warm bytes.  The client alone allocates; an extent comes back when its stream's word says so. */
+/* Extents of the lane: first fit over a bitmap, so that a steady stream of copies keeps reusing the
+ * same cache-warm bytes.  The client alone allocates; an extent comes back when its stream's word
+ * says so. */
 #define TFR_LOG_PART "intercept"
 #include <string.h>
 

@@ -121,8 +121,7 @@ static inline void body_fill(struct tfr_launch *to, const struct launch *l)
 
 static CUresult post(const struct launch *l)
 {
-    struct tfr_launch_req *req =
-        tfr_post_begin(TFR_OP_launch, (uint32_t)sizeof *req + body_len(l));
+    struct tfr_launch_req *req = tfr_post_begin(TFR_OP_launch, (uint32_t)sizeof *req + body_len(l));
     if (__builtin_expect(!req, 0))
         return tfr_post_failed();
     body_fill(&req->launch, l);
@@ -158,14 +157,16 @@ static CUresult params_take(struct launch *l, void **params, void **extra)
     CUresult result = extra_read(extra, &l->block, &len);
     if (result != CUDA_SUCCESS)
         return result;
-    /* A block may end before the padding that the layout counts; beyond the layout it means nothing. */
+    /* A block may end before the padding that the layout counts; beyond the layout it means
+     * nothing. */
     l->block_len = len < l->f->param_len ? (uint32_t)len : l->f->param_len;
     return CUDA_SUCCESS;
 }
 
-CUresult cuLaunchKernel(CUfunction fn, unsigned int grid_x, unsigned int grid_y, unsigned int grid_z,
-                        unsigned int block_x, unsigned int block_y, unsigned int block_z,
-                        unsigned int shared, CUstream stream, void **params, void **extra)
+CUresult cuLaunchKernel(CUfunction fn, unsigned int grid_x, unsigned int grid_y,
+                        unsigned int grid_z, unsigned int block_x, unsigned int block_y,
+                        unsigned int block_z, unsigned int shared, CUstream stream, void **params,
+                        void **extra)
 {
     CUresult result = tfr_enter();
     if (__builtin_expect(result != CUDA_SUCCESS, 0))
@@ -201,8 +202,8 @@ CUresult cuLaunchCooperativeKernel(CUfunction fn, unsigned int grid_x, unsigned 
     return result != CUDA_SUCCESS ? result : ask(&l);
 }
 
-/* Attributes whose value is one of our handles would need translating; the rest go by value.  Those that
- * a driver can refuse are asked about. */
+/* Attributes whose value is one of our handles would need translating; the rest go by value.  Those
+ * that a driver can refuse are asked about. */
 static CUresult attrs_check(const CUlaunchConfig *config, bool *ask_out)
 {
     *ask_out = false;

@@ -1,7 +1,7 @@
 /* Device memory, pinned host memory, pointer queries.
- * Pinned memory that we allocate is a sealed memfd, mapped at the same address by client and executor
- * (the host window), so the GPU's copy engine reads and writes it in place and kernels may follow its
- * pointers.  Registered memory stays the application's: its bytes are staged. */
+ * Pinned memory that we allocate is a sealed memfd, mapped at the same address by client and
+ * executor (the host window), so the GPU's copy engine reads and writes it in place and kernels may
+ * follow its pointers.  Registered memory stays the application's: its bytes are staged. */
 #define TFR_LOG_PART "intercept"
 #include "intercept/memory.h"
 
@@ -15,7 +15,7 @@
 
 /* Far from where kernels place heaps, stacks and libraries; addresses are used once. */
 enum { PAGE = 4096 };
-static const uint64_t window_base = 0x200000000000ull, window_len = 1ull << 44;
+static const uint64_t window_base = 0x500000000000ull, window_len = 1ull << 44;
 static _Atomic uint64_t window_used;
 
 /* Descriptors cross the boot socket in the order of their records. */
@@ -146,11 +146,8 @@ CUresult cuMemGetAddressRange_v2(CUdeviceptr *base, size_t *size, CUdeviceptr ad
 static CUresult host_map(const struct tfr_area *area, unsigned int flags, uint64_t *device_addr_out)
 {
     struct tfr_host_msg body = {.addr = (uint64_t)area->addr, .len = area->len};
-    struct tfr_boot_msg msg = {.type = TFR_BOOT_HOST,
-                               .len = sizeof body,
-                               .body = &body,
-                               .fds = {area->fd},
-                               .fd_n = 1};
+    struct tfr_boot_msg msg = {
+        .type = TFR_BOOT_HOST, .len = sizeof body, .body = &body, .fds = {area->fd}, .fd_n = 1};
     struct tfr_ask ask;
     struct tfr_host_map_req *req = NULL;
     pthread_mutex_lock(&boot_lock);

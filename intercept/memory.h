@@ -1,5 +1,5 @@
-/* What an address is, and how bytes get there: ranges of known memory, the host window, lane extents, and
- * copies whose last step is the client's. */
+/* What an address is, and how bytes get there: ranges of known memory, the host window, lane
+ * extents, and copies whose last step is the client's. */
 #ifndef TFR_INTERCEPT_MEMORY_H
 #define TFR_INTERCEPT_MEMORY_H
 
@@ -16,8 +16,8 @@ enum tfr_range_kind {
 struct tfr_range {
     uint64_t base, len;
     enum tfr_range_kind kind;
-    unsigned int flags; /* CU_MEMHOSTALLOC_* or CU_MEMHOSTREGISTER_* */
-    uint64_t serial;    /* buffer id */
+    unsigned int flags;   /* CU_MEMHOSTALLOC_* or CU_MEMHOSTREGISTER_* */
+    uint64_t serial;      /* buffer id */
     uint64_t device_addr; /* MAPPED: where the GPU sees it */
     int device;
 };
@@ -60,8 +60,8 @@ enum { TFR_LANE_UNIT = 16384, TFR_LANE_CHUNK = 1 << 20 };
 
 void tfr_lane_init(void);
 
-/* An extent of at least len bytes (<= TFR_LANE_CHUNK).  Waits for one if the lane is full: for the oldest that a
- * stream still holds. */
+/* An extent of at least len bytes (<= TFR_LANE_CHUNK).  Waits for one if the lane is full: for the
+ * oldest that a stream still holds. */
 CUresult tfr_lane_take(uint64_t len, struct tfr_extent *extent_out);
 
 /* The extent is free once the stream has passed seq. */
@@ -72,8 +72,8 @@ void tfr_lane_free(struct tfr_extent extent);
 
 /* ---- copy.c ---- */
 
-/* Copies into registered memory arrive in the lane; whoever learns that a stream has passed brings them
- * home before it tells the application.  One load when there are none. */
+/* Copies into registered memory arrive in the lane; whoever learns that a stream has passed brings
+ * them home before it tells the application.  One load when there are none. */
 void tfr_copy_deliver(void);
 
 /* Waits for and delivers what the stream (NULL: any) still owes to registered memory. */

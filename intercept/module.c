@@ -1,6 +1,6 @@
-/* Modules and libraries, and the kernels looked up in them.  A kernel's layout and attributes come with
- * the answer to its lookup, so that launches and attribute queries ask nothing.  Both families share one struct:
- * a library is a module without a context. */
+/* Modules and libraries, and the kernels looked up in them.  A kernel's layout and attributes come
+ * with the answer to its lookup, so that launches and attribute queries ask nothing.  Both families
+ * share one struct: a library is a module without a context. */
 #define TFR_LOG_PART "intercept"
 #include "intercept/module.h"
 
@@ -23,7 +23,7 @@ struct tfr_module {
         struct global *next;
         uint64_t addr, len;
         char *name;
-    } *globals;
+    } * globals;
 };
 
 /* ---- loading ---- */
@@ -37,9 +37,10 @@ struct jit {
     void **info_len_out, **error_len_out;
 };
 
-/* Options that carry a number go as they are; the two logs come back with the answer.  Anything that is a
- * pointer otherwise is left out: it cannot mean anything over there. */
-static CUresult jit_read(unsigned int n, const CUjit_option *options, void **values, struct jit *jit)
+/* Options that carry a number go as they are; the two logs come back with the answer.  Anything
+ * that is a pointer otherwise is left out: it cannot mean anything over there. */
+static CUresult jit_read(unsigned int n, const CUjit_option *options, void **values,
+                         struct jit *jit)
 {
     if (n && (!options || !values))
         return CUDA_ERROR_INVALID_VALUE;
@@ -147,8 +148,7 @@ static CUresult module_new(enum tfr_kind kind, struct tfr_module **module_out)
     return CUDA_SUCCESS;
 }
 
-static CUresult load(enum tfr_kind kind, const void *image, const struct jit *jit,
-                     uint64_t *id_out)
+static CUresult load(enum tfr_kind kind, const void *image, const struct jit *jit, uint64_t *id_out)
 {
     const void *start;
     uint64_t len, image_id;
@@ -289,7 +289,8 @@ CUresult cuModuleUnload(CUmodule module)
     return unload(TFR_KIND_MODULE, module, TFR_OP_module_unload);
 }
 
-/* cudart loads libraries before there is a context when it loads eagerly: the session is attached for it. */
+/* cudart loads libraries before there is a context when it loads eagerly: the session is attached
+ * for it. */
 CUresult cuLibraryLoadData(CUlibrary *library, const void *image, CUjit_option *jit_options,
                            void **jit_values, unsigned int jit_n, CUlibraryOption *options,
                            void **values, unsigned int option_n)

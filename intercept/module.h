@@ -1,4 +1,5 @@
-/* Code as the client sees it: images uploaded once, modules and libraries, kernels with their layout. */
+/* Code as the client sees it: images uploaded once, modules and libraries, kernels with their
+ * layout. */
 #ifndef TFR_INTERCEPT_MODULE_H
 #define TFR_INTERCEPT_MODULE_H
 

@@ -1,5 +1,5 @@
-/* The sorted list of address ranges that we know: device allocations, variables, pinned memory.  Asked by
- * every copy, changed by allocations. */
+/* The sorted list of address ranges that we know: device allocations, variables, pinned memory.
+ * Asked by every copy, changed by allocations. */
 #include <stdlib.h>
 #include <string.h>
 

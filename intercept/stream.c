@@ -1,5 +1,5 @@
-/* Streams: created and destroyed without an answer, queried by a load, waited for by a mark.  Also the
- * per-thread streams, which the client mints (the driver's own would be the executor thread's).
+/* Streams: created and destroyed without an answer, queried by a load, waited for by a mark.  Also
+ * the per-thread streams, which the client mints (the driver's own would be the executor thread's).
  * Surprising: a stream's word is given to another stream only after its last mark was seen. */
 #define TFR_LOG_PART "intercept"
 #include "intercept/stream.h"
@@ -228,8 +228,8 @@ CUresult tfr_stream_wait(struct tfr_stream *stream)
         TFR_COUNT(stream_waits, 1);
         CUresult result = tfr_stream_ask_mark(stream, target);
         if (result == CUDA_SUCCESS)
-            result = tfr_wait_word(&tfr_client.feedback->stream[stream->word], target,
-                                   TFR_WAIT_STREAM);
+            result =
+                tfr_wait_word(&tfr_client.feedback->stream[stream->word], target, TFR_WAIT_STREAM);
         if (result != CUDA_SUCCESS)
             return result;
     }
@@ -242,7 +242,8 @@ CUresult tfr_context_wait(struct tfr_context *ctx)
     uint32_t word[64];
     uint64_t target[64];
     CUresult result = CUDA_SUCCESS;
-    /* Marks go out to all streams before the first is waited for; more than 64 dirty streams take rounds. */
+    /* Marks go out to all streams before the first is waited for; more than 64 dirty streams take
+     * rounds. */
     for (bool again = true; again && result == CUDA_SUCCESS;) {
         int n = 0;
         again = false;
@@ -263,8 +264,8 @@ CUresult tfr_context_wait(struct tfr_context *ctx)
         if (n)
             TFR_COUNT(stream_waits, 1);
         for (int i = 0; i < n && result == CUDA_SUCCESS; i++)
-            result = tfr_wait_word(&tfr_client.feedback->stream[word[i]], target[i],
-                                   TFR_WAIT_STREAM);
+            result =
+                tfr_wait_word(&tfr_client.feedback->stream[word[i]], target[i], TFR_WAIT_STREAM);
     }
     if (result != CUDA_SUCCESS)
         return result;

@@ -10,10 +10,10 @@ struct tfr_stream {
     uint32_t word; /* index on the feedback page */
     unsigned int flags;
     int priority;
-    bool blocking;          /* joins the legacy stream */
+    bool blocking; /* joins the legacy stream */
     bool legacy;
-    _Atomic uint64_t last;  /* seq of the last record of this stream; written under the ring lock */
-    _Atomic uint64_t mark;  /* highest mark asked for; written under the ring lock */
+    _Atomic uint64_t last; /* seq of the last record of this stream; written under the ring lock */
+    _Atomic uint64_t mark; /* highest mark asked for; written under the ring lock */
     struct tfr_stream *next, **prev_next; /* in the context's list */
 };
 
@@ -25,8 +25,8 @@ struct tfr_event {
     uint64_t seq; /* 0: never recorded */
 };
 
-/* The stream that a handle means on this thread, with a current context: 0 and 1 the legacy stream, 2 this
- * thread's own (created at first use), else a live stream.  NULL: no such stream. */
+/* The stream that a handle means on this thread, with a current context: 0 and 1 the legacy stream,
+ * 2 this thread's own (created at first use), else a live stream.  NULL: no such stream. */
 struct tfr_stream *tfr_stream_special(CUstream handle);
 
 static inline struct tfr_stream *tfr_stream_of(CUstream handle)
@@ -36,8 +36,8 @@ static inline struct tfr_stream *tfr_stream_of(CUstream handle)
     return tfr_handle_object(TFR_KIND_STREAM, handle);
 }
 
-/* What the stream must reach before all that it was given is done (0: nothing): its own last record, and
- * for the legacy stream that of every stream which joins it. */
+/* What the stream must reach before all that it was given is done (0: nothing): its own last
+ * record, and for the legacy stream that of every stream which joins it. */
 uint64_t tfr_stream_target(const struct tfr_stream *stream);
 
 /* Asks for a mark unless one covers `target` already. */

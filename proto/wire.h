@@ -11,8 +11,8 @@
 
 /* ---- handles ---- */
 
-/* A handle is an id that the client chose: kind, generation, index.  The bits make it no address, so
- * that code which dereferences one faults at once. */
+/* A handle is an id that the client chose: kind, generation, index.  The bits make it no address,
+ * so that code which dereferences one faults at once. */
 enum tfr_kind {
     TFR_KIND_NONE,
     TFR_KIND_CTX,
@@ -61,7 +61,7 @@ enum tfr_boot_type {
     TFR_BOOT_WELCOME,   /* worker -> client: struct tfr_welcome, descriptor of the session memory */
     TFR_BOOT_SHOW,      /* client -> worker: struct tfr_show, descriptor of the page memory */
     TFR_BOOT_READY,     /* worker -> client: empty: the ring is served */
-    TFR_BOOT_HOST,      /* client -> worker, late: struct tfr_host_msg, descriptor of pinned memory */
+    TFR_BOOT_HOST, /* client -> worker, late: struct tfr_host_msg, descriptor of pinned memory */
 };
 
 struct tfr_hello {
@@ -96,7 +96,7 @@ struct tfr_welcome {
 };
 
 struct tfr_show {
-    uint64_t len; /* of the page memory: struct tfr_page_area */
+    uint64_t len;                 /* of the page memory: struct tfr_page_area */
     uint64_t host_base, host_len; /* the host window that the client reserved; 0: none */
 };
 
@@ -116,13 +116,16 @@ enum {
 /* Written by the executor alone, in client memory. */
 struct tfr_feedback {
     _Alignas(64) _Atomic uint64_t ring_head; /* credit: bytes of the ring consumed */
-    _Alignas(64) _Atomic uint32_t sticky;    /* CUresult; set once, pairs with the acquire in tfr_enter */
+    _Alignas(
+        64) _Atomic uint32_t sticky; /* CUresult; set once, pairs with the acquire in tfr_enter */
     uint32_t sticky_op;
     uint64_t sticky_seq;
-    _Alignas(64) _Atomic uint64_t heartbeat; /* ms of the executor's clock, moves at least every 100 ms */
-    _Alignas(64) _Atomic uint64_t cut; /* odd while a set of stream words is being stored: together they are
-                                          a consistent cut over streams */
-    _Alignas(4096) _Atomic uint64_t stream[TFR_STREAM_SLOTS]; /* the last mark each stream has passed */
+    _Alignas(64) _Atomic uint64_t
+        heartbeat;                     /* ms of the executor's clock, moves at least every 100 ms */
+    _Alignas(64) _Atomic uint64_t cut; /* odd while a set of stream words is being stored: together
+                                          they are a consistent cut over streams */
+    _Alignas(
+        4096) _Atomic uint64_t stream[TFR_STREAM_SLOTS]; /* the last mark each stream has passed */
 };
 
 struct tfr_reply_slot {
@@ -146,8 +149,8 @@ struct tfr_client_page {
 
 /* ---- records of our own ---- */
 
-/* Streams: id of a stream object; bit 63..56 TFR_KIND_STREAM.  Every context has its legacy stream under
- * an id that the client announces by `context` before it uses it. */
+/* Streams: id of a stream object; bit 63..56 TFR_KIND_STREAM.  Every context has its legacy stream
+ * under an id that the client announces by `context` before it uses it. */
 
 struct tfr_context_req { /* retains the primary context of a device: answered */
     struct tfr_rec head;
@@ -216,16 +219,17 @@ struct tfr_stream_wait_req {
 };
 
 enum tfr_copy_kind {
-    TFR_COPY_INLINE, /* bytes behind the record -> dst (device) */
-    TFR_COPY_PUSH,   /* lane at src -> dst (device) */
-    TFR_COPY_PULL,   /* src (device) -> lane at dst */
+    TFR_COPY_INLINE,      /* bytes behind the record -> dst (device) */
+    TFR_COPY_PUSH,        /* lane at src -> dst (device) */
+    TFR_COPY_PULL,        /* src (device) -> lane at dst */
     TFR_COPY_TO_DEVICE,   /* src (mapped host) -> dst (device) */
     TFR_COPY_FROM_DEVICE, /* src (device) -> dst (mapped host) */
     TFR_COPY_DEVICE,      /* device -> device */
 };
 enum {
     TFR_COPY_MARK = 1 << 0,  /* the stream's word becomes this seq when the copy has been done */
-    TFR_COPY_FENCE = 1 << 1, /* later records of every stream come after it (a synchronous copy that returned early) */
+    TFR_COPY_FENCE = 1 << 1, /* later records of every stream come after it (a synchronous copy that
+                                returned early) */
 };
 
 struct tfr_copy_req {
@@ -244,7 +248,8 @@ struct tfr_memset_req {
     uint32_t flags, reserved;
 };
 
-/* Parameters follow, packed by the kernel's layout and padded to 8; then attr_n struct tfr_launch_attr. */
+/* Parameters follow, packed by the kernel's layout and padded to 8; then attr_n struct
+ * tfr_launch_attr. */
 struct tfr_launch {
     uint64_t fn, stream;
     uint32_t grid[3], block[3];
@@ -272,8 +277,8 @@ struct tfr_launch_attr {
 struct tfr_alloc_req { /* cuMemAlloc, cuMemAllocPitch: answered with struct tfr_alloc_rep */
     struct tfr_rec head;
     uint32_t slot, in_len;
-    uint64_t len;             /* or width in bytes */
-    uint64_t height;          /* 0: linear */
+    uint64_t len;    /* or width in bytes */
+    uint64_t height; /* 0: linear */
     uint32_t element, reserved;
 };
 struct tfr_alloc_rep {
@@ -286,8 +291,8 @@ struct tfr_free_req {
     uint64_t addr;
 };
 
-/* Pinned host memory of the client becomes mapped in the executor and known to its driver; the descriptor
- * travels over the boot socket in a TFR_BOOT_HOST message sent before this record. */
+/* Pinned host memory of the client becomes mapped in the executor and known to its driver; the
+ * descriptor travels over the boot socket in a TFR_BOOT_HOST message sent before this record. */
 struct tfr_host_map_req {
     struct tfr_rec head;
     uint32_t slot, in_len;
@@ -339,7 +344,8 @@ struct tfr_function_set_req {
     int32_t attribute, value;
 };
 
-struct tfr_function_get_req { /* the name follows, NUL-terminated; answered with struct tfr_function_info */
+struct tfr_function_get_req { /* the name follows, NUL-terminated; answered with struct
+                                 tfr_function_info */
     struct tfr_rec head;
     uint32_t slot, in_len;
     uint64_t parent; /* module or library */
