@@ -8,6 +8,7 @@
 #include "executor/softgpu/soft.h"
 
 #include <linux/futex.h>
+#include <sched.h>
 #include <signal.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
@@ -158,6 +159,7 @@ static bool spin(void)
             tfr_pause();
         }
         soft_engine_poll();
+        sched_yield(); /* on a small machine somebody else may need this core to make work for us */
     } while (tfr_clock_now() < until);
     return false;
 }

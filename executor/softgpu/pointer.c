@@ -1,4 +1,5 @@
-/* What an address is: cuPointerGetAttribute and its kin. */
+/* What an address is: cuPointerGetAttribute and its kin.  Truth values are 32 bits wide: cudart reads as
+ * many of CU_POINTER_ATTRIBUTE_IS_MANAGED. */
 #include "executor/softgpu/soft.h"
 
 #include <string.h>
@@ -9,7 +10,7 @@ static CUresult foreign(CUpointer_attribute attribute, void *out)
     switch ((int)attribute) {
     case CU_POINTER_ATTRIBUTE_IS_MANAGED:
     case CU_POINTER_ATTRIBUTE_MAPPED:
-        *(bool *)out = false;
+        *(unsigned int *)out = false;
         return CUDA_SUCCESS;
     case CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL:
         *(int *)out = CU_DEVICE_INVALID;
@@ -45,13 +46,13 @@ static CUresult answer(CUpointer_attribute attribute, uint64_t at, const struct 
         *(void **)out = (void *)at;
         return CUDA_SUCCESS;
     case CU_POINTER_ATTRIBUTE_SYNC_MEMOPS:
-        *(bool *)out = false;
+        *(unsigned int *)out = false;
         return CUDA_SUCCESS;
     case CU_POINTER_ATTRIBUTE_BUFFER_ID:
         *(unsigned long long *)out = range->id;
         return CUDA_SUCCESS;
     case CU_POINTER_ATTRIBUTE_IS_MANAGED:
-        *(bool *)out = range->flags & SOFT_MEM_MANAGED;
+        *(unsigned int *)out = (range->flags & SOFT_MEM_MANAGED) != 0;
         return CUDA_SUCCESS;
     case CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL:
         *(int *)out = range->dev ? range->dev->at : CU_DEVICE_INVALID;
@@ -59,7 +60,7 @@ static CUresult answer(CUpointer_attribute attribute, uint64_t at, const struct 
     case CU_POINTER_ATTRIBUTE_IS_LEGACY_CUDA_IPC_CAPABLE:
     case CU_POINTER_ATTRIBUTE_IS_GPU_DIRECT_RDMA_CAPABLE:
     case CU_POINTER_ATTRIBUTE_IS_HW_DECOMPRESS_CAPABLE:
-        *(bool *)out = false;
+        *(unsigned int *)out = false;
         return CUDA_SUCCESS;
     case CU_POINTER_ATTRIBUTE_RANGE_START_ADDR:
         *(CUdeviceptr *)out = range->base;
@@ -68,7 +69,7 @@ static CUresult answer(CUpointer_attribute attribute, uint64_t at, const struct 
         *(size_t *)out = range->len;
         return CUDA_SUCCESS;
     case CU_POINTER_ATTRIBUTE_MAPPED:
-        *(bool *)out = true;
+        *(unsigned int *)out = true;
         return CUDA_SUCCESS;
     case CU_POINTER_ATTRIBUTE_ALLOWED_HANDLE_TYPES:
         *(unsigned long long *)out = 0;
@@ -108,14 +109,13 @@ static size_t size_of(CUpointer_attribute attribute)
     case CU_POINTER_ATTRIBUTE_MEMORY_TYPE:
     case CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL:
     case CU_POINTER_ATTRIBUTE_ACCESS_FLAGS:
-        return 4;
     case CU_POINTER_ATTRIBUTE_SYNC_MEMOPS:
     case CU_POINTER_ATTRIBUTE_IS_MANAGED:
     case CU_POINTER_ATTRIBUTE_IS_LEGACY_CUDA_IPC_CAPABLE:
     case CU_POINTER_ATTRIBUTE_IS_GPU_DIRECT_RDMA_CAPABLE:
     case CU_POINTER_ATTRIBUTE_IS_HW_DECOMPRESS_CAPABLE:
     case CU_POINTER_ATTRIBUTE_MAPPED:
-        return 1;
+        return 4;
     }
     return 8;
 }

@@ -70,7 +70,7 @@ struct soft_dev {
     int at;
     uint64_t memory; /* capacity, bytes */
     struct soft_ctx *primary;
-    CUmemoryPool pool, default_pool; /* guarded by pool.c's lock */
+    CUmemoryPool pool, default_pool; /* guarded by mempool.c's lock */
 };
 extern struct soft_dev soft_devs[SOFT_DEV_MAX];
 extern int soft_dev_n;
@@ -258,7 +258,7 @@ void soft_stream_work(struct soft_stream *stream);
 void soft_stream_complete(struct soft_stream *stream, uint64_t seq);
 bool soft_value_there(const struct soft_op *op);
 
-/* ---- memory (devmem.c, hostmem.c, vmm.c, pool.c) ---- */
+/* ---- memory (devmem.c, hostmem.c, vmm.c, mempool.c) ---- */
 
 enum {
     SOFT_MEM_MANAGED = 1,
@@ -276,7 +276,7 @@ struct soft_range {
     bool registered; /* host memory by cuMemHostRegister */
     struct soft_ctx *ctx;
     struct soft_dev *dev;
-    uint64_t pool; /* pool.c's, for SOFT_MEM_ASYNC */
+    uint64_t pool; /* mempool.c's, for SOFT_MEM_ASYNC */
 };
 
 struct soft_heap *soft_heap_new(struct soft_dev *dev, struct soft_ctx *ctx);
@@ -329,7 +329,7 @@ struct soft_reserve *soft_space_owner(uint64_t addr); /* NULL: not reserved */
 void soft_page_set(uint64_t base, uint64_t len, unsigned int access);
 uint64_t soft_next_id(void);
 void soft_pool_free(struct soft_ctx *ctx,
-                    uint64_t at); /* pool.c: the stream reached a cuMemFreeAsync */
+                    uint64_t at); /* mempool.c: the stream reached a cuMemFreeAsync */
 
 bool soft_host_find(uint64_t addr, struct soft_range *range_out);
 bool soft_host_pinned(uint64_t addr, uint64_t len);

@@ -10,6 +10,7 @@
 
 #include <limits.h>
 #include <linux/futex.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
@@ -363,6 +364,8 @@ void soft_stream_wait(struct soft_stream *stream, uint64_t seq)
             until = until ? until : now + WAIT_SPIN_NS;
             if (now > until)
                 break;
+            if (i)
+                sched_yield(); /* the worker may be waiting for this core */
         }
         tfr_pause();
     }
