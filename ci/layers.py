@@ -8,9 +8,9 @@
     face      base, cuda.h                    executor, bench, tools   base proto transport
                                               executor/softgpu         base face
 
-A backend's header (transport/<name>/) stays in its folder.  Includes of ours are rooted at the project.  tests/ may
-include anything, nobody includes tests/.  Complaints are lines "file:line: reason".
-"""
+A backend's header (transport/<name>/) stays in its folder.  Includes of ours are rooted at the
+project.  tests/ may include anything, nobody includes tests/.  Complaints are lines "file:line:
+reason"."""
 
 import os
 import re
@@ -28,8 +28,12 @@ MAY = {
     "tools": ("base", "proto", "transport"),
 }
 GENERATED = {
-    "tfr_ops.h": "proto", "tfr_calls.h": "proto", "tfr_cu_gen.h": "proto", "tfr_checks.h": "intercept",
-    "tfr_dispatch_decl.h": "executor", "face_map.h": "face",
+    "tfr_ops.h": "proto",
+    "tfr_calls.h": "proto",
+    "tfr_cu_gen.h": "proto",
+    "tfr_checks.h": "intercept",
+    "tfr_dispatch_decl.h": "executor",
+    "face_map.h": "face",
 }
 WITHOUT_CUDA = ("base", "transport")
 NVIDIA = re.compile(r"(cuda\w*|cu(blas|fft|dnn|rand|solver|sparse)\w*|nv\w+|nccl)\.h")
@@ -47,7 +51,11 @@ def reason_against(root, file, target, quoted):
     if NVIDIA.fullmatch(target):
         if here in WITHOUT_CUDA:
             return f"{here} must not know CUDA: {target}"
-        return None if target in ("cuda.h", "cudaProfiler.h") else f"{target}: types come from cuda.h alone"
+        return (
+            None
+            if target in ("cuda.h", "cudaProfiler.h")
+            else f"{target}: types come from cuda.h alone"
+        )
     if target in GENERATED:
         there = GENERATED[target]
     elif not quoted:

@@ -3,11 +3,10 @@
 
     gen.py --spec DIR --cuda-include DIR --out DIR [--coverage FILE [--check]]
 
-Python's standard library only.  Complaints are lines "file:line: reason" on stderr, exit status 1, and nothing is
-written.  A file whose text has not changed is left alone.  The parts: gen_toolkit.py (what the CUDA headers say),
-gen_spec.py (reads the spec), gen_wire.py (layouts, ops), gen_ends.py (client stubs, dispatch), gen_face.py (exported
-symbols), gen_coverage.py.
-"""
+Python's standard library only.  Complaints are lines "file:line: reason" on stderr, exit status 1,
+and nothing is written.  A file whose text has not changed is left alone.  The parts: gen_toolkit.py
+(what the CUDA headers say), gen_spec.py (reads the spec), gen_wire.py (layouts, ops), gen_ends.py
+(client stubs, dispatch), gen_face.py (exported symbols), gen_coverage.py."""
 
 import argparse
 import os
@@ -52,7 +51,9 @@ def main():
     ap.add_argument("--cuda-include", required=True, help="folder of cuda.h and cudaTypedefs.h")
     ap.add_argument("--out", required=True, help="folder for what is generated")
     ap.add_argument("--coverage", metavar="FILE", help="also write the table of calls")
-    ap.add_argument("--check", action="store_true", help="do not write FILE, fail if it is out of date")
+    ap.add_argument(
+        "--check", action="store_true", help="do not write FILE, fail if it is out of date"
+    )
     args = ap.parse_args()
     try:
         toolkit = gen_toolkit.Toolkit(args.cuda_include, gen_spec.SCALARS)

@@ -1,8 +1,8 @@
 """The two ends of a call: stubs of the client, dispatch of the executor.
 
-Used by gen.py.  SYNC and ASYNC calls are generated whole.  CUSTOM calls with an op and records get a size check and a
-table entry; their handlers are do_<name>(), written by hand.  Calls without an op are not mentioned here at all.
-"""
+Used by gen.py.  SYNC and ASYNC calls are generated whole.  CUSTOM calls with an op and records get
+a size check and a table entry; their handlers are do_<name>(), written by hand.  Calls without an
+op are not mentioned here at all."""
 
 import re
 
@@ -11,6 +11,7 @@ from gen_wire import HEAD, reply_fields, variable
 
 EXPORT = '__attribute__((visibility("default"))) '
 INVALID = "CUDA_ERROR_INVALID_VALUE"
+HANDLER = "(struct tfr_session *s, const struct tfr_rec *rec, struct tfr_reply *reply)"
 
 
 def pointers(call):
@@ -29,7 +30,11 @@ def count(p, fields=None):
     """The number of elements in C, over parameters or (executor) over fields of the request."""
     text = p.count
     if fields is not None:
-        text = re.sub(r"\b[A-Za-z_]\w*", lambda m: "q->" + m.group() if m.group() in fields else m.group(), text)
+        text = re.sub(
+            r"\b[A-Za-z_]\w*",
+            lambda m: "q->" + m.group() if m.group() in fields else m.group(),
+            text,
+        )
     return f"(uint64_t)({text})"
 
 
@@ -63,7 +68,10 @@ def stub_checks(call, out):
         guard = f"if ({p.name})" if p.opt else ""
         if guard:
             out(guard)
-        out(f"r = tfr_handle_id(TFR_KIND_{KINDS[p.type]}, {p.name}, &{p.name}_id);", 2 if guard else 1)
+        out(
+            f"r = tfr_handle_id(TFR_KIND_{KINDS[p.type]}, {p.name}, &{p.name}_id);",
+            2 if guard else 1,
+        )
         out("if (r != CUDA_SUCCESS)")
         out("return r;", 2)
     if call.cls == "ASYNC":
@@ -171,8 +179,8 @@ def stub(call, toolkit):
         out("struct tfr_ask ask;")
         stub_begin(call, out, "tfr_ask_begin(&ask, ", "ask.result")
         if reply_fields(call, toolkit):
-            outs = sum_of(call, "OUT")
-            out(f"const struct tfr_{call.name}_rep *p = tfr_ask_send(&ask, sizeof *p{' + ' + outs if outs else ''});")
+            size = " + ".join(filter(None, ["sizeof *p", sum_of(call, "OUT")]))
+            out(f"const struct tfr_{call.name}_rep *p = tfr_ask_send(&ask, {size});")
             stub_answer(call, out)
         else:
             out("tfr_ask_send(&ask, 0);")
@@ -182,15 +190,26 @@ def stub(call, toolkit):
 
 
 def client_c(calls, toolkit):
-    out = [HEAD, '#include "intercept/entry.h"\n\n#include <string.h>\n\n#include "tfr_calls.h"\n#include "tfr_checks.h"\n'
-           '#include "tfr_ops.h"\n\n']
+    out = [
+        HEAD,
+        '#include "intercept/entry.h"\n\n#include <string.h>\n\n#include "tfr_calls.h"\n'
+        '#include "tfr_checks.h"\n'
+        '#include "tfr_ops.h"\n\n',
+    ]
     return "".join(out + [stub(c, toolkit) for c in calls if c.cls in ("SYNC", "ASYNC")])
 
 
 def checks_h(calls):
-    out = [HEAD, "/* Immediate errors of posted calls, found by hand-written code of the client. */\n"
-           "#ifndef TFR_CHECKS_H\n#define TFR_CHECKS_H\n\n#include <cuda.h>\n\n"]
-    out += [f"/* {', '.join(c.errors)} */\nCUresult tfr_check_{c.name}({c.prototype});\n\n" for c in calls if c.cls == "ASYNC"]
+    out = [
+        HEAD,
+        "/* Immediate errors of posted calls, found by hand-written code of the client. */\n"
+        "#ifndef TFR_CHECKS_H\n#define TFR_CHECKS_H\n\n#include <cuda.h>\n\n",
+    ]
+    out += [
+        f"/* {', '.join(c.errors)} */\nCUresult tfr_check_{c.name}({c.prototype});\n\n"
+        for c in calls
+        if c.cls == "ASYNC"
+    ]
     return "".join(out + ["#endif\n"])
 
 
@@ -211,7 +230,11 @@ def run_inputs(call, out, fields):
         if p.word != "STR":
             out(f"uint32_t {p.name}_len = 0;")
             given = f"q->{p.name}_set && " if p.opt else ""
-            bad(out, f"{given}!tfr_wire_len({count(p, fields)}, sizeof({p.cell}), &{p.name}_len)", f"{p.name}: too long")
+            bad(
+                out,
+                f"{given}!tfr_wire_len({count(p, fields)}, sizeof({p.cell}), &{p.name}_len)",
+                f"{p.name}: too long",
+            )
             bad(out, f"q->{p.name}_len != {p.name}_len", f"{p.name}: not as long as it should be")
         kind = "char" if p.word == "STR" else p.elem
         out(f"const {kind} *{p.name} = tfr_wire_take(&tail, &left, q->{p.name}_len);")
@@ -244,16 +267,24 @@ def run_outputs(call, out, fields, toolkit):
     for p in outs:
         out(f"uint32_t {p.name}_len = 0;")
         given = f"q->{p.name}_set && " if p.opt else ""
-        bad(out, f"{given}!tfr_wire_len({count(p, fields)}, sizeof({p.cell}), &{p.name}_len)", f"{p.name}: too long")
+        bad(
+            out,
+            f"{given}!tfr_wire_len({count(p, fields)}, sizeof({p.cell}), &{p.name}_len)",
+            f"{p.name}: too long",
+        )
     if not reply_fields(call, toolkit):
         return
-    size = "".join(f" + TFR_WIRE_UP8({p.name}_len)" for p in outs)
-    out(f"struct tfr_{call.name}_rep *p = tfr_reply_room(reply, {'(uint32_t)(sizeof *p' + size + ')' if size else 'sizeof *p'});")
+    size = f"(uint32_t)(sizeof *p + {sum_of(call, 'OUT')})" if outs else "sizeof *p"
+    out(f"struct tfr_{call.name}_rep *p = tfr_reply_room(reply, {size});")
     out("if (!p)")
     out(f"return {INVALID};", 2)
     at = "(uint8_t *)(p + 1)"
     for p in outs:
-        out(f"void *{p.name} = {at};" if not p.opt else f"void *{p.name} = q->{p.name}_set ? {at} : NULL;")
+        out(
+            f"void *{p.name} = {at};"
+            if not p.opt
+            else f"void *{p.name} = q->{p.name}_set ? {at} : NULL;"
+        )
         at += f" + TFR_WIRE_UP8({p.name}_len)"
     for p in call.params:
         if p.word == "OUT" and p.count == "1":
@@ -294,12 +325,16 @@ def run_call(call, out, toolkit):
         out(f"p->{p.name} = {p.name};")
     for p in freed:
         out(f"tfr_object_drop(s, TFR_KIND_{KINDS[p.type]}, q->{p.name});")
-    out(f"return tfr_object_new(s, TFR_KIND_{KINDS[new.elem]}, q->{new.name}, {new.name});" if new else "return r;")
+    out(
+        f"return tfr_object_new(s, TFR_KIND_{KINDS[new.elem]}, q->{new.name}, {new.name});"
+        if new
+        else "return r;"
+    )
 
 
 def run(call, toolkit):
     fields = {p.name for p in call.params if toolkit.wire(p.type)}
-    out = Out([f"static CUresult run_{call.name}(struct tfr_session *s, const struct tfr_rec *rec, struct tfr_reply *reply)\n{{\n"])
+    out = Out([f"static CUresult run_{call.name}{HANDLER}\n{{\n"])
     used = any(p.word != "OUT" or p.opt for p in call.params)
     if used:
         out(f"const struct tfr_{call.name}_req *q = (const void *)rec;")
@@ -326,30 +361,48 @@ def answers(d):
 
 
 def run_by_hand(d):
-    return (f"static CUresult run_{d.name}(struct tfr_session *s, const struct tfr_rec *rec, struct tfr_reply *reply)\n{{\n"
-            f"    if (rec->size < sizeof(struct tfr_{d.name}_req))\n"
-            f'        return tfr_session_bad(s, rec, "too short");\n    return do_{d.name}(s, rec, reply);\n}}\n\n')
+    return (
+        f"static CUresult run_{d.name}{HANDLER}\n{{\n"
+        f"    if (rec->size < sizeof(struct tfr_{d.name}_req))\n"
+        f'        return tfr_session_bad(s, rec, "too short");\n'
+        f"    return do_{d.name}(s, rec, reply);\n}}\n\n"
+    )
 
 
 def dispatch_c(decls, toolkit):
-    out = [HEAD, '#include "executor/dispatch.h"\n\n#include <string.h>\n\n#include "executor/session.h"\n#include "proto/cu.h"\n#include "proto/wire.h"\n'
-           '#include "tfr_calls.h"\n#include "tfr_dispatch_decl.h"\n#include "tfr_ops.h"\n\n']
+    out = [
+        HEAD,
+        '#include "executor/dispatch.h"\n\n#include <string.h>\n\n#include "executor/session.h"\n'
+        '#include "proto/cu.h"\n#include "proto/wire.h"\n'
+        '#include "tfr_calls.h"\n#include "tfr_dispatch_decl.h"\n#include "tfr_ops.h"\n\n',
+    ]
     with_op = sorted((d for d in decls if d.op), key=lambda d: d.op)
     out += [run_by_hand(d) if by_hand(d) else run(d, toolkit) for d in with_op]
     out.append("const struct tfr_op_info tfr_op_table[TFR_OP_LIMIT] = {\n")
     for d in with_op:
-        out.append(f'    [TFR_OP_{d.name}] = {{.name = "{d.name}",\n        .run = run_{d.name},\n'
-                   f"        .min_size = sizeof(struct tfr_{d.name}_req),\n        .wants_reply = {int(bool(answers(d)))},\n"
-                   f"        .helper = {int('HELPER' in d.flags)}}},\n")
+        out.append(
+            f'    [TFR_OP_{d.name}] = {{.name = "{d.name}",\n        .run = run_{d.name},\n'
+            f"        .min_size = sizeof(struct tfr_{d.name}_req),\n"
+            f"        .wants_reply = {int(bool(answers(d)))},\n"
+            f"        .helper = {int('HELPER' in d.flags)}}},\n"
+        )
     return "".join(out + ["};\n"])
 
 
 def decl_h(decls):
-    out = [HEAD, "/* Handlers written by hand.  The record is a private copy of at least sizeof(struct tfr_<name>_req). */\n"
-           "#ifndef TFR_DISPATCH_DECL_H\n#define TFR_DISPATCH_DECL_H\n\n#include <cuda.h>\n\n"
-           "struct tfr_rec;\nstruct tfr_reply;\nstruct tfr_session;\n\n"]
-    out += [f"CUresult do_{d.name}(struct tfr_session *s, const struct tfr_rec *rec, struct tfr_reply *reply);\n"
-            for d in decls if by_hand(d)]
+    out = [
+        HEAD,
+        "/* Handlers written by hand.  The record is a private copy of at least "
+        "sizeof(struct tfr_<name>_req). */\n"
+        "#ifndef TFR_DISPATCH_DECL_H\n#define TFR_DISPATCH_DECL_H\n\n#include <cuda.h>\n\n"
+        "struct tfr_rec;\nstruct tfr_reply;\nstruct tfr_session;\n\n",
+    ]
+    out += [
+        f"CUresult do_{d.name}(struct tfr_session *s, const struct tfr_rec *rec, struct "
+        f"tfr_reply *reply);\n"
+        for d in decls
+        if by_hand(d)
+    ]
     return "".join(out + ["\n#endif\n"])
 
 

@@ -1,8 +1,9 @@
-"""Reads proto/spec/*.spec.h into Call and Record objects, and refuses what could not work on the wire.
+"""Reads proto/spec/*.spec.h into Call and Record objects, and refuses what could not work on the
+wire.
 
-Used by gen.py.  A spec file is C that the compiler checks against cuda.h; here only its shape is read: comments,
-preprocessor lines, TFR_CALL(...) with a prototype, TFR_RECORD(...).  Every complaint is a SpecError with file and line.
-"""
+Used by gen.py.  A spec file is C that the compiler checks against cuda.h; here only its shape is
+read: comments, preprocessor lines, TFR_CALL(...) with a prototype, TFR_RECORD(...).  Every
+complaint is a SpecError with file and line."""
 
 import glob
 import os
@@ -17,16 +18,48 @@ FLAGS = ("PTSZ", "NOCTX", "HELPER")
 RECORD_FLAGS = ("SYNC", "HELPER", "NOCTX")
 WORDS = ("IN", "OUT", "BULK_IN", "BULK_OUT", "STR", "NEW", "FREE")
 COUNTED = ("IN", "OUT", "BULK_IN", "BULK_OUT")
-KINDS = {"CUcontext": "CTX", "CUmodule": "MODULE", "CUfunction": "FUNCTION", "CUlibrary": "LIBRARY",
-         "CUkernel": "KERNEL", "CUstream": "STREAM", "CUevent": "EVENT", "CUmemoryPool": "POOL"}
-TAKEN = ("r", "q", "p", "s", "ask", "rec", "reply", "cu", "tail", "in_len", "out_len", "slot", "head")
+KINDS = {
+    "CUcontext": "CTX",
+    "CUmodule": "MODULE",
+    "CUfunction": "FUNCTION",
+    "CUlibrary": "LIBRARY",
+    "CUkernel": "KERNEL",
+    "CUstream": "STREAM",
+    "CUevent": "EVENT",
+    "CUmemoryPool": "POOL",
+}
+TAKEN = (
+    "r",
+    "q",
+    "p",
+    "s",
+    "ask",
+    "rec",
+    "reply",
+    "cu",
+    "tail",
+    "in_len",
+    "out_len",
+    "slot",
+    "head",
+)
 # C type -> type on the wire, bytes
 SCALARS = {
-    "char": ("int8_t", 1), "unsigned char": ("uint8_t", 1), "short": ("int16_t", 2),
-    "unsigned short": ("uint16_t", 2), "int": ("int32_t", 4), "unsigned": ("uint32_t", 4),
-    "unsigned int": ("uint32_t", 4), "cuuint32_t": ("uint32_t", 4), "float": ("float", 4),
-    "size_t": ("uint64_t", 8), "cuuint64_t": ("uint64_t", 8), "long long": ("int64_t", 8),
-    "unsigned long long": ("uint64_t", 8), "double": ("double", 8), "CUdevice": ("int32_t", 4),
+    "char": ("int8_t", 1),
+    "unsigned char": ("uint8_t", 1),
+    "short": ("int16_t", 2),
+    "unsigned short": ("uint16_t", 2),
+    "int": ("int32_t", 4),
+    "unsigned": ("uint32_t", 4),
+    "unsigned int": ("uint32_t", 4),
+    "cuuint32_t": ("uint32_t", 4),
+    "float": ("float", 4),
+    "size_t": ("uint64_t", 8),
+    "cuuint64_t": ("uint64_t", 8),
+    "long long": ("int64_t", 8),
+    "unsigned long long": ("uint64_t", 8),
+    "double": ("double", 8),
+    "CUdevice": ("int32_t", 4),
     "CUdeviceptr": ("uint64_t", 8),
 }
 
@@ -138,7 +171,9 @@ class Reader:
                 m = self.match(r"TFR_(CALL|RECORD)\s*\(")
                 if not m:
                     self.fail("expected a comment, TFR_CALL or TFR_RECORD")
-                decls.append(self.call(start, doc) if m.group(1) == "CALL" else self.record(start, doc))
+                decls.append(
+                    self.call(start, doc) if m.group(1) == "CALL" else self.record(start, doc)
+                )
             except SpecError as e:
                 errors.append(e)
                 self.at = max(self.at, start + 1)
@@ -190,7 +225,10 @@ class Reader:
         for part in re.finditer(r"(?:[^,()]|\((?:[^()]|\([^()]*\))*\))+", body):
             text = " ".join(part.group().split())
             if text != "void" and text:
-                yield self.param(text, self.line(at + part.start() + len(part.group()) - len(part.group().lstrip())))
+                yield self.param(
+                    text,
+                    self.line(at + part.start() + len(part.group()) - len(part.group().lstrip())),
+                )
 
     def param(self, text, line):
         param = Param("", "", "", line)
@@ -198,12 +236,12 @@ class Reader:
             m = re.match(r"TFR_(\w+)\s*", text)
             if not m:
                 break
-            word, text = m.group(1), text[m.end():]
+            word, text = m.group(1), text[m.end() :]
             if word in COUNTED:
                 m = re.match(r"\(((?:[^()]|\([^()]*\))*)\)\s*", text)
                 if not m:
                     raise SpecError(self.path, line, f"TFR_{word} without its count")
-                param.count, text = m.group(1).strip(), text[m.end():]
+                param.count, text = m.group(1).strip(), text[m.end() :]
             if word == "OPT":
                 param.opt = True
             elif word not in WORDS:
@@ -232,7 +270,9 @@ class Reader:
         if call.cls in ("SYNC", "ASYNC") and not call.op:
             self.fail(f"{call.name}: {call.cls} needs an op", start)
         if call.cls == "ASYNC" and not call.errors:
-            self.fail(f"{call.name}: ASYNC without TFR_ERRORS, the list of its immediate errors", start)
+            self.fail(
+                f"{call.name}: ASYNC without TFR_ERRORS, the list of its immediate errors", start
+            )
         if call.op:
             for param in call.params:
                 self.check_param(call, param)

@@ -1,12 +1,13 @@
-"""What the CUDA toolkit's headers say: which symbols its libcuda exports, since which version, with which prototype.
+"""What the CUDA toolkit's headers say: which symbols its libcuda exports, since which version, with
+which prototype.
 
 Also which of its types may cross the wire.
 
-Used by gen.py.  The source of the symbols is cudaTypedefs.h (and cudaProfilerTypedefs.h): one PFN_<name>_v<version>[_ptsz|_ptds] per
-exported symbol.  The symbols themselves are not named there; they follow from the pairing rule: the n-th version of a name
-is the symbol name_v<n> (the first has no suffix).  A per-thread-stream twin is the twin of the newest plain entry that is
-not newer than itself.  tests/gen checks the rule against the stub library of the toolkit.
-"""
+Used by gen.py.  The source of the symbols is cudaTypedefs.h (and cudaProfilerTypedefs.h): one
+PFN_<name>_v<version>[_ptsz|_ptds] per exported symbol.  The symbols themselves are not named there;
+they follow from the pairing rule: the n-th version of a name is the symbol name_v<n> (the first has
+no suffix).  A per-thread-stream twin is the twin of the newest plain entry that is not newer than
+itself.  tests/gen checks the rule against the stub library of the toolkit."""
 
 import os
 import re
@@ -14,11 +15,14 @@ from typing import NamedTuple, Optional
 
 BASIC = ("int", "char", "short", "long", "float", "double", "unsigned", "signed", "void")
 HEADERS = ("cudaTypedefs.h", "cudaProfilerTypedefs.h")
-PFN = re.compile(r"typedef\s+CUresult\s*\(CUDAAPI\s*\*\s*PFN_(\w+?)_v(\d+)(_pt(?:sz|ds))?\)\s*\(([^;]*)\)\s*;")
+PFN = re.compile(
+    r"typedef\s+CUresult\s*\(CUDAAPI\s*\*\s*PFN_(\w+?)_v(\d+)(_pt(?:sz|ds))?\)\s*\(([^;]*)\)\s*;"
+)
 
 
 class Row(NamedTuple):
-    """One row of the cuGetProcAddress map: a plain symbol, and its per-thread-stream twin if it has one."""
+    """One row of the cuGetProcAddress map: a plain symbol, and its per-thread-stream twin if it has
+    one."""
 
     name: str
     version: int
@@ -83,12 +87,16 @@ def read_rows(include):
     rows = []
     for name in sorted(plain):
         versions = sorted(plain[name])
-        row = {v: Row(name, v, name + (f"_v{n}" if n > 1 else ""), plain[name][v][1])
-               for n, v in enumerate(versions, 1)}
+        row = {
+            v: Row(name, v, name + (f"_v{n}" if n > 1 else ""), plain[name][v][1])
+            for n, v in enumerate(versions, 1)
+        }
         for version, (kind, _) in sorted(twins.pop(name, {}).items()):
             at = max((v for v in versions if v <= version), default=None)
             if at is None or row[at].twin:
-                raise ToolkitError(f"{name}{kind}, version {version}: no plain entry to pair it with")
+                raise ToolkitError(
+                    f"{name}{kind}, version {version}: no plain entry to pair it with"
+                )
             row[at] = row[at]._replace(twin=row[at].symbol + kind, twin_version=version)
         rows += [row[v] for v in versions]
     if twins:
@@ -102,18 +110,24 @@ def symbols(rows):
 
 
 def aliases(rows):
-    """(old symbol, new symbol, types): an old entry whose successor has the same prototype may call it."""
-    return [(old.symbol, new.symbol, old.types) for old, new in zip(rows, rows[1:])
-            if old.name == new.name and old.types == new.types]
+    """(old symbol, new symbol, types): an old entry whose successor has the same prototype may call
+    it."""
+    return [
+        (old.symbol, new.symbol, old.types)
+        for old, new in zip(rows, rows[1:])
+        if old.name == new.name and old.types == new.types
+    ]
 
 
 def stream_twins(rows):
-    """Rows whose twin is the plain call with another meaning of stream 0, the last parameter of type CUstream."""
+    """Rows whose twin is the plain call with another meaning of stream 0, the last parameter of
+    type CUstream."""
     return [r for r in rows if r.twin and r.twin.endswith("_ptsz") and "CUstream" in r.types]
 
 
 class Toolkit:
-    """rows; twins: symbol -> its per-thread-stream twin or None; errors: names of CUresult; types of cuda.h."""
+    """rows; twins: symbol -> its per-thread-stream twin or None; errors: names of CUresult; types
+    of cuda.h."""
 
     def __init__(self, include, scalars):
         self.rows = read_rows(include)
@@ -123,10 +137,16 @@ class Toolkit:
             text = re.sub(r"/\*.*?\*/|//[^\n]*", " ", f.read(), flags=re.S)
         self.errors = set(re.findall(r"\b(CUDA_ERROR_\w+)\s*=", text))
         self.enums = set(re.findall(r"typedef\s+enum\s+\w*\s*\{[^}]*\}\s*(\w+)\s*;", text))
-        self.names = dict((new, " ".join(old.split())) for old, new in
-                          re.findall(r"typedef\s+((?:unsigned\s+|long\s+)*\w+)\s+(\w+)\s*;", text))
-        self.structs = dict((name, body) for body, name in
-                            re.findall(r"typedef\s+struct\s+\w*\s*\{((?:[^{}]|\{[^{}]*\})*)\}\s*(\w+)\s*;", text))
+        self.names = dict(
+            (new, " ".join(old.split()))
+            for old, new in re.findall(r"typedef\s+((?:unsigned\s+|long\s+)*\w+)\s+(\w+)\s*;", text)
+        )
+        self.structs = dict(
+            (name, body)
+            for body, name in re.findall(
+                r"typedef\s+struct\s+\w*\s*\{((?:[^{}]|\{[^{}]*\})*)\}\s*(\w+)\s*;", text
+            )
+        )
 
     def wire(self, name):
         """(type on the wire, bytes) of a scalar or enum, else None."""
@@ -137,7 +157,8 @@ class Toolkit:
         return self.wire(self.names[name]) if name in self.names else None
 
     def flat(self, name):
-        """A structure without pointers, handles or unions: its bytes mean the same on the other side."""
+        """A structure without pointers, handles or unions: its bytes mean the same on the other
+        side."""
         if name in self.names:
             return self.flat(self.names[name])
         body = self.structs.get(name)

@@ -1,9 +1,9 @@
-"""Layout of requests and replies, op numbers, the table of driver functions: what both ends include.
+"""Layout of requests and replies, op numbers, the table of driver functions: what both ends
+include.
 
-Used by gen.py.  A request is head, slot, in_len, then its fields by falling size, so that padding is at the end only;
-structures of cuda.h come last, each on 8 bytes.  Variable inputs follow the request, variable outputs the reply, in
-the order of parameters, each padded to 8 bytes.
-"""
+Used by gen.py.  A request is head, slot, in_len, then its fields by falling size, so that padding
+is at the end only; structures of cuda.h come last, each on 8 bytes.  Variable inputs follow the
+request, variable outputs the reply, in the order of parameters, each padded to 8 bytes."""
 
 import hashlib
 from dataclasses import dataclass
@@ -80,7 +80,9 @@ def request_fields(call, toolkit):
 
 def reply_fields(call, toolkit):
     """Empty: the call answers nothing but its result."""
-    fields = [embedded(p.name, p.cell, toolkit) for p in call.params if p.word == "OUT" and p.count == "1"]
+    fields = [
+        embedded(p.name, p.cell, toolkit) for p in call.params if p.word == "OUT" and p.count == "1"
+    ]
     if not fields and any(p.word == "OUT" for p in call.params):
         fields = [Field("reserved", "uint64_t", 8)]
     return fields
@@ -105,8 +107,15 @@ def struct(name, first, at, fields):
 
 
 def calls_h(decls, toolkit):
-    out = [HEAD, "#ifndef TFR_CALLS_H\n#define TFR_CALLS_H\n\n#include <assert.h>\n#include <cuda.h>\n#include <stdbool.h>\n"
-           '#include <stddef.h>\n#include <stdint.h>\n#include <string.h>\n\n#include "base/rec.h"\n\n', HELPERS, "\n"]
+    out = [
+        HEAD,
+        "#ifndef TFR_CALLS_H\n#define TFR_CALLS_H\n\n#include <assert.h>\n#include <cuda.h>\n"
+        "#include <stdbool.h>\n"
+        '#include <stddef.h>\n#include <stdint.h>\n#include <string.h>\n\n#include "base/rec.h"\n'
+        "\n",
+        HELPERS,
+        "\n",
+    ]
     for call in decls:
         if not isinstance(call, Call) or not call.op:
             continue
@@ -120,37 +129,66 @@ def calls_h(decls, toolkit):
 
 
 def spec_hash(decls, layouts, wire):
-    """Everything the two ends must agree on; comments of hand-written headers are left out by the caller."""
-    ops = "".join(f"{d.op} {d.name} {getattr(d, 'cls', '')} {sorted(d.flags)}\n" for d in decls if d.op)
+    """Everything the two ends must agree on; comments of hand-written headers are left out by the
+    caller."""
+    ops = "".join(
+        f"{d.op} {d.name} {getattr(d, 'cls', '')} {sorted(d.flags)}\n" for d in decls if d.op
+    )
     return hashlib.sha256((ops + layouts + wire).encode()).hexdigest()[:16]
 
 
 def ops_h(decls, digest):
     ops = sorted((d.op, d.name) for d in decls if d.op)
-    out = [HEAD, "#ifndef TFR_OPS_H\n#define TFR_OPS_H\n\nenum tfr_op {\n    TFR_OP_NONE = 0, /* padding of the ring */\n"]
+    out = [
+        HEAD,
+        "#ifndef TFR_OPS_H\n#define TFR_OPS_H\n\nenum tfr_op {\n"
+        "    TFR_OP_NONE = 0, /* padding of the ring */\n",
+    ]
     out += [f"    TFR_OP_{name} = 0x{op:04x},\n" for op, name in ops]
     last = ops[-1][0] + 1 if ops else 1
     out.append(f"    TFR_OP_LIMIT = 0x{last:04x},\n}};\n\n")
-    out.append(f"/* Client and executor must be of the same spec: compared in hello. */\n#define TFR_SPEC_HASH 0x{digest}ull\n\n")
-    out.append('/* "cuFuncLoad", "mark", or "?" for a number that is no op. */\nconst char *tfr_op_name(unsigned op);\n\n#endif\n')
+    out.append(
+        f"/* Client and executor must be of the same spec: compared in hello. */\n"
+        f"#define TFR_SPEC_HASH 0x{digest}ull\n\n"
+    )
+    out.append(
+        '/* "cuFuncLoad", "mark", or "?" for a number that is no op. */\n'
+        "const char *tfr_op_name(unsigned op);\n\n#endif\n"
+    )
     return "".join(out)
 
 
 def ops_c(decls):
-    out = [HEAD, '#include "tfr_ops.h"\n\n#include <stddef.h>\n\nstatic const char *const names[TFR_OP_LIMIT] = {\n',
-           '    [TFR_OP_NONE] = "pad",\n']
-    out += [f'    [TFR_OP_{d.name}] = "{d.name}",\n' for d in sorted(decls, key=lambda d: d.op) if d.op]
-    out.append('};\n\nconst char *tfr_op_name(unsigned op)\n{\n'
-               '    return op < TFR_OP_LIMIT && names[op] ? names[op] : "?";\n}\n')
+    out = [
+        HEAD,
+        '#include "tfr_ops.h"\n\n#include <stddef.h>\n\n'
+        "static const char *const names[TFR_OP_LIMIT] = {\n",
+        '    [TFR_OP_NONE] = "pad",\n',
+    ]
+    out += [
+        f'    [TFR_OP_{d.name}] = "{d.name}",\n' for d in sorted(decls, key=lambda d: d.op) if d.op
+    ]
+    out.append(
+        "};\n\nconst char *tfr_op_name(unsigned op)\n{\n"
+        '    return op < TFR_OP_LIMIT && names[op] ? names[op] : "?";\n}\n'
+    )
     return "".join(out)
 
 
 def cu_h(calls):
-    out = [HEAD, "#ifndef TFR_CU_GEN_H\n#define TFR_CU_GEN_H\n\n#include <cuda.h>\n#include <stddef.h>\n\n",
-           "/* The driver as a table; a call that the library lacks is NULL. */\nstruct tfr_cu {\n    void *lib; /* of dlopen */\n"]
+    out = [
+        HEAD,
+        "#ifndef TFR_CU_GEN_H\n#define TFR_CU_GEN_H\n\n#include <cuda.h>\n#include <stddef.h>\n\n",
+        "/* The driver as a table; a call that the library lacks is NULL. */\nstruct tfr_cu {\n"
+        "    void *lib; /* of dlopen */\n",
+    ]
     out += [f"    CUresult (*{c.name})({c.prototype});\n" for c in calls]
-    out.append("};\n\nstruct tfr_cu_row {\n    const char *name;\n    size_t at; /* in struct tfr_cu */\n};\n\n"
-               "/* Ended by a row with name NULL. */\nextern const struct tfr_cu_row tfr_cu_rows[];\n\n#endif\n")
+    out.append(
+        "};\n\nstruct tfr_cu_row {\n    const char *name;\n"
+        "    size_t at; /* in struct tfr_cu */\n};\n\n"
+        "/* Ended by a row with name NULL. */\nextern const struct tfr_cu_row tfr_cu_rows[];\n\n"
+        "#endif\n"
+    )
     return "".join(out)
 
 

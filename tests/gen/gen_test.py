@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
-"""Tests of proto/gen.py: a small spec becomes exactly the files in golden/expect, which compile; broken specs fail at the
-right line; the map of the installed toolkit is that of its stub library.
+"""Tests of proto/gen.py: a small spec becomes exactly the files in golden/expect, which compile;
+broken specs fail at the right line; the map of the installed toolkit is that of its stub
+library.
 
     gen_test.py [--update]     --update rewrites golden/expect
 
@@ -49,9 +50,22 @@ BROKEN = {
 
 def gen(spec, out, *more):
     return subprocess.run(
-        [sys.executable, os.path.join(ROOT, "proto", "gen.py"), "--spec", spec, "--cuda-include",
-         os.path.join(GOLDEN, "include"), "--out", out, *more],
-        capture_output=True, text=True, timeout=60, check=False)
+        [
+            sys.executable,
+            os.path.join(ROOT, "proto", "gen.py"),
+            "--spec",
+            spec,
+            "--cuda-include",
+            os.path.join(GOLDEN, "include"),
+            "--out",
+            out,
+            *more,
+        ],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
 
 
 class Temp(unittest.TestCase):
@@ -70,8 +84,11 @@ class Golden(Temp):
         expect = os.path.join(GOLDEN, "expect")
         self.assertEqual(sorted(os.listdir(self.dir)), sorted(os.listdir(expect)))
         for name in os.listdir(expect):
-            self.assertTrue(filecmp.cmp(self.path(name), os.path.join(expect, name), shallow=False),
-                            f"{name} is not as expected: diff {self.path(name)} with it, then gen_test.py --update")
+            self.assertTrue(
+                filecmp.cmp(self.path(name), os.path.join(expect, name), shallow=False),
+                f"{name} is not as expected: diff {self.path(name)} with it, then "
+                f"gen_test.py --update",
+            )
 
     def test_leaves_unchanged_files_alone(self):
         spec = os.path.join(GOLDEN, "spec")
@@ -83,7 +100,12 @@ class Golden(Temp):
     def test_says_when_the_coverage_page_is_old(self):
         page = self.path("COVERAGE.md")
         shutil.copy(os.path.join(GOLDEN, "expect", "COVERAGE.md"), page)
-        self.assertEqual(gen(os.path.join(GOLDEN, "spec"), self.path("out"), "--coverage", page, "--check").returncode, 0)
+        self.assertEqual(
+            gen(
+                os.path.join(GOLDEN, "spec"), self.path("out"), "--coverage", page, "--check"
+            ).returncode,
+            0,
+        )
         with open(page, "a", encoding="utf-8") as f:
             f.write("\n")
         done = gen(os.path.join(GOLDEN, "spec"), self.path("out"), "--coverage", page, "--check")
@@ -106,7 +128,9 @@ class Golden(Temp):
         same = self.hash_of(lambda text: text)
         self.assertEqual(same, self.hash_of(lambda text: text.replace("One handle.", "A handle.")))
         self.assertNotEqual(same, self.hash_of(lambda text: text.replace("0x0302", "0x0305")))
-        self.assertNotEqual(same, self.hash_of(lambda text: text.replace("CUlimit limit", "size_t limit")))
+        self.assertNotEqual(
+            same, self.hash_of(lambda text: text.replace("CUlimit limit", "size_t limit"))
+        )
 
     @unittest.skipUnless(CUDA, "no toolkit to compile against")
     def test_output_compiles_without_a_warning(self):
@@ -117,10 +141,31 @@ class Golden(Temp):
             for name in sorted(n for n in os.listdir(expect) if n.endswith(".c")):
                 with self.subTest(cc=cc, file=name):
                     done = subprocess.run(
-                        [cc, "-std=gnu17", "-O2", "-Wall", "-Wextra", "-Wshadow", "-Wstrict-prototypes", "-Werror",
-                         "-D__CUDA_API_VERSION_INTERNAL", "-I" + expect, "-I" + os.path.join(HERE, "ends"), "-I" + ROOT,
-                         "-isystem", CUDA, "-c", os.path.join(expect, name), "-o", os.devnull],
-                        capture_output=True, text=True, timeout=60, check=False)
+                        [
+                            cc,
+                            "-std=gnu17",
+                            "-O2",
+                            "-Wall",
+                            "-Wextra",
+                            "-Wshadow",
+                            "-Wstrict-prototypes",
+                            "-Werror",
+                            "-D__CUDA_API_VERSION_INTERNAL",
+                            "-I" + expect,
+                            "-I" + os.path.join(HERE, "ends"),
+                            "-I" + ROOT,
+                            "-isystem",
+                            CUDA,
+                            "-c",
+                            os.path.join(expect, name),
+                            "-o",
+                            os.devnull,
+                        ],
+                        capture_output=True,
+                        text=True,
+                        timeout=60,
+                        check=False,
+                    )
                     self.assertEqual(done.stderr, "")
 
     @unittest.skipUnless(CUDA, "no toolkit to compile against")
@@ -128,18 +173,44 @@ class Golden(Temp):
         expect = os.path.join(GOLDEN, "expect")
         program = self.path("roundtrip")
         sources = [os.path.join(HERE, "roundtrip.c")]
-        sources += [os.path.join(expect, n) for n in ("client_gen.c", "dispatch_gen.c", "tfr_ops.c")]
+        sources += [
+            os.path.join(expect, n) for n in ("client_gen.c", "dispatch_gen.c", "tfr_ops.c")
+        ]
         cc = os.environ.get("TFR_CCS", "cc").split()[0]
-        subprocess.run([cc, "-std=gnu17", "-O1", "-g", "-fsanitize=address,undefined", "-Wall", "-Wextra", "-Werror",
-                        "-D__CUDA_API_VERSION_INTERNAL", "-I" + expect, "-I" + os.path.join(HERE, "ends"), "-I" + ROOT,
-                        "-isystem", CUDA, *sources, "-o", program], check=True, timeout=120)
+        subprocess.run(
+            [
+                cc,
+                "-std=gnu17",
+                "-O1",
+                "-g",
+                "-fsanitize=address,undefined",
+                "-Wall",
+                "-Wextra",
+                "-Werror",
+                "-D__CUDA_API_VERSION_INTERNAL",
+                "-I" + expect,
+                "-I" + os.path.join(HERE, "ends"),
+                "-I" + ROOT,
+                "-isystem",
+                CUDA,
+                *sources,
+                "-o",
+                program,
+            ],
+            check=True,
+            timeout=120,
+        )
         done = subprocess.run([program], capture_output=True, text=True, timeout=60, check=False)
         self.assertEqual((done.returncode, done.stdout, done.stderr), (0, "", ""))
 
 
 class Broken(Temp):
     def test_every_broken_spec_is_in_the_list(self):
-        names = {n[: -len(".spec.h")] for n in os.listdir(os.path.join(HERE, "broken")) if n.endswith(".spec.h")}
+        names = {
+            n[: -len(".spec.h")]
+            for n in os.listdir(os.path.join(HERE, "broken"))
+            if n.endswith(".spec.h")
+        }
         self.assertEqual(names, set(BROKEN))
 
     def test_fail_at_the_right_line_and_write_nothing(self):
@@ -159,6 +230,7 @@ class Broken(Temp):
 class Toolkit(unittest.TestCase):
     def setUp(self):
         import gen_toolkit
+
         self.gen_toolkit = gen_toolkit
         self.rows = gen_toolkit.read_rows(CUDA)
 
@@ -166,7 +238,9 @@ class Toolkit(unittest.TestCase):
         for stub in ("../lib64/stubs/libcuda.so", "../lib/stubs/libcuda.so"):
             path = os.path.join(CUDA, stub)
             if os.path.exists(path) and shutil.which("nm"):
-                text = subprocess.run(["nm", "-D", "--defined-only", path], capture_output=True, text=True, check=True).stdout
+                text = subprocess.run(
+                    ["nm", "-D", "--defined-only", path], capture_output=True, text=True, check=True
+                ).stdout
                 return sorted(line.split()[2] for line in text.splitlines() if " T " in line)
         return self.skipTest("no stub libcuda, or no nm")
 
@@ -176,16 +250,22 @@ class Toolkit(unittest.TestCase):
     def test_known_pairs(self):
         pairs = {(r.name, r.version): (r.symbol, r.twin) for r in self.rows}
         for name, version, symbol, twin in (
-                ("cuCtxCreate", 2000, "cuCtxCreate", None),
-                ("cuCtxCreate", 3020, "cuCtxCreate_v2", None),
-                ("cuCtxCreate", 11040, "cuCtxCreate_v3", None),
-                ("cuCtxCreate", 12050, "cuCtxCreate_v4", None),
-                ("cuStreamGetCaptureInfo", 12030, "cuStreamGetCaptureInfo_v3", "cuStreamGetCaptureInfo_v3_ptsz"),
-                ("cuDevicePrimaryCtxReset", 7000, "cuDevicePrimaryCtxReset", None),
-                ("cuDevicePrimaryCtxReset", 11000, "cuDevicePrimaryCtxReset_v2", None),
-                ("cuMemcpyHtoD", 2000, "cuMemcpyHtoD", None),
-                ("cuMemcpyHtoD", 3020, "cuMemcpyHtoD_v2", "cuMemcpyHtoD_v2_ptds"),
-                ("cuMemcpyBatchAsync", 13000, "cuMemcpyBatchAsync_v2", "cuMemcpyBatchAsync_v2_ptsz")):
+            ("cuCtxCreate", 2000, "cuCtxCreate", None),
+            ("cuCtxCreate", 3020, "cuCtxCreate_v2", None),
+            ("cuCtxCreate", 11040, "cuCtxCreate_v3", None),
+            ("cuCtxCreate", 12050, "cuCtxCreate_v4", None),
+            (
+                "cuStreamGetCaptureInfo",
+                12030,
+                "cuStreamGetCaptureInfo_v3",
+                "cuStreamGetCaptureInfo_v3_ptsz",
+            ),
+            ("cuDevicePrimaryCtxReset", 7000, "cuDevicePrimaryCtxReset", None),
+            ("cuDevicePrimaryCtxReset", 11000, "cuDevicePrimaryCtxReset_v2", None),
+            ("cuMemcpyHtoD", 2000, "cuMemcpyHtoD", None),
+            ("cuMemcpyHtoD", 3020, "cuMemcpyHtoD_v2", "cuMemcpyHtoD_v2_ptds"),
+            ("cuMemcpyBatchAsync", 13000, "cuMemcpyBatchAsync_v2", "cuMemcpyBatchAsync_v2_ptsz"),
+        ):
             self.assertEqual(pairs[name, version], (symbol, twin))
 
 
@@ -193,6 +273,11 @@ if __name__ == "__main__":
     if "--update" in sys.argv:
         shutil.rmtree(os.path.join(GOLDEN, "expect"))
         expect_dir = os.path.join(GOLDEN, "expect")
-        result = gen(os.path.join(GOLDEN, "spec"), expect_dir, "--coverage", os.path.join(expect_dir, "COVERAGE.md"))
+        result = gen(
+            os.path.join(GOLDEN, "spec"),
+            expect_dir,
+            "--coverage",
+            os.path.join(expect_dir, "COVERAGE.md"),
+        )
         sys.exit(result.stderr or 0)
     unittest.main()

@@ -18,9 +18,11 @@ FILES = {
     "transport/shm/own.h": "",
     "transport/shm/link.c": '#include "transport/shm/own.h"\n',
     "transport/bad.c": '#include <cuda.h>\n#include "transport/shm/own.h"\n#include "tfr_ops.h"\n',
-    "intercept/entry.h": '#include "proto/wire.h"\n#include "tfr_checks.h"\n#include "face/face.h"\n',
+    "intercept/entry.h": '#include "proto/wire.h"\n#include "tfr_checks.h"\n'
+    '#include "face/face.h"\n',
     "face/face.h": "#include <cuda.h>\n",
-    "executor/bad.c": '#include "intercept/entry.h"\n#include "executor/softgpu/vm.h"\n#include <cuda_runtime.h>\n',
+    "executor/bad.c": '#include "intercept/entry.h"\n#include "executor/softgpu/vm.h"\n'
+    "#include <cuda_runtime.h>\n",
     "executor/softgpu/vm.h": '#include "face/face.h"\n',
     "executor/softgpu/bad.c": '#include "vm.h"\n#include "transport/ring.h"\n',
 }
@@ -44,8 +46,13 @@ class Layers(unittest.TestCase):
                 os.makedirs(os.path.dirname(os.path.join(root, name)), exist_ok=True)
                 with open(os.path.join(root, name), "w", encoding="utf-8") as f:
                     f.write(text)
-            return subprocess.run([sys.executable, os.path.join(ROOT, "ci", "layers.py"), root],
-                                  capture_output=True, text=True, timeout=60, check=False)
+            return subprocess.run(
+                [sys.executable, os.path.join(ROOT, "ci", "layers.py"), root],
+                capture_output=True,
+                text=True,
+                timeout=60,
+                check=False,
+            )
 
     def test_finds_what_crosses_the_layers(self):
         done = self.check(FILES)

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""NVIDIA's static runtime on a libcuda of face/ alone: it starts, and it stops with the known error when one thing is
-spoilt (the switches of mini.c).
+"""NVIDIA's static runtime on a libcuda of face/ alone: it starts, and it stops with the known error
+when one thing is spoilt (the switches of mini.c).
 
     runtime_test.py PROGRAM LIBRARY_DIR [--without-keyed]
 """
@@ -14,8 +14,12 @@ PROGRAM, LIBRARY = sys.argv[1:3]
 KEYED = "--without-keyed" not in sys.argv
 GOOD = ["count 0 1", "copy 0", "reset 0", "copy again 0"]
 REQUIRED = {
-    "cudart interface": "6bd5fb6c", "tools hooks": "a094798c", "tools tls": "42d85a81",
-    "context storage": "c693336e", "context checks": "263e8860", "keyed": "d4082055",
+    "cudart interface": "6bd5fb6c",
+    "tools hooks": "a094798c",
+    "tools tls": "42d85a81",
+    "context storage": "c693336e",
+    "context checks": "263e8860",
+    "keyed": "d4082055",
 }
 
 
@@ -23,7 +27,9 @@ def run(**spoilt):
     env = {k: v for k, v in os.environ.items() if not k.startswith("TFR_")}
     env["LD_LIBRARY_PATH"] = LIBRARY
     env.update({"TFR_TEST_" + k: str(v) for k, v in spoilt.items()})
-    done = subprocess.run([PROGRAM], env=env, capture_output=True, text=True, timeout=30, check=False)
+    done = subprocess.run(
+        [PROGRAM], env=env, capture_output=True, text=True, timeout=30, check=False
+    )
     return done.returncode, done.stdout.splitlines()
 
 
