@@ -60,13 +60,22 @@ void pair_open(struct pair_end *end, const char *transport, int sock, bool first
 
 void pair_close(struct pair_end *end)
 {
-    end->ops->unreg(end->mem);
-    end->ops->forget(end->peer);
-    end->ops->close(end->link);
+    if (end->mem)
+        end->ops->unreg(end->mem);
+    if (end->peer)
+        end->ops->forget(end->peer);
+    if (end->link)
+        end->ops->close(end->link);
     end->ops->release(end->dev);
     munmap(end->area.addr, end->area.len);
     close(end->area.fd);
     close(end->sock);
+}
+
+void pair_cut(struct pair_end *end)
+{
+    end->ops->close(end->link);
+    end->link = NULL;
 }
 
 struct opening {

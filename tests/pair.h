@@ -19,7 +19,10 @@ struct pair_end {
 
 /* Opens one end over a connected socket; blocks until the other end does the same. */
 void pair_open(struct pair_end *end, const char *transport, int sock, bool first, size_t len);
-void pair_close(struct pair_end *end);
+void pair_close(struct pair_end *end); /* what a test has ended itself is NULL */
+
+/* Closes the link alone. */
+void pair_cut(struct pair_end *end);
 
 /* Both ends in this process. */
 void pair_open_both(struct pair_end ends[2], const char *transport, size_t len);

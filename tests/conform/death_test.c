@@ -110,9 +110,10 @@ CONFORM_TEST(death, of_the_peer_still_ends_every_put_once)
     kill(child, SIGKILL);
     accepted += puts_take(&end, 100000);
     waitpid(child, NULL, 0);
-    end.ops->close(end.link);
+    pair_cut(&end);
     cr_assert_eq(done_n, accepted);
     cr_assert_gt(accepted, 0);
+    pair_close(&end);
 }
 
 CONFORM_TEST(close, ends_every_put_before_it_returns)
@@ -123,9 +124,9 @@ CONFORM_TEST(close, ends_every_put_before_it_returns)
     pair_open_both(ends, param->name, AREA);
     accepted = puts_take(&ends[0], 200);
     cr_assert_gt(accepted, 0);
-    ends[0].ops->close(ends[0].link);
+    pair_cut(&ends[0]);
     cr_assert_eq(done_n, accepted);
-    ends[0].ops->unreg(ends[0].mem);
+    pair_close(&ends[0]);
     pair_close(&ends[1]);
 }
 
@@ -134,8 +135,9 @@ CONFORM_TEST(close, is_seen_by_the_other_side)
     struct pair_end ends[2];
 
     pair_open_both(ends, param->name, AREA);
-    ends[0].ops->close(ends[0].link);
+    pair_cut(&ends[0]);
     CONFORM_WAIT(&ends[1], ends[1].ops->progress(ends[1].link) == TFR_E_PEER);
+    pair_close(&ends[0]);
     pair_close(&ends[1]);
 }
 

@@ -8,7 +8,7 @@ enum { AREA = 4 << 20, FLAG_AT = 0, DATA_AT = 4096 };
 static void done_count(void *arg, tfr_status status)
 {
     (void)status;
-    ++*(int *)arg;
+    ++*(volatile int *)arg;
 }
 
 static int sum_of(const int *numbers, int n)
@@ -29,14 +29,14 @@ CONFORM_TEST(put, arrives_whole_at_any_size)
     for (uint64_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
         uint8_t *local = (uint8_t *)ends[0].area.addr + DATA_AT, *to;
         size_t at = DATA_AT + i;
-        int done = 0;
+        volatile int done = 0;
         struct tfr_xfer xfer = {.local = local,
                                 .mem = ends[0].mem,
                                 .peer = ends[0].peer,
                                 .peer_at = at,
                                 .len = sizes[i],
                                 .done = done_count,
-                                .arg = &done};
+                                .arg = (void *)&done};
         for (size_t k = 0; k < sizes[i]; k++)
             local[k] = (uint8_t)(k * 31 + (k >> 8) + i);
         pair_put(&ends[0], &xfer);
@@ -60,7 +60,7 @@ CONFORM_TEST(put, after_is_not_seen_before_earlier_puts_of_its_channel)
         for (uint64_t round = 1; round <= ROUNDS; round++) {
             uint8_t *from = (uint8_t *)ends[0].area.addr + DATA_AT;
             uint8_t *to = (uint8_t *)ends[1].area.addr + DATA_AT;
-            int done = 0;
+            volatile int done = 0;
             memset(from, (int)round, PIECES * PIECE);
             for (size_t k = 0; k < PIECES; k++) {
                 struct tfr_xfer xfer = {.channel = channel,
@@ -70,7 +70,7 @@ CONFORM_TEST(put, after_is_not_seen_before_earlier_puts_of_its_channel)
                                         .peer_at = DATA_AT + k * PIECE,
                                         .len = PIECE,
                                         .done = done_count,
-                                        .arg = &done};
+                                        .arg = (void *)&done};
                 pair_put(&ends[0], &xfer);
             }
             word_put(&ends[0], channel, TFR_XFER_AFTER, FLAG_AT, round << 8 | channel);
@@ -131,7 +131,7 @@ CONFORM_TEST(put, source_may_change_after_done)
     pair_open_both(ends, param->name, AREA);
     for (int i = 1; i <= 100; i++) {
         uint8_t *local = (uint8_t *)ends[0].area.addr + DATA_AT;
-        int done = 0;
+        volatile int done = 0;
         struct tfr_xfer xfer = {.channel = 1,
                                 .local = local,
                                 .mem = ends[0].mem,
@@ -139,7 +139,7 @@ CONFORM_TEST(put, source_may_change_after_done)
                                 .peer_at = DATA_AT,
                                 .len = 5000,
                                 .done = done_count,
-                                .arg = &done};
+                                .arg = (void *)&done};
         memset(local, i, 5000);
         pair_put(&ends[0], &xfer);
         CONFORM_WAIT(&ends[0], done == 1);
@@ -201,7 +201,8 @@ CONFORM_TEST(put, outside_of_the_memory_is_refused)
 CONFORM_TEST(put, unreg_and_forget_wait_for_what_is_under_way)
 {
     struct pair_end ends[2];
-    int done = 0, accepted = 0;
+    int accepted = 0;
+    volatile int done = 0;
 
     pair_open_both(ends, param->name, AREA);
     for (int i = 0; i < 30; i++) {
@@ -211,14 +212,14 @@ CONFORM_TEST(put, unreg_and_forget_wait_for_what_is_under_way)
                                 .peer_at = DATA_AT,
                                 .len = 100000,
                                 .done = done_count,
-                                .arg = &done};
+                                .arg = (void *)&done};
         accepted += ends[0].ops->put(ends[0].link, &xfer) == TFR_OK;
     }
     ends[0].ops->unreg(ends[0].mem);
+    ends[0].mem = NULL;
     cr_assert_eq(done, accepted);
     cr_assert_gt(accepted, 0);
-    ends[0].ops->forget(ends[0].peer);
-    ends[0].ops->close(ends[0].link);
+    pair_close(&ends[0]);
     pair_close(&ends[1]);
 }
 
@@ -226,14 +227,14 @@ CONFORM_TEST(get, reads_the_peer_s_memory_where_offered)
 {
     struct pair_end ends[2];
     struct tfr_xfer xfer = {.peer_at = DATA_AT, .len = 10000};
-    int done = 0;
+    volatile int done = 0;
 
     pair_open_both(ends, param->name, AREA);
     xfer.local = ends[0].area.addr;
     xfer.mem = ends[0].mem;
     xfer.peer = ends[0].peer;
     xfer.done = done_count;
-    xfer.arg = &done;
+    xfer.arg = (void *)&done;
     memset((char *)ends[1].area.addr + DATA_AT, 'g', 10000);
     if (ends[0].ops->caps & TFR_CAP_GET) {
         cr_assert_eq(ends[0].ops->get(ends[0].link, &xfer), TFR_OK);
