@@ -18,7 +18,8 @@
  *           NOCTX   legal without a current context
  *           HELPER  may block in the driver: the executor runs it on a helper thread
  *           TFR_ERRORS(A, B)
- *   op      0x0000 for LOCAL, POLL and NONE; else unique, never reused
+ *   op      0x0000 for LOCAL, POLL, NONE, and CUSTOM calls that travel as a TFR_RECORD; else unique,
+ *           never reused.  Words are demanded of calls with an op only
  *
  * TFR_RECORD(op, name, flags...) declares a record of ours that is no CUDA call: its layout is
  * struct tfr_<name>_req, written by hand in proto/wire.h, its handler is do_<name>().

@@ -176,7 +176,7 @@ class Golden(Temp):
         sources += [
             os.path.join(expect, n) for n in ("client_gen.c", "dispatch_gen.c", "tfr_ops.c")
         ]
-        cc = os.environ.get("TFR_CCS", "cc").split()[0]
+        cc = next(c for c in os.environ.get("TFR_CCS", "cc").split() if shutil.which(c))
         subprocess.run(
             [
                 cc,
