@@ -1,0 +1,27 @@
+/* A client without an executor: a feedback page and a lane of the test's own. */
+#ifndef TFR_TESTS_UNIT_INTERCEPT_KIT_H
+#define TFR_TESTS_UNIT_INTERCEPT_KIT_H
+
+#include <criterion/criterion.h>
+#include <stdlib.h>
+
+#include "intercept/memory.h"
+#include "intercept/stream.h"
+
+static struct tfr_feedback kit_page;
+
+static inline void kit_lane(uint64_t len)
+{
+    tfr_client.feedback = &kit_page;
+    tfr_client.lane = calloc(1, len);
+    tfr_client.lane_len = len;
+    tfr_lane_init();
+}
+
+/* The executor says: this word has passed seq. */
+static inline void kit_word(uint32_t word, uint64_t seq)
+{
+    atomic_store_explicit(&kit_page.stream[word], seq, memory_order_release);
+}
+
+#endif

@@ -1,0 +1,44 @@
+/* intercept/lane.c: extents come back when their stream has passed. */
+#include "kit.h"
+
+static struct tfr_stream one = {.word = 3}, two = {.word = 4};
+
+Test(lane, reuses_the_first_bytes_when_they_are_free_again, .timeout = 10)
+{
+    struct tfr_extent a, b;
+    kit_lane(4 * TFR_LANE_CHUNK);
+    cr_assert_eq(tfr_lane_take(100, &a), CUDA_SUCCESS);
+    tfr_lane_give(a, &one, 7);
+    cr_assert_eq(tfr_lane_take(100, &b), CUDA_SUCCESS);
+    cr_assert_neq(a.at, b.at, "the stream still holds it");
+    tfr_lane_free(b);
+    kit_word(one.word, 7);
+    cr_assert_eq(tfr_lane_take(100, &b), CUDA_SUCCESS);
+    cr_assert_eq(a.at, b.at);
+}
+
+Test(lane, never_hands_out_overlapping_extents, .timeout = 20)
+{
+    struct tfr_extent e[64];
+    int n = 0;
+    kit_lane(8 * TFR_LANE_CHUNK);
+    for (uint64_t len = 1; n < 24; len = len * 5 % (TFR_LANE_CHUNK / 4) + 1)
+        cr_assert_eq(tfr_lane_take(len, &e[n++]), CUDA_SUCCESS);
+    for (int i = 0; i < n; i++)
+        for (int k = 0; k < i; k++)
+            cr_assert(e[i].at + e[i].units * (uint64_t)TFR_LANE_UNIT <= e[k].at ||
+                      e[k].at + e[k].units * (uint64_t)TFR_LANE_UNIT <= e[i].at);
+}
+
+Test(lane, takes_what_has_passed_behind_a_stream_that_stands_still, .timeout = 10)
+{
+    struct tfr_extent stuck, done, again;
+    kit_lane(2 * TFR_LANE_CHUNK);
+    cr_assert_eq(tfr_lane_take(TFR_LANE_CHUNK, &stuck), CUDA_SUCCESS);
+    cr_assert_eq(tfr_lane_take(TFR_LANE_CHUNK, &done), CUDA_SUCCESS);
+    tfr_lane_give(stuck, &one, 5);
+    tfr_lane_give(done, &two, 6);
+    kit_word(two.word, 6);
+    cr_assert_eq(tfr_lane_take(TFR_LANE_CHUNK, &again), CUDA_SUCCESS);
+    cr_assert_eq(again.at, done.at);
+}
