@@ -2,12 +2,12 @@
  * compiled against cuda.h, so that a prototype that drifts from the toolkit's does not build.  To
  * gen.py they say how a call crosses the wire.
  *
- * TFR_CALL(op, CLASS, flags...) stands on the line before a prototype; the comment before it becomes
- * the call's documentation.
+ * TFR_CALL(op, CLASS, flags...) stands on the line before a prototype; the comment before it
+ * becomes the call's documentation.
  *
  *   CLASS   LOCAL   answered in the client by a hand-written function
- *           ASYNC   posted; needs TFR_ERRORS(...), the list of its immediate errors: apart from NULL
- *                   pointers and dead handles they are checked by a hand-written
+ *           ASYNC   posted; needs TFR_ERRORS(...), the list of its immediate errors: apart from
+ *                   NULL pointers and dead handles they are checked by a hand-written
  *                   CUresult tfr_check_<name>(same arguments)
  *           SYNC    asked: the caller waits for the answer
  *           POLL    hand-written in the client over the feedback page (documentation only)
@@ -18,8 +18,8 @@
  *           NOCTX   legal without a current context
  *           HELPER  may block in the driver: the executor runs it on a helper thread
  *           TFR_ERRORS(A, B)
- *   op      0x0000 for LOCAL, POLL, NONE, and CUSTOM calls that travel as a TFR_RECORD; else unique,
- *           never reused.  Words are demanded of calls with an op only
+ *   op      0x0000 for LOCAL, POLL, NONE, and CUSTOM calls that travel as a TFR_RECORD; else
+ *           unique, never reused.  Words are demanded of calls with an op only
  *
  * TFR_RECORD(op, name, flags...) declares a record of ours that is no CUDA call: its layout is
  * struct tfr_<name>_req, written by hand in proto/wire.h, its handler is do_<name>().
