@@ -1,5 +1,5 @@
-/* Forced into every file of a library that links tfr_face (see CMakeLists.txt): what cuda.h declares is
- * exported when that library defines it, while everything else stays hidden. */
+/* Forced into every file of a library that links tfr_face (see CMakeLists.txt): what cuda.h
+ * declares is exported when that library defines it, while everything else stays hidden. */
 #ifndef TFR_FACE_EXPORTED_H
 #define TFR_FACE_EXPORTED_H
 
