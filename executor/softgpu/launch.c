@@ -91,11 +91,15 @@ static CUresult submit(const struct launch *l, struct soft_func *func, struct so
     if (result == CUDA_SUCCESS) {
         struct soft_op op = {.kind = SOFT_OP_KERNEL,
                              .launch = {.kernel = func->kernel,
+                                        .module = func->module,
                                         .grid = {l->grid[0], l->grid[1], l->grid[2]},
                                         .block = {l->block[0], l->block[1], l->block[2]},
                                         .shared_len = l->shared_len,
                                         .cooperative = l->cooperative}};
+        atomic_fetch_add_explicit(&func->module->refs, 1, memory_order_relaxed);
         result = soft_submit(stream, &op, block, info->param_len, small(l, info), NULL);
+        if (result)
+            soft_module_unref(func->module);
     }
     if (block != room)
         free(block);

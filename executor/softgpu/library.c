@@ -202,10 +202,8 @@ CUresult cuLibraryUnload(CUlibrary handle)
     struct instance *at = atomic_load_explicit(&library->instances, memory_order_acquire);
     for (; at; at = at->next) {
         struct soft_module *module = atomic_load_explicit(&at->module, memory_order_acquire);
-        if (module) {
-            soft_ctx_wait(module->ctx);
+        if (module)
             soft_module_drop(module);
-        }
     }
     library_free(library);
     return CUDA_SUCCESS;

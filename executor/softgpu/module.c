@@ -4,13 +4,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-static void funcs_del(struct soft_module *module)
-{
-    for (size_t i = 0; i < module->func_n; i++)
-        soft_handle_del(module->func[i].handle);
-    free(module->func);
-}
-
 static bool funcs_add(struct soft_module *module)
 {
     size_t n = vm_module_kernel_n(module->vm);
@@ -35,10 +28,16 @@ static bool funcs_add(struct soft_module *module)
     return true;
 }
 
-static void module_free(struct soft_module *module)
+static void handles_del(struct soft_module *module)
 {
     soft_handle_del(module->handle);
-    funcs_del(module);
+    for (size_t i = 0; i < module->func_n; i++)
+        soft_handle_del(module->func[i].handle);
+}
+
+static void module_free(struct soft_module *module)
+{
+    free(module->func);
     if (module->vm)
         vm_module_unload(module->vm);
     free(module);
@@ -54,6 +53,7 @@ CUresult soft_module_make(struct soft_ctx *ctx, const char *ptx, size_t len,
         return CUDA_ERROR_OUT_OF_MEMORY;
     module->ctx = ctx;
     module->library = library;
+    atomic_init(&module->refs, 1);
     struct soft_ctx *now = soft_current();
     soft_heap_use(ctx->heap); /* where its variables go */
     CUresult result = vm_module_load(ptx, len, &module->vm, &why);
@@ -65,6 +65,7 @@ CUresult soft_module_make(struct soft_ctx *ctx, const char *ptx, size_t len,
     }
     module->handle = soft_handle_add(SOFT_MODULE, module);
     if (!module->handle || !funcs_add(module)) {
+        handles_del(module);
         module_free(module);
         return CUDA_ERROR_OUT_OF_MEMORY;
     }
@@ -88,7 +89,14 @@ void soft_module_drop(struct soft_module *module)
     pthread_mutex_unlock(&module->ctx->lock);
     if (module->library)
         soft_library_forget(module);
-    module_free(module);
+    handles_del(module);
+    soft_module_unref(module);
+}
+
+void soft_module_unref(struct soft_module *module)
+{
+    if (atomic_fetch_sub_explicit(&module->refs, 1, memory_order_acq_rel) == 1)
+        module_free(module);
 }
 
 struct soft_func *soft_module_func(struct soft_module *module, const char *name)
@@ -173,9 +181,8 @@ CUresult cuModuleUnload(CUmodule handle)
         return result;
     if (module->library)
         return CUDA_ERROR_NOT_PERMITTED;
-    result = soft_ctx_wait(module->ctx);
     soft_module_drop(module);
-    return result;
+    return CUDA_SUCCESS;
 }
 
 CUresult cuModuleGetFunction(CUfunction *out, CUmodule handle, const char *name)

@@ -169,7 +169,9 @@ void soft_exec(struct soft_stream *stream, struct soft_op *op)
     CUresult usable = soft_ctx_usable(stream->ctx);
     if (usable == CUDA_SUCCESS)
         exec_usable(stream, op);
-    if (op->kind == SOFT_OP_CALLBACK)
+    if (op->kind == SOFT_OP_KERNEL)
+        soft_module_unref(op->launch.module);
+    else if (op->kind == SOFT_OP_CALLBACK)
         op->host.callback((CUstream)op->host.stream, usable, op->host.arg);
     else if (op->kind == SOFT_OP_FREE)
         soft_pool_free(stream->ctx, op->free.at);

@@ -176,3 +176,18 @@ TWIN CUresult cuStreamBatchMemOp_v2_ptsz(CUstream stream, unsigned int n,
 {
     return cuStreamBatchMemOp_v2(own(stream), n, params, flags);
 }
+
+TWIN CUresult cuMemcpyBatchAsync_v2_ptsz(CUdeviceptr *dst, CUdeviceptr *src, size_t *len, size_t n,
+                                         CUmemcpyAttributes *attributes, size_t *firsts,
+                                         size_t attribute_n, CUstream stream)
+{
+    return cuMemcpyBatchAsync_v2(dst, src, len, n, attributes, firsts, attribute_n, own(stream));
+}
+
+TWIN CUresult cuMemcpyBatchAsync_ptsz(CUdeviceptr *dst, CUdeviceptr *src, size_t *len, size_t n,
+                                      CUmemcpyAttributes *attributes, size_t *firsts,
+                                      size_t attribute_n, size_t *failed, CUstream stream)
+{
+    return cuMemcpyBatchAsync(dst, src, len, n, attributes, firsts, attribute_n, failed,
+                              own(stream));
+}

@@ -13,6 +13,7 @@
 
 #pragma GCC visibility push(default)
 #include <cuda.h>
+#include <cudaProfiler.h>
 #pragma GCC visibility pop
 
 #include <pthread.h>
@@ -151,6 +152,7 @@ struct soft_op {
     union {
         struct {
             struct vm_kernel *kernel;
+            struct soft_module *module; /* holds a reference */
             uint32_t grid[3], block[3], shared_len;
             bool cooperative;
         } launch;
@@ -373,13 +375,16 @@ struct soft_module {
     size_t func_n;
     struct soft_library *library;     /* NULL: by cuModuleLoad */
     struct soft_module *next, **prev; /* in ctx->modules */
+    _Atomic uint32_t refs;            /* its own life, and every launch on its way */
 };
 
 /* Loads the text into the context. */
 CUresult soft_module_make(struct soft_ctx *ctx, const char *ptx, size_t len,
                           const struct soft_jit *jit, struct soft_library *library,
                           struct soft_module **module_out);
-void soft_module_drop(struct soft_module *module); /* nothing of it runs any more */
+void soft_module_drop(
+    struct soft_module *module); /* launches on their way keep it until they are done */
+void soft_module_unref(struct soft_module *module);
 struct soft_func *soft_module_func(struct soft_module *module, const char *name);
 /* The library's module in this context, loaded at first use. */
 CUresult soft_library_module(struct soft_library *library, struct soft_ctx *ctx,

@@ -35,6 +35,21 @@ Test(soft_module, is_gone_after_its_unload)
     answers(kit_launch(k.fill, NULL, 0, 1, 1), CUDA_ERROR_INVALID_HANDLE);
 }
 
+Test(soft_module, lets_a_launch_finish_after_its_unload)
+{
+    struct kit k = kit_open();
+    volatile uint32_t *word = kit_words();
+    CUstream s;
+    ok(cuStreamCreate(&s, CU_STREAM_NON_BLOCKING));
+    ok(kit_spin(&k, s, (CUdeviceptr)word, 1));
+    ok(cuStreamWriteValue32(s, (CUdeviceptr)(word + 1), 2, 0));
+    ok(cuModuleUnload(k.module));
+    answers(cuStreamQuery(s), CUDA_ERROR_NOT_READY);
+    word[0] = 1;
+    ok(cuStreamSynchronize(s));
+    cr_expect_eq(word[1], 2);
+}
+
 Test(soft_module, launches_a_library_kernel_in_every_context)
 {
     struct kit k = kit_open();
