@@ -19,6 +19,7 @@ struct tfr_thread {
     struct tfr_stream *own[TFR_DEVICES_MAX]; /* what CU_STREAM_PER_THREAD means here */
     uint64_t own_id[TFR_DEVICES_MAX];        /* is it still alive? */
     CUresult post_error;
+    CUstreamCaptureMode capture_mode; /* 0: global, the default */
 };
 
 /* Initial-exec: one addition to reach it; the space comes out of what libc keeps for dlopen'ed

@@ -549,6 +549,42 @@ CUresult cuKernelGetParamInfo(CUkernel kernel, size_t index, size_t *at, size_t 
     return result != CUDA_SUCCESS ? result : param_info(kernel, index, at, size);
 }
 
+static CUresult name_get(const char **name, const void *handle)
+{
+    struct tfr_function *f = tfr_function_of(handle);
+    if (!f)
+        return CUDA_ERROR_INVALID_HANDLE;
+    if (!name)
+        return CUDA_ERROR_INVALID_VALUE;
+    *name = f->name;
+    return CUDA_SUCCESS;
+}
+
+CUresult cuKernelGetName(const char **name, CUkernel kernel)
+{
+    CUresult result = tfr_enter_noctx();
+    return result != CUDA_SUCCESS ? result : name_get(name, kernel);
+}
+
+CUresult cuFuncGetName(const char **name, CUfunction fn)
+{
+    CUresult result = tfr_enter_noctx();
+    return result != CUDA_SUCCESS ? result : name_get(name, fn);
+}
+
+CUresult cuFuncIsLoaded(CUfunctionLoadingState *state, CUfunction fn)
+{
+    CUresult result = tfr_enter();
+    if (result != CUDA_SUCCESS)
+        return result;
+    if (!tfr_function_of(fn))
+        return CUDA_ERROR_INVALID_HANDLE;
+    if (!state)
+        return CUDA_ERROR_INVALID_VALUE;
+    *state = CU_FUNCTION_LOADING_STATE_LOADED;
+    return CUDA_SUCCESS;
+}
+
 /* ---- variables ---- */
 
 static CUresult global_ask(struct tfr_module *module, const char *name, struct tfr_global_rep *out)

@@ -406,3 +406,40 @@ CUresult cuStreamIsCapturing(CUstream handle, CUstreamCaptureStatus *status)
         *status = CU_STREAM_CAPTURE_STATUS_NONE;
     return result;
 }
+
+CUresult cuStreamGetCaptureInfo(CUstream handle, CUstreamCaptureStatus *status, cuuint64_t *id)
+{
+    (void)id; /* set only while capturing */
+    return cuStreamIsCapturing(handle, status);
+}
+
+CUresult cuStreamGetCaptureInfo_v2(CUstream handle, CUstreamCaptureStatus *status, cuuint64_t *id,
+                                   CUgraph *graph, const CUgraphNode **nodes, size_t *node_n)
+{
+    (void)id;
+    (void)graph;
+    (void)nodes;
+    (void)node_n;
+    return cuStreamIsCapturing(handle, status);
+}
+
+CUresult cuStreamGetCaptureInfo_v3(CUstream handle, CUstreamCaptureStatus *status, cuuint64_t *id,
+                                   CUgraph *graph, const CUgraphNode **nodes,
+                                   const CUgraphEdgeData **edges, size_t *node_n)
+{
+    (void)edges;
+    return cuStreamGetCaptureInfo_v2(handle, status, id, graph, nodes, node_n);
+}
+
+CUresult cuThreadExchangeStreamCaptureMode(CUstreamCaptureMode *mode)
+{
+    CUresult result = tfr_enter();
+    if (result != CUDA_SUCCESS)
+        return result;
+    if (!mode || *mode > CU_STREAM_CAPTURE_MODE_RELAXED)
+        return CUDA_ERROR_INVALID_VALUE;
+    CUstreamCaptureMode old = tfr_thread.capture_mode;
+    tfr_thread.capture_mode = *mode;
+    *mode = old;
+    return CUDA_SUCCESS;
+}

@@ -61,6 +61,18 @@ TFR_CALL(0x0000, LOCAL)
 CUresult cuKernelGetAttribute(int *value, CUfunction_attribute attribute, CUkernel kernel,
                               CUdevice dev);
 
+/* Name of a kernel. */
+TFR_CALL(0x0000, LOCAL)
+CUresult cuKernelGetName(const char **name, CUkernel kernel);
+
+/* Name of a function. */
+TFR_CALL(0x0000, LOCAL)
+CUresult cuFuncGetName(const char **name, CUfunction fn);
+
+/* A function that was looked up is loaded. */
+TFR_CALL(0x0000, LOCAL)
+CUresult cuFuncIsLoaded(CUfunctionLoadingState *state, CUfunction fn);
+
 /* Offset and size of a parameter. */
 TFR_CALL(0x0000, LOCAL)
 CUresult cuKernelGetParamInfo(CUkernel kernel, size_t index, size_t *at, size_t *size);

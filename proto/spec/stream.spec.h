@@ -81,3 +81,22 @@ CUresult cuEventElapsedTime_v2(float *ms, CUevent start, CUevent end);
 /* Milliseconds between two events (older name). */
 TFR_CALL(0x0000, CUSTOM)
 CUresult cuEventElapsedTime(float *ms, CUevent start, CUevent end);
+
+/* No stream is capturing. */
+TFR_CALL(0x0000, LOCAL, PTSZ)
+CUresult cuStreamGetCaptureInfo(CUstream stream, CUstreamCaptureStatus *status, cuuint64_t *id);
+
+/* No stream is capturing. */
+TFR_CALL(0x0000, LOCAL, PTSZ)
+CUresult cuStreamGetCaptureInfo_v2(CUstream stream, CUstreamCaptureStatus *status, cuuint64_t *id,
+                                   CUgraph *graph, const CUgraphNode **nodes, size_t *node_n);
+
+/* No stream is capturing. */
+TFR_CALL(0x0000, LOCAL, PTSZ)
+CUresult cuStreamGetCaptureInfo_v3(CUstream stream, CUstreamCaptureStatus *status, cuuint64_t *id,
+                                   CUgraph *graph, const CUgraphNode **nodes,
+                                   const CUgraphEdgeData **edges, size_t *node_n);
+
+/* The thread's capture mode: kept and given back. */
+TFR_CALL(0x0000, LOCAL)
+CUresult cuThreadExchangeStreamCaptureMode(CUstreamCaptureMode *mode);
