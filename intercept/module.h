@@ -19,6 +19,20 @@ struct tfr_function {
     int attribute[TFR_FUNCTION_ATTRIBUTES];
 };
 
+struct tfr_global {
+    struct tfr_global *next;
+    uint64_t addr, len;
+    char *name;
+};
+
+struct tfr_module {
+    uint64_t id;
+    enum tfr_kind kind, child; /* MODULE and FUNCTION, or LIBRARY and KERNEL */
+    pthread_mutex_t lock;      /* guards functions and globals */
+    struct tfr_function *functions;
+    struct tfr_global *globals;
+};
+
 /* A live CUfunction or CUkernel, or NULL. */
 static inline struct tfr_function *tfr_function_of(const void *handle)
 {

@@ -1,4 +1,5 @@
-/* Contexts: the primary context of each device; which one is current is each thread's own affair. */
+/* Contexts: the primary context of each device; which one is current is each thread's own affair.
+ */
 #include "proto/spec/words.h"
 
 /* Retains the primary context; the first one attaches the session to a worker. */

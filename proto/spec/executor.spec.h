@@ -3,7 +3,8 @@
 
 /* Creates a context; clients have primary contexts only, so far. */
 TFR_CALL(0x0000, NONE)
-CUresult cuCtxCreate_v4(CUcontext *ctx, CUctxCreateParams *params, unsigned int flags, CUdevice dev);
+CUresult cuCtxCreate_v4(CUcontext *ctx, CUctxCreateParams *params, unsigned int flags,
+                        CUdevice dev);
 
 /* A stream writes a value: how the executor learns where a stream is. */
 TFR_CALL(0x0000, NONE)

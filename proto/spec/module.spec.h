@@ -115,19 +115,20 @@ CUresult cuOccupancyMaxActiveBlocksPerMultiprocessorWithFlags(TFR_OUT(1) int *bl
 
 /* Dynamic shared memory left per block. */
 TFR_CALL(0x0506, SYNC)
-CUresult cuOccupancyAvailableDynamicSMemPerBlock(TFR_OUT(1) size_t *bytes, CUfunction fn, int blocks,
-                                                 int block_size);
+CUresult cuOccupancyAvailableDynamicSMemPerBlock(TFR_OUT(1) size_t *bytes, CUfunction fn,
+                                                 int blocks, int block_size);
 
 /* Launches a kernel: one record. */
 TFR_CALL(0x0000, CUSTOM, PTSZ,
          TFR_ERRORS(INVALID_VALUE, INVALID_HANDLE, INVALID_CONTEXT, LAUNCH_OUT_OF_RESOURCES))
-CUresult cuLaunchKernel(CUfunction fn, unsigned int grid_x, unsigned int grid_y, unsigned int grid_z,
-                        unsigned int block_x, unsigned int block_y, unsigned int block_z,
-                        unsigned int shared, CUstream stream, void **params, void **extra);
+CUresult cuLaunchKernel(CUfunction fn, unsigned int grid_x, unsigned int grid_y,
+                        unsigned int grid_z, unsigned int block_x, unsigned int block_y,
+                        unsigned int block_z, unsigned int shared, CUstream stream, void **params,
+                        void **extra);
 
 /* Launches a kernel with attributes: one record. */
-TFR_CALL(0x0000, CUSTOM, TFR_ERRORS(INVALID_VALUE, INVALID_HANDLE, LAUNCH_OUT_OF_RESOURCES,
-                                    NOT_SUPPORTED))
+TFR_CALL(0x0000, CUSTOM,
+         TFR_ERRORS(INVALID_VALUE, INVALID_HANDLE, LAUNCH_OUT_OF_RESOURCES, NOT_SUPPORTED))
 CUresult cuLaunchKernelEx(const CUlaunchConfig *config, CUfunction fn, void **params, void **extra);
 
 /* Launches a kernel whose blocks synchronise with each other. */

@@ -1,5 +1,5 @@
-/* Streams and events.  A stream's progress is a word on the feedback page; an event is a stream word
- * and a seq, so queries are loads. */
+/* Streams and events.  A stream's progress is a word on the feedback page; an event is a stream
+ * word and a seq, so queries are loads. */
 #include "proto/spec/words.h"
 
 /* Creates a stream; the client names it. */
