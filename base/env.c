@@ -28,14 +28,14 @@ static const struct tfr_env_row rows[] = {
     {"TFR_SOFT_CC", NULL, "software GPU: compute capability"},
     {"TFR_SOFT_BUDGET", NULL,
      "software GPU: instructions a thread may run before the launch fails"},
-    {"TFR_SOFT_THREADS", NULL, "software GPU: threads that interpret kernels"},
-    {"TFR_SOFT_CHAOS", NULL, "software GPU: seed of delays and refusals"},
+    {"TFR_SOFT_WORKERS", NULL, "software GPU: threads that run kernels (default: one per core)"},
+    {"TFR_SOFT_ISA", NULL, "software GPU: base: leaves out what newer processors offer"},
     {NULL, NULL, NULL},
 };
 enum { ROW_N = sizeof(rows) / sizeof(rows[0]) - 1 };
 
-static const char
-    *values[ROW_N]; /* copies, written once under `once`; kept for the process's life */
+/* Copies, written once under `once`; kept for the process's life. */
+static const char *values[ROW_N];
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 
 static void env_load(void)
