@@ -259,6 +259,7 @@ void tfr_session_run(struct tfr_session *s, const struct tfr_op_info *info,
     CUresult result = tfr_session_enter(s, rec->ctx);
     if (result == CUDA_SUCCESS)
         result = info->run(s, rec, &(struct tfr_reply){0});
-    if (__builtin_expect(result != CUDA_SUCCESS, 0))
+    if (__builtin_expect(result != CUDA_SUCCESS, 0) &&
+        !atomic_load_explicit(&s->ended, memory_order_acquire))
         tfr_session_sticky(s, result, rec);
 }
