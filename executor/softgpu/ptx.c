@@ -1,0 +1,820 @@
+/* The PTX parser: module directives, function bodies, instructions and operands.  It knows the
+ * shape of PTX and not its instructions: an opcode is kept as text with its modifiers, for decode.c
+ * to judge. Any bytes are accepted as input; what is not PTX ends in CUDA_ERROR_INVALID_PTX. */
+#include "executor/softgpu/ptx.h"
+#include "executor/softgpu/ptx_lex.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct ptx_chunk {
+    struct ptx_chunk *next;
+    size_t used, cap;
+    _Alignas(16) char mem[];
+};
+
+void *ptx_alloc(struct ptx_tree *tree, size_t size)
+{
+    size = (size + 15) & ~(size_t)15;
+    struct ptx_chunk *c = tree->chunks;
+    if (!c || c->cap - c->used < size) {
+        size_t cap = size > 65536 ? size : 65536;
+        c = calloc(1, sizeof(*c) + cap);
+        if (!c)
+            return NULL;
+        c->cap = cap;
+        c->next = tree->chunks;
+        tree->chunks = c;
+    }
+    void *out = c->mem + c->used;
+    c->used += size;
+    return out;
+}
+
+void ptx_free(struct ptx_tree *tree)
+{
+    while (tree->chunks) {
+        struct ptx_chunk *c = tree->chunks;
+        tree->chunks = c->next;
+        free(c);
+    }
+    free(tree->text);
+    tree->text = NULL;
+}
+
+/* Makes room for one more element of an array in the arena; doubling wastes at most its size. */
+static void *grow(struct ptx_parser *p, void *old, uint32_t n, uint32_t *cap, size_t size)
+{
+    if (n < *cap)
+        return old;
+    uint32_t more = *cap ? *cap * 2 : 16;
+    void *out = ptx_alloc(p->tree, more * size);
+    if (!out) {
+        ptx_error(p, "out of memory");
+        return NULL;
+    }
+    if (n)
+        memcpy(out, old, n * size);
+    *cap = more;
+    return out;
+}
+
+/* ---- operands ---- */
+
+static const struct {
+    const char *name;
+    uint8_t id, vec;
+} sregs[] = {
+    {"%tid", SR_TID, 1},
+    {"%ntid", SR_NTID, 1},
+    {"%ctaid", SR_CTAID, 1},
+    {"%nctaid", SR_NCTAID, 1},
+    {"%laneid", SR_LANEID, 0},
+    {"%warpid", SR_WARPID, 0},
+    {"%nwarpid", SR_NWARPID, 0},
+    {"%smid", SR_SMID, 0},
+    {"%nsmid", SR_NSMID, 0},
+    {"%gridid", SR_GRIDID, 0},
+    {"%lanemask_eq", SR_LM_EQ, 0},
+    {"%lanemask_le", SR_LM_LE, 0},
+    {"%lanemask_lt", SR_LM_LT, 0},
+    {"%lanemask_ge", SR_LM_GE, 0},
+    {"%lanemask_gt", SR_LM_GT, 0},
+    {"%clock", SR_CLOCK, 0},
+    {"%clock_hi", SR_CLOCK_HI, 0},
+    {"%clock64", SR_CLOCK64, 0},
+    {"%globaltimer", SR_TIMER, 0},
+    {"%globaltimer_lo", SR_TIMER_LO, 0},
+    {"%globaltimer_hi", SR_TIMER_HI, 0},
+    {"%dynamic_smem_size", SR_DYN_SMEM, 0},
+    {"%total_smem_size", SR_TOTAL_SMEM, 0},
+    {"%cluster_ctarank", SR_ZERO, 0},
+    {"%cluster_nctarank", SR_ONE, 0},
+    {"%cluster_ctaid", SR_ZERO, 1},
+    {"%cluster_nctaid", SR_ONE, 1},
+    {"%clusterid", SR_CLUSTER_ID, 1},
+    {"%nclusterid", SR_NCLUSTER_ID, 1},
+    {"%envreg1", SR_ENVREG, 0},
+    {"%envreg2", SR_ENVREG, 0},
+};
+
+static bool find_sreg(struct ptx_parser *p, struct ptx_slice s, struct ptx_opnd *o)
+{
+    for (size_t i = 0; i < sizeof(sregs) / sizeof(*sregs); i++) {
+        if (!ptx_slice_eq(s, sregs[i].name))
+            continue;
+        o->kind = PO_SREG;
+        o->reg = sregs[i].id;
+        o->slice = s;
+        if (sregs[i].vec) {
+            static const char comps[] = "xyz";
+            const char *c =
+                p->tok.kind == PK_DIR && p->tok.s.n == 2 ? memchr(comps, p->tok.s.s[1], 3) : NULL;
+            if (!c) {
+                ptx_error(p, "%s needs .x, .y or .z", sregs[i].name);
+                return true;
+            }
+            o->comp = (uint8_t)(c - comps);
+            ptx_next(p);
+        }
+        return true;
+    }
+    return false;
+}
+
+static bool find_range(struct ptx_parser *p, struct ptx_slice s, uint32_t *reg_out)
+{
+    uint32_t digits = 0;
+    uint64_t num = 0;
+    while (digits < s.n && digits < 9 && s.s[s.n - 1 - digits] >= '0' &&
+           s.s[s.n - 1 - digits] <= '9')
+        digits++;
+    for (uint32_t i = s.n - digits; i < s.n; i++)
+        num = num * 10 + (uint64_t)(s.s[i] - '0');
+    if (!digits)
+        return false;
+    const struct ptx_name *n = ptx_name_find(p, (struct ptx_slice){s.s, s.n - digits}, PN_RANGE);
+    if (!n || num >= n->count || n->reg + num >= p->fn->reg_n)
+        return false;
+    *reg_out = n->reg + (uint32_t)num;
+    return true;
+}
+
+static void take_name(struct ptx_parser *p, struct ptx_opnd *o)
+{
+    struct ptx_slice s = p->tok.s;
+    ptx_next(p);
+    if (ptx_slice_eq(s, "_")) {
+        o->kind = PO_SINK;
+        return;
+    }
+    if (ptx_slice_eq(s, "WARP_SZ")) {
+        o->kind = PO_INT;
+        o->bits = 32;
+        return;
+    }
+    const struct ptx_name *n = ptx_name_find(p, s, PN_REG);
+    if (!n && find_range(p, s, &o->reg)) {
+        o->kind = PO_REG;
+        return;
+    }
+    if (!n && find_sreg(p, s, o))
+        return;
+    if (!n ||
+        n->kind ==
+            PN_LABEL) { /* a label, used before it stands; a register would have been declared */
+        if (s.s[0] == '%')
+            ptx_error(p, "unknown register '%.*s'", (int)s.n, s.s);
+        o->kind = PO_LABEL;
+        o->reg = p->scope[p->depth];
+        o->slice = s;
+        return;
+    }
+    o->kind = n->kind == PN_REG ? PO_REG : n->kind == PN_VAR ? PO_VAR : PO_FN;
+    if (n->kind == PN_REG)
+        o->reg = n->reg;
+    else if (n->kind == PN_VAR)
+        o->var = n->to;
+    else
+        o->fn = n->to;
+}
+
+static void take_operand(struct ptx_parser *p, struct ptx_opnd *o, unsigned int depth);
+
+/* The elements of { }, ( ) or [ ]; the opening token is current. */
+static void take_elements(struct ptx_parser *p, struct ptx_opnd *o, char close, unsigned int depth)
+{
+    uint32_t cap = 0;
+    struct ptx_opnd *vec = NULL;
+    ptx_next(p);
+    while (!ptx_punct(p, close) && !p->bad) {
+        vec = grow(p, vec, o->n, &cap, sizeof(*vec));
+        if (!vec)
+            return;
+        take_operand(p, &vec[o->n++], depth + 1);
+        if (!ptx_punct(p, ','))
+            break;
+        ptx_next(p);
+    }
+    ptx_expect(p, close);
+    o->vec = vec;
+}
+
+static void take_offset(struct ptx_parser *p, struct ptx_opnd *o)
+{
+    if (!ptx_punct(p, '+') && !ptx_punct(p, '-'))
+        return;
+    if (ptx_punct(p, '+'))
+        ptx_next(p);
+    uint64_t v = 0;
+    ptx_const_expr(p, &v);
+    o->off = (int64_t)v;
+}
+
+static void take_bracket(struct ptx_parser *p, struct ptx_opnd *o, unsigned int depth)
+{
+    take_elements(p, o, ']', depth);
+    if (p->bad)
+        return;
+    if (o->n == 1) {
+        struct ptx_opnd inner = o->vec[0];
+        *o = inner;
+    } else {
+        o->kind = PO_VEC; /* tex-like; no instruction that we run has it */
+    }
+    o->mem = true;
+}
+
+static void take_literal(struct ptx_parser *p, struct ptx_opnd *o)
+{
+    bool real = false;
+    const struct ptx_parser before = *p;
+    while (ptx_punct(p, '-') || ptx_punct(p, '+') || ptx_punct(p, '~'))
+        ptx_next(p);
+    unsigned int kind = p->tok.kind;
+    real = kind == PK_F32 || kind == PK_F64;
+    if (p->bad)
+        return;
+    p->at = before.at;
+    p->line = before.line;
+    p->tok = before.tok;
+    o->kind = real ? (kind == PK_F32 ? PO_F32 : PO_F64) : PO_INT;
+    uint64_t v = 0;
+    if (ptx_const_expr(p, &v))
+        o->bits = v;
+}
+
+static void take_operand(struct ptx_parser *p, struct ptx_opnd *o, unsigned int depth)
+{
+    *o = (struct ptx_opnd){.line = p->tok.line};
+    if (depth > 8) {
+        ptx_error(p, "operand nested too deeply");
+        return;
+    }
+    if (ptx_punct(p, '!')) {
+        o->neg = true;
+        ptx_next(p);
+    }
+    if (ptx_punct(p, '[')) {
+        take_bracket(p, o, depth);
+    } else if (ptx_punct(p, '{')) {
+        o->kind = PO_VEC;
+        take_elements(p, o, '}', depth);
+    } else if (ptx_punct(p, '(')) {
+        o->kind = PO_LIST;
+        take_elements(p, o, ')', depth);
+    } else if (p->tok.kind == PK_ID) {
+        take_name(p, o);
+        take_offset(p, o);
+    } else {
+        take_literal(p, o);
+    }
+    if (ptx_punct(p, '|') && !o->pair) {
+        ptx_next(p);
+        o->pair = ptx_alloc(p->tree, sizeof(*o->pair));
+        if (o->pair)
+            take_operand(p, o->pair, depth + 1);
+        else
+            ptx_error(p, "out of memory");
+    }
+}
+
+/* ---- statements ---- */
+
+static struct ptx_label *add_label(struct ptx_parser *p, struct ptx_slice s)
+{
+    struct ptx_fn *fn = p->fn;
+    struct ptx_name *n = ptx_name_add(p, s, PN_LABEL);
+    if (!n || n->kind != PN_LABEL || n->to) {
+        ptx_error(p, "'%.*s' is declared twice", (int)s.n, s.s);
+        return NULL;
+    }
+    n->to = fn;
+    n->reg = fn->label_n;
+    fn->label = grow(p, fn->label, fn->label_n, &p->label_cap, sizeof(*fn->label));
+    if (!fn->label)
+        return NULL;
+    struct ptx_label *l = &fn->label[fn->label_n++];
+    *l = (struct ptx_label){.name = s, .scope = p->scope[p->depth], .at = fn->ins_n};
+    return l;
+}
+
+/* .branchtargets A, B, C; */
+static void take_targets(struct ptx_parser *p, struct ptx_slice name)
+{
+    struct ptx_opnd list = {0};
+    uint32_t cap = 0;
+    do {
+        ptx_next(p);
+        list.vec = grow(p, list.vec, list.n, &cap, sizeof(*list.vec));
+        if (!list.vec)
+            return;
+        take_operand(p, &list.vec[list.n++], 1);
+    } while (ptx_punct(p, ',') && !p->bad);
+    ptx_expect(p, ';');
+    struct ptx_label *l = p->bad ? NULL : add_label(p, name);
+    if (l) {
+        l->list = list.vec;
+        l->list_n = list.n;
+    }
+}
+
+static void open_scope(struct ptx_parser *p);
+static void close_scope(struct ptx_parser *p);
+
+/* name: .callprototype (.param .b32 _) _ (.param .b64 _, ...) [.noreturn]; */
+static void take_prototype(struct ptx_parser *p, struct ptx_slice name)
+{
+    struct ptx_proto *proto = ptx_alloc(p->tree, sizeof(*proto));
+    if (!proto) {
+        ptx_error(p, "out of memory");
+        return;
+    }
+    ptx_next(p);
+    open_scope(p);
+    for (int round = 0; round < 2 && !p->bad; round++) {
+        if (round == 0 && !ptx_punct(p, '(')) {
+            ptx_next(p); /* _ */
+            continue;
+        }
+        if (!ptx_punct(p, '('))
+            break;
+        ptx_next(p);
+        while (!ptx_punct(p, ')') && !p->bad) {
+            const struct ptx_var *v = ptx_decl_param(p, PS_BLOB);
+            if (!v)
+                break;
+            if (round == 0) {
+                proto->ret_n++;
+                proto->ret_size = v->size;
+            } else if (proto->param_n < 64) {
+                proto->param_size[proto->param_n++] = v->size;
+            } else {
+                ptx_error(p, "too many parameters");
+            }
+            if (ptx_punct(p, ','))
+                ptx_next(p);
+        }
+        ptx_expect(p, ')');
+        if (round == 0)
+            ptx_next(p); /* _ */
+    }
+    close_scope(p);
+    while (p->tok.kind == PK_DIR) {
+        bool number = ptx_is(p, ".abi_preserve") || ptx_is(p, ".abi_preserve_control");
+        ptx_next(p);
+        if (number)
+            ptx_next(p);
+    }
+    ptx_expect(p, ';');
+    struct ptx_label *l = p->bad ? NULL : add_label(p, name);
+    if (l)
+        l->proto = proto;
+}
+
+static void open_scope(struct ptx_parser *p)
+{
+    if (p->depth + 1 >= PTX_MAX_DEPTH) {
+        ptx_error(p, "scopes nested too deeply");
+        return;
+    }
+    uint32_t at = p->scope_n - p->scope_base;
+    if (at >= p->scope_cap) {
+        uint32_t cap = p->scope_cap ? p->scope_cap * 2 : 256;
+        uint32_t *parent = realloc(p->scope_parent, cap * sizeof(*parent));
+        if (!parent) {
+            ptx_error(p, "out of memory");
+            return;
+        }
+        p->scope_parent = parent;
+        p->scope_cap = cap;
+    }
+    p->scope_parent[at] = p->scope[p->depth];
+    p->scope[++p->depth] = p->scope_n++;
+}
+
+static void close_scope(struct ptx_parser *p)
+{
+    if (p->depth)
+        p->depth--;
+}
+
+static void take_instruction(struct ptx_parser *p, uint32_t guard, bool guard_neg)
+{
+    struct ptx_fn *fn = p->fn;
+    fn->ins = grow(p, fn->ins, fn->ins_n, &p->ins_cap, sizeof(*fn->ins));
+    if (!fn->ins)
+        return;
+    ptx_take_modifiers(p);
+    struct ptx_ins in = {
+        .op = p->tok.s, .line = p->tok.line, .guard = guard, .guard_neg = guard_neg};
+    struct ptx_opnd tmp[16];
+    ptx_next(p);
+    while (!ptx_punct(p, ';') && !p->bad) {
+        if (in.opnd_n == 16) {
+            ptx_error(p, "too many operands");
+            return;
+        }
+        take_operand(p, &tmp[in.opnd_n++], 0);
+        if (!ptx_punct(p, ','))
+            break;
+        ptx_next(p);
+    }
+    ptx_expect(p, ';');
+    if (p->bad)
+        return;
+    in.opnd = ptx_alloc(p->tree, in.opnd_n * sizeof(*in.opnd));
+    if (!in.opnd) {
+        ptx_error(p, "out of memory");
+        return;
+    }
+    memcpy(in.opnd, tmp, in.opnd_n * sizeof(*tmp));
+    fn->ins[fn->ins_n++] = in;
+}
+
+static void take_guarded(struct ptx_parser *p)
+{
+    bool neg = false;
+    struct ptx_opnd o = {0};
+    ptx_next(p);
+    if (ptx_punct(p, '!')) {
+        neg = true;
+        ptx_next(p);
+    }
+    if (p->tok.kind != PK_ID) {
+        ptx_error(p, "expected a predicate");
+        return;
+    }
+    take_name(p, &o);
+    if (p->bad)
+        return;
+    if (o.kind != PO_REG || p->fn->reg_type[o.reg] != PT_PRED) {
+        ptx_error(p, "the guard is not a predicate");
+        return;
+    }
+    if (p->tok.kind != PK_ID) {
+        ptx_error(p, "expected an instruction");
+        return;
+    }
+    take_instruction(p, o.reg + 1, neg);
+}
+
+static void take_directive(struct ptx_parser *p)
+{
+    unsigned int space;
+    if (ptx_is(p, ".reg"))
+        ptx_decl_reg(p);
+    else if (ptx_is(p, ".extern") && (ptx_next(p), ptx_space_find(p, &space)))
+        ptx_decl_var(p, space, true, false);
+    else if (ptx_space_find(p, &space))
+        ptx_decl_var(p, space, false, false);
+    else if (ptx_is(p, ".loc") || ptx_is(p, ".file"))
+        ptx_skip_line(p);
+    else if (ptx_is(p, ".pragma"))
+        while (p->tok.kind != PK_END && (ptx_next(p), !ptx_punct(p, ';')))
+            ;
+    else
+        ptx_error(p, "unknown directive '%.*s'", (int)p->tok.s.n, p->tok.s.s);
+    if (ptx_punct(p, ';'))
+        ptx_next(p);
+}
+
+static void take_statement(struct ptx_parser *p)
+{
+    if (ptx_punct(p, '{')) {
+        open_scope(p);
+        ptx_next(p);
+    } else if (ptx_punct(p, '}')) {
+        close_scope(p);
+        ptx_next(p);
+    } else if (ptx_punct(p, '@')) {
+        take_guarded(p);
+    } else if (ptx_punct(p, ';')) {
+        ptx_next(p);
+    } else if (p->tok.kind == PK_DIR) {
+        take_directive(p);
+    } else if (p->tok.kind == PK_ID) {
+        struct ptx_slice s = p->tok.s;
+        const char *q = p->at;
+        while (q < p->end && (*q == ' ' || *q == '\t'))
+            q++;
+        if (q >= p->end || *q != ':') {
+            take_instruction(p, 0, false);
+            return;
+        }
+        ptx_next(p);
+        ptx_next(p);
+        if (ptx_is(p, ".branchtargets"))
+            take_targets(p, s);
+        else if (ptx_is(p, ".callprototype"))
+            take_prototype(p, s);
+        else
+            add_label(p, s);
+    } else {
+        ptx_error(p, "unexpected text");
+    }
+}
+
+/* ---- labels ---- */
+
+static void resolve_label(struct ptx_parser *p, struct ptx_opnd *o)
+{
+    if (o->kind != PO_LABEL || p->bad)
+        return;
+    const struct ptx_name *n = ptx_name_from(p, o->slice, o->reg);
+    if (!n || n->kind != PN_LABEL) {
+        p->tok.line = o->line;
+        ptx_error(p, "unknown name '%.*s'", (int)o->slice.n, o->slice.s);
+        return;
+    }
+    o->reg = n->reg;
+}
+
+static void resolve_labels(struct ptx_parser *p)
+{
+    struct ptx_fn *fn = p->fn;
+    for (uint32_t i = 0; i < fn->ins_n; i++)
+        for (uint32_t k = 0; k < fn->ins[i].opnd_n; k++)
+            resolve_label(p, &fn->ins[i].opnd[k]);
+    for (uint32_t i = 0; i < fn->label_n; i++)
+        for (uint32_t k = 0; k < fn->label[i].list_n; k++)
+            resolve_label(p, &fn->label[i].list[k]);
+}
+
+/* ---- functions ---- */
+
+static struct ptx_var *take_params(struct ptx_parser *p, unsigned int space, uint32_t *n_out)
+{
+    struct ptx_var *first = NULL, **tail = &first;
+    *n_out = 0;
+    ptx_expect(p, '(');
+    while (!ptx_punct(p, ')') && !p->bad) {
+        struct ptx_var *v = ptx_decl_param(p, space);
+        if (!v)
+            return first;
+        v->index = p->fn->var_n++;
+        *tail = v;
+        tail = &v->next;
+        if (++*n_out > 4096)
+            ptx_error(p, "too many parameters");
+        if (ptx_punct(p, ','))
+            ptx_next(p);
+        else if (!ptx_punct(p, ')'))
+            ptx_error(p, "expected ',' or ')'");
+    }
+    ptx_expect(p, ')');
+    return first;
+}
+
+static uint32_t take_counts(struct ptx_parser *p, uint32_t *v)
+{
+    uint64_t product = 1;
+    for (unsigned int i = 0; i < 3; i++) {
+        ptx_next(p);
+        if (p->tok.kind != PK_INT || !p->tok.bits || p->tok.bits > 65536) {
+            ptx_error(p, "bad thread count");
+            return 0;
+        }
+        product *= p->tok.bits;
+        if (v)
+            v[i] = (uint32_t)p->tok.bits;
+        ptx_next(p);
+        if (!ptx_punct(p, ','))
+            break;
+    }
+    return product > 1u << 30 ? 1u << 30 : (uint32_t)product;
+}
+
+static void take_fn_directives(struct ptx_parser *p)
+{
+    while (p->tok.kind == PK_DIR) {
+        if (ptx_is(p, ".noreturn")) {
+            p->fn->noreturn = true;
+            ptx_next(p);
+        } else if (ptx_is(p, ".maxntid")) {
+            p->fn->max_threads = take_counts(p, NULL);
+        } else if (ptx_is(p, ".reqntid")) {
+            uint32_t req[3] = {1, 1, 1};
+            p->fn->max_threads = take_counts(p, req);
+            memcpy(p->fn->req, req, sizeof(req));
+        } else if (ptx_is(p, ".minnctapersm") || ptx_is(p, ".maxnctapersm") ||
+                   ptx_is(p, ".maxnreg") || ptx_is(p, ".abi_preserve") ||
+                   ptx_is(p, ".abi_preserve_control") || ptx_is(p, ".maxclusterrank")) {
+            ptx_next(p);
+            ptx_next(p);
+        } else if (ptx_is(p, ".pragma")) {
+            ptx_next(p);
+            ptx_next(p);
+            ptx_expect(p, ';');
+        } else {
+            ptx_error(p, "function directive '%.*s' is not supported", (int)p->tok.s.n, p->tok.s.s);
+        }
+    }
+}
+
+static bool enter_fn(struct ptx_parser *p, struct ptx_fn **fn, struct ptx_slice s)
+{
+    struct ptx_name *n = ptx_name_add(p, s, PN_FN);
+    if (!n)
+        return false;
+    if (n->kind != PN_FN) {
+        ptx_error(p, "'%s' is declared twice", (*fn)->name);
+        return false;
+    }
+    if (n->to) {
+        struct ptx_fn *old = n->to;
+        old->is_extern &= (*fn)->is_extern;
+        old->weak |= (*fn)->weak;
+        *fn = old;
+        return true;
+    }
+    n->to = *fn;
+    (*fn)->index = p->tree->fn_n++;
+    *p->fn_tail = *fn;
+    p->fn_tail = &(*fn)->next;
+    return true;
+}
+
+static void take_body(struct ptx_parser *p)
+{
+    uint32_t floor = p->depth;
+    open_scope(p);
+    ptx_next(p);
+    while (p->depth > floor && p->tok.kind != PK_END)
+        take_statement(p);
+    if (p->depth > floor)
+        ptx_error(p, "the text ends inside a function");
+}
+
+/* Parameters of a declaration are parsed into a scratch function; a body's replace them. */
+static void take_fn(struct ptx_parser *p, bool entry, bool is_extern, bool weak)
+{
+    struct ptx_fn *scratch = ptx_alloc(p->tree, sizeof(*scratch)), *fn = scratch;
+    if (!fn) {
+        ptx_error(p, "out of memory");
+        return;
+    }
+    p->fn = fn;
+    p->ins_cap = p->label_cap = p->reg_cap = 0;
+    p->scope_base = p->scope_n;
+    p->fvar_tail = &fn->vars;
+    open_scope(p);
+    fn->line = p->tok.line;
+    ptx_next(p);
+    if (!entry && ptx_punct(p, '('))
+        fn->rets = take_params(p, PS_BLOB, &fn->ret_n);
+    struct ptx_slice s = p->tok.s;
+    if (p->tok.kind != PK_ID) {
+        ptx_error(p, "expected a function name");
+        return;
+    }
+    fn->name = ptx_strdup(p, s);
+    fn->entry = entry;
+    fn->is_extern = is_extern;
+    fn->weak = weak;
+    ptx_next(p);
+    if (ptx_punct(p, '('))
+        fn->params = take_params(p, entry ? PS_PARAM : PS_BLOB, &fn->param_n);
+    take_fn_directives(p);
+    uint32_t inner = p->depth;
+    p->depth = 0;
+    if (!enter_fn(p, &fn, s))
+        return;
+    p->depth = inner;
+    bool body = ptx_punct(p, '{');
+    if (fn != scratch && body) {
+        if (fn->has_body && !fn->weak)
+            ptx_error(p, "'%s' is defined twice", fn->name);
+        struct ptx_fn keep = *fn;
+        *fn = *scratch;
+        fn->next = keep.next;
+        fn->index = keep.index;
+        fn->addressed = keep.addressed;
+        fn->noreturn |= keep.noreturn;
+        p->fvar_tail = &fn->vars;
+    }
+    p->fn = fn;
+    if (body && !p->bad) {
+        fn->has_body = true;
+        fn->is_extern = false;
+        take_body(p);
+        resolve_labels(p);
+    } else {
+        ptx_expect(p, ';');
+    }
+    close_scope(p);
+    p->fn = NULL;
+}
+
+/* ---- module ---- */
+
+static void take_version(struct ptx_parser *p)
+{
+    double v = 0;
+    ptx_next(p);
+    if (p->tok.kind == PK_F64)
+        memcpy(&v, &p->tok.bits, sizeof(v));
+    if (v < 1 || v > 99)
+        ptx_error(p, "bad .version");
+    else
+        p->tree->version = (int)(v * 10 + 0.5);
+    ptx_next(p);
+}
+
+static void take_target(struct ptx_parser *p)
+{
+    ptx_next(p);
+    while (p->tok.kind == PK_ID) {
+        struct ptx_slice s = p->tok.s;
+        if (s.n > 3 && s.n < 10 && !memcmp(s.s, "sm_", 3)) {
+            for (uint32_t i = 3; i < s.n && s.s[i] >= '0' && s.s[i] <= '9'; i++)
+                p->tree->target = p->tree->target * 10 + (s.s[i] - '0');
+            p->tree->arch_specific = s.s[s.n - 1] == 'a' || s.s[s.n - 1] == 'f';
+        }
+        ptx_next(p);
+        if (!ptx_punct(p, ','))
+            break;
+        ptx_next(p);
+    }
+}
+
+static void take_section(struct ptx_parser *p)
+{
+    while (!ptx_punct(p, '{') && p->tok.kind != PK_END)
+        ptx_next(p);
+    while (!ptx_punct(p, '}') && p->tok.kind != PK_END)
+        ptx_next(p);
+    ptx_expect(p, '}');
+}
+
+static void take_module_item(struct ptx_parser *p)
+{
+    bool is_extern = false, weak = false;
+    unsigned int space;
+    for (;; ptx_next(p)) {
+        if (ptx_is(p, ".extern"))
+            is_extern = true;
+        else if (ptx_is(p, ".weak") || ptx_is(p, ".common"))
+            weak = true;
+        else if (!ptx_is(p, ".visible"))
+            break;
+    }
+    if (ptx_is(p, ".entry") || ptx_is(p, ".func")) {
+        take_fn(p, ptx_is(p, ".entry"), is_extern, weak);
+    } else if (ptx_space_find(p, &space) && space != PS_BLOB) {
+        ptx_decl_var(p, space, is_extern, weak);
+    } else if (ptx_is(p, ".version")) {
+        take_version(p);
+    } else if (ptx_is(p, ".target")) {
+        take_target(p);
+    } else if (ptx_is(p, ".address_size")) {
+        ptx_next(p);
+        if (p->tok.kind != PK_INT || p->tok.bits != 64)
+            ptx_error(p, "only 64-bit PTX is supported");
+        ptx_next(p);
+    } else if (ptx_is(p, ".file") || ptx_is(p, ".loc")) {
+        ptx_skip_line(p);
+    } else if (ptx_is(p, ".section")) {
+        take_section(p);
+    } else if (ptx_is(p, ".pragma")) {
+        ptx_skip_line(p);
+    } else if (p->tok.kind == PK_DIR) {
+        ptx_error(p, "unknown directive '%.*s'", (int)p->tok.s.n, p->tok.s.s);
+    } else {
+        ptx_error(p, "unexpected text");
+    }
+}
+
+CUresult ptx_parse(const char *text, size_t len, struct ptx_tree *tree, struct vm_text *why)
+{
+    memset(tree, 0, sizeof(*tree));
+    tree->text = malloc(len + 1);
+    struct ptx_parser *p = calloc(1, sizeof(*p));
+    if (!p || !tree->text) {
+        free(p);
+        snprintf(why->s, sizeof(why->s), "out of memory");
+        return CUDA_ERROR_OUT_OF_MEMORY;
+    }
+    memcpy(tree->text, text, len);
+    tree->text[len] = 0;
+    tree->len = len;
+    *p = (struct ptx_parser){.tree = tree,
+                             .why = why,
+                             .at = tree->text,
+                             .end = tree->text + len,
+                             .line = 1,
+                             .scope_n = 1,
+                             .var_tail = &tree->vars,
+                             .fn_tail = &tree->fns};
+    ptx_next(p);
+    while (p->tok.kind != PK_END)
+        take_module_item(p);
+    if (!p->bad && (!tree->version || !tree->target))
+        ptx_error(p, "no .version or no .target");
+    bool bad = p->bad;
+    free(p->names);
+    free(p->scope_parent);
+    free(p);
+    return bad ? CUDA_ERROR_INVALID_PTX : CUDA_SUCCESS;
+}

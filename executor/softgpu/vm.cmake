@@ -1,0 +1,37 @@
+# soft_vm: the PTX virtual machine (fatbin.c .. devrt.c), included by this folder's CMakeLists.txt.
+# ops_*.c are compiled twice: for any processor of the architecture, and for x86-64-v3.
+set(SOFT_VM_OPS int bit float approx cmp cvt mem move)
+set(_soft_ops "")
+foreach(op ${SOFT_VM_OPS})
+  list(APPEND _soft_ops ${CMAKE_CURRENT_LIST_DIR}/ops_${op}.c)
+endforeach()
+set(_soft_flags -O3 -ffp-contract=off -fno-trapping-math -fno-math-errno -fno-strict-aliasing)
+
+function(soft_vm_ops name isa)
+  add_library(${name} OBJECT ${_soft_ops})
+  tfr_target(${name})
+  target_include_directories(${name} SYSTEM PRIVATE ${TFR_CUDA_INCLUDE})
+  target_compile_definitions(${name} PRIVATE VM_ISA=${isa})
+  target_compile_options(${name} PRIVATE ${_soft_flags} ${ARGN})
+endfunction()
+
+soft_vm_ops(soft_vm_base base)
+set(_soft_objects $<TARGET_OBJECTS:soft_vm_base>)
+if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
+  soft_vm_ops(soft_vm_v3 v3 -march=x86-64-v3)
+  list(APPEND _soft_objects $<TARGET_OBJECTS:soft_vm_v3>)
+endif()
+
+set(_soft_files "")
+foreach(file fatbin ptx ptx_lex ptx_decl load decode dec_alu dec_move dec_mem dec_ctl addr exec calls
+        devrt block workers isa)
+  list(APPEND _soft_files ${CMAKE_CURRENT_LIST_DIR}/${file}.c)
+endforeach()
+add_library(soft_vm STATIC ${_soft_files} ${_soft_objects})
+tfr_target(soft_vm)
+target_include_directories(soft_vm SYSTEM PRIVATE ${TFR_CUDA_INCLUDE})
+target_compile_options(soft_vm PRIVATE -fno-strict-aliasing)
+if(TARGET soft_vm_v3)
+  target_compile_definitions(soft_vm PRIVATE VM_WITH_V3)
+endif()
+target_link_libraries(soft_vm PUBLIC Threads::Threads ${CMAKE_DL_LIBS} m)
