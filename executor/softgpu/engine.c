@@ -183,12 +183,13 @@ static void sleep_locked(uint32_t *naps)
     poll_all();
 }
 
-/* The next stream; waits without end.  A worker is idle, and counted in `spinning`, from here on.
- */
-static struct soft_stream *next(void)
+/* The next stream; waits without end.  A worker counts as spinning from when it is made until it
+ * has one, and again from when it asks for another. */
+static struct soft_stream *next(bool again)
 {
     uint32_t naps = 0;
     pthread_mutex_lock(&lock);
+    spinning += again;
     struct soft_stream *stream = take();
     while (!stream) {
         if (naps == 0 && spinning == 1) {
@@ -213,11 +214,7 @@ static void *worker(void *arg)
 {
     prctl(PR_SET_TIMERSLACK, 1000);
     pthread_setname_np(pthread_self(), "tf-soft");
-    for (;;) {
-        soft_stream_work(next());
-        pthread_mutex_lock(&lock);
-        spinning++;
-        pthread_mutex_unlock(&lock);
-    }
+    for (bool again = false;; again = true)
+        soft_stream_work(next(again));
     return arg;
 }

@@ -34,7 +34,11 @@ struct soft_stream *soft_stream_new(struct soft_ctx *ctx, unsigned int flags, in
         free(stream);
         return NULL;
     }
-    pthread_mutex_init(&stream->lock, NULL);
+    pthread_mutexattr_t spins; /* held for a hundred nanoseconds, by two cores in turn */
+    pthread_mutexattr_init(&spins);
+    pthread_mutexattr_settype(&spins, PTHREAD_MUTEX_ADAPTIVE_NP);
+    pthread_mutex_init(&stream->lock, &spins);
+    pthread_mutexattr_destroy(&spins);
     stream->ctx = ctx;
     stream->flags = flags;
     stream->priority = priority;
@@ -143,7 +147,7 @@ static void op_recycle(struct soft_stream *stream, struct soft_op *op)
     stream->spare_n++;
 }
 
-/* Under stream->lock.  The stream may not be active yet: see kick. */
+/* Under stream->lock.  The stream may not be active yet: see unlock_kick. */
 static bool append(struct soft_stream *stream, const struct soft_op *model, const void *data,
                    uint32_t len)
 {
@@ -184,14 +188,18 @@ static bool append_wait(struct soft_stream *stream, struct soft_stream *on, uint
     return false;
 }
 
-/* What was queued becomes the engine's.  Under stream->lock. */
-static void kick(struct soft_stream *stream)
+/* Leaves stream->lock; what was queued becomes the engine's, after the lock: a worker wants it at
+ * once. */
+static void unlock_kick(struct soft_stream *stream)
 {
-    if (stream->active || !stream->head)
-        return;
-    stream->active = true;
-    soft_stream_ref(stream);
-    soft_engine_run(stream);
+    bool kick = !stream->active && stream->head;
+    if (kick) {
+        stream->active = true;
+        soft_stream_ref(stream);
+    }
+    pthread_mutex_unlock(&stream->lock);
+    if (kick)
+        soft_engine_run(stream);
 }
 
 /* The legacy stream comes after all that blocking streams were given so far.  Under ctx->lock and
@@ -256,8 +264,7 @@ static void run_here(struct soft_stream *stream, const struct soft_op *model, co
     soft_stream_complete(stream, op.seq);
     pthread_mutex_lock(&stream->lock);
     stream->active = false;
-    kick(stream);
-    pthread_mutex_unlock(&stream->lock);
+    unlock_kick(stream);
 }
 
 /* Only these can be told beforehand not to park. */
@@ -281,17 +288,15 @@ CUresult soft_submit(struct soft_stream *stream, const struct soft_op *op, const
     ok = ok && append(stream, op, data, len);
     if (seq_out)
         *seq_out = atomic_load_explicit(&stream->submitted, memory_order_relaxed);
-    kick(stream);
-    pthread_mutex_unlock(&stream->lock);
+    unlock_kick(stream);
     return ok ? CUDA_SUCCESS : CUDA_ERROR_OUT_OF_MEMORY;
 }
 
 uint64_t soft_stream_position(struct soft_stream *stream)
 {
     lock_joined(stream);
-    kick(stream);
     uint64_t seq = atomic_load_explicit(&stream->submitted, memory_order_relaxed);
-    pthread_mutex_unlock(&stream->lock);
+    unlock_kick(stream);
     return seq;
 }
 
