@@ -22,6 +22,8 @@ static const struct tfr_env_row rows[] = {
     {"TFR_TRANSPORT", "shm", "how bytes move: shm, fault"},
     {"TFR_RING_SIZE", "1m", "bytes of the ring of records (a power of two)"},
     {"TFR_LANE_SIZE", "64m", "bytes of the lanes for copies"},
+    {"TFR_HOST_WINDOW", "0x500000000000",
+     "where pinned memory is placed in client and executor alike; 0: anywhere"},
     {"TFR_FAULT_SEED", "1", "seed of the fault transport"},
     {"TFR_SOFT_MEMORY", "4g", "software GPU: bytes of device memory"},
     {"TFR_SOFT_DEVICES", "1", "software GPU: number of devices"},

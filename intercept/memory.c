@@ -9,13 +9,14 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "base/env.h"
 #include "base/log.h"
 #include "intercept/stream.h"
 #include "transport/boot.h"
 
 /* Far from where kernels place heaps, stacks and libraries; addresses are used once. */
 enum { PAGE = 4096 };
-static const uint64_t window_base = 0x500000000000ull, window_len = 1ull << 44;
+static const uint64_t window_len = 1ull << 44;
 static _Atomic uint64_t window_used;
 
 /* Descriptors cross the boot socket in the order of their records. */
@@ -23,7 +24,7 @@ static pthread_mutex_t boot_lock = PTHREAD_MUTEX_INITIALIZER;
 
 void tfr_window_get(uint64_t *base_out, uint64_t *len_out)
 {
-    *base_out = window_base;
+    *base_out = tfr_env_u64("TFR_HOST_WINDOW");
     *len_out = window_len;
 }
 
@@ -181,7 +182,8 @@ static CUresult host_alloc(void **ptr, size_t len, unsigned int flags)
     if (at + bytes > window_len)
         return CUDA_ERROR_OUT_OF_MEMORY;
     struct tfr_area area;
-    void *want = (void *)(window_base + at);
+    uint64_t base = tfr_env_u64("TFR_HOST_WINDOW");
+    void *want = base ? (void *)(base + at) : NULL;
     if (tfr_memfd_create("tfr-pinned", bytes, want, &area) != TFR_OK)
         return CUDA_ERROR_OUT_OF_MEMORY;
     /* Children would share the pages; pinned memory is populated at once, as natively. */

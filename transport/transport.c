@@ -156,12 +156,14 @@ static tfr_status shared_map(int fd, uint64_t fd_at, size_t len, void *at, void 
     void *addr = mmap(at, len, PROT_READ | PROT_WRITE, MAP_SHARED | (at ? MAP_FIXED_NOREPLACE : 0),
                       fd, (off_t)fd_at);
 
+    if (addr == MAP_FAILED && at && errno == EEXIST)
+        return TFR_AGAIN;
     if (addr == MAP_FAILED)
         return tfr_fail(errno == ENOMEM ? TFR_E_NOMEM : TFR_E_SYS, "map %zu shared bytes: %s", len,
                         strerror(errno));
     if (at && addr != at) { /* a kernel before 4.17 takes the flag as a hint */
         munmap(addr, len);
-        return tfr_fail(TFR_E_SYS, "map %zu shared bytes: the place is taken", len);
+        return TFR_AGAIN;
     }
     *addr_out = addr;
     return TFR_OK;

@@ -110,7 +110,7 @@ struct tfr_transport_ops {
     tfr_status (*arm)(struct tfr_link *link, int *fd_out);
     void (*disarm)(struct tfr_link *link);
     /* Wakes an armed peer; the caller's earlier stores are visible to it.  No system call when the
-     * peer is awake. */
+     * peer is awake, but for one after a sleep that nobody ended. */
     void (*ring)(struct tfr_link *link);
     /* In a forked child: closes the link's descriptors, so that the child does not keep the link of
      * its parent alive, and touches nothing else.  The link must not be used after it. */
@@ -143,7 +143,8 @@ void tfr_transport_defaults(struct tfr_transport_ops *ops);
  * the caller.  Not prefaulted. */
 tfr_status tfr_memfd_create(const char *name, size_t len, void *at, struct tfr_area *area_out);
 
-/* Maps a foreign memfd after checking seals and size; at as above.  Does not consume fd. */
+/* Maps a foreign memfd after checking seals and size; at as above.  Does not consume fd.
+ * Both answer TFR_AGAIN, in silence, if the place `at` is taken. */
 tfr_status tfr_memfd_map(int fd, uint64_t fd_at, size_t len, void *at, void **addr_out);
 
 #endif
