@@ -101,13 +101,14 @@ static void run_child(void (*run)(struct result *r), struct result *r, pid_t par
 
 static enum verdict judge(const struct fact *f, const struct result *r)
 {
-    bool base = (f->flags & FACT_BASELINE) != 0;
+    if (f->flags & FACT_BASELINE)
+        return r->measure_n ? V_MEASURED : me.soft ? V_NOT_MODELLED : V_CANNOT_TELL;
+    if (me.soft && !(f->flags & FACT_SOFT))
+        return V_NOT_MODELLED;
     if (r->differ_n)
-        return me.soft && !(f->flags & FACT_SOFT) ? V_NOT_MODELLED : V_DIFFERS;
+        return V_DIFFERS;
     if (r->agree_n)
         return V_AGREES;
-    if (base && r->measure_n)
-        return V_MEASURED;
     return me.soft ? V_NOT_MODELLED : V_CANNOT_TELL;
 }
 

@@ -59,7 +59,7 @@ struct result {
 };
 
 enum {
-    FACT_SOFT = 1,     /* softgpu models it: a difference there is a fault of softgpu */
+    FACT_SOFT = 1,     /* softgpu models it, and must agree; else it is "not modelled" there */
     FACT_BASELINE = 2, /* only figures */
     FACT_FIRST = 4,    /* before the holder keeps the driver warm */
 };

@@ -576,7 +576,7 @@ const struct fact facts_calls[] = {
      "runs on helpers.",
      "A call that waits though the pump makes it: it moves to a helper. cuMemFree not waiting: "
      "quarantine alone is enough and free never stalls.",
-     "pump and helpers, quarantine", 0, 25, run_calls_behind},
+     "pump and helpers, quarantine", FACT_SOFT, 25, run_calls_behind},
     {"calls_capture",
      "Each call made while a stream is captured: three capture modes, from the capturing thread, "
      "from "

@@ -401,7 +401,7 @@ const struct fact facts_misc[] = {
      "The results noted become the client's immediate errors; if it waits for running kernels it "
      "goes to a "
      "helper.",
-     "immediate errors of copies", 0, 15, run_peer_copy},
+     "immediate errors of copies", FACT_SOFT, 15, run_peer_copy},
     {"prefetch",
      "cuMemPrefetchAsync of cuMemAlloc, heap and 2 MiB of managed memory: to the device and back, "
      "no bytes, odd "
@@ -411,7 +411,7 @@ const struct fact facts_misc[] = {
      "(which reports 0) answers success without doing anything.",
      "If real drivers refuse with attribute 89 = 0, programs know to expect it, and TFR refuses "
      "likewise.",
-     "attribute overrides", 0, 10, run_prefetch},
+     "attribute overrides", FACT_SOFT, 10, run_prefetch},
     {"attributes", "The attributes of the override table as this device answers them.",
      "Unified addressing, virtual memory management, memory pools and 64-bit memory operations are "
      "1.",

@@ -542,7 +542,7 @@ const struct fact facts_value[] = {
      "A value write costs the CPU less than two launches.",
      "Dearer: marks are asked for by events (cuEventRecord, cuEventQuery) or every few hundred "
      "records only.",
-     "when marks are asked for", FACT_SOFT, 10, run_value_cost},
+     "when marks are asked for", 0, 10, run_value_cost},
     {"value_wait",
      "100 pairs {wait for a word of a memfd page, write another} are queued; another process "
      "stores the "

@@ -134,6 +134,10 @@ static void run_map_rules(struct result *r)
     check(r, rc != CUDA_SUCCESS, "map of the second half of a handle: %s", rc_name(rc));
     if (rc == CUDA_SUCCESS)
         (void)cu.MemUnmap(va, g);
+    rc = TRY(r, MemMap, va, g, 0, two, 0);
+    note(r, "map of the first half: %s", rc_name(rc));
+    if (rc == CUDA_SUCCESS)
+        (void)cu.MemUnmap(va, g);
     if (!CALL(r, MemMap, va, 2 * g, 0, two, 0) || !CALL(r, MemMap, va + 2 * g, g, 0, c.handle, 0))
         return;
     rc = TRY(r, MemSetAccess, va, 3 * g, &desc, 1);
@@ -428,21 +432,21 @@ const struct fact facts_vmm[] = {
      "A lease grows by 64 MiB in less than 2 ms.",
      "Slower: larger steps asked for ahead, at a higher low-water mark; the figures choose the "
      "step.",
-     "lease", FACT_SOFT, 15, run_chunk_cost},
+     "lease", 0, 15, run_chunk_cost},
     {"two_contexts",
      "Memory by cuMemCreate, a registered portable mirror and cuMemAlloc memory of the primary "
      "context used by a kernel and a value write of a second context.",
      "VMM memory and portable mirrors serve every context of the device: one lane and one mirror "
      "per worker.",
      "Otherwise lanes and mirrors are made per context, and cuCtxCreate gets slower.",
-     "lanes, mirror", 0, 10, run_two_contexts},
+     "lanes, mirror", FACT_SOFT, 10, run_two_contexts},
     {"after_reset",
      "cuDevicePrimaryCtxReset with VMM memory mapped and a mirror registered, then both used "
      "again.",
      "VMM mappings survive the reset. TFR does not lean on it: the real context is never reset.",
      "If they survive, a real reset could be used to recover from a fault without a new worker; if "
      "not, emulation object by object stays the only way.",
-     "reset of a context", 0, 10, run_after_reset},
+     "reset of a context", FACT_SOFT, 10, run_after_reset},
     {"addresses",
      "Addresses that cuMemAlloc, pools, module globals, managed memory, reservations and arrays "
      "get; "
