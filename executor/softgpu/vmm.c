@@ -258,7 +258,7 @@ CUresult cuMemMap(CUdeviceptr at, size_t len, size_t offset, CUmemGenericAllocat
 {
     if (soft_ready())
         return CUDA_ERROR_NOT_INITIALIZED;
-    if (flags)
+    if (flags || offset) /* cuda.h: the offset must be zero for now */
         return CUDA_ERROR_INVALID_VALUE;
     pthread_mutex_lock(&vmm_lock);
     struct soft_phys *phys = soft_handle_get(handle, SOFT_PHYS);
