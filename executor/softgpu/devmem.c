@@ -2,11 +2,11 @@
  * interpreter (devmem.h).
  *
  * The arena is dealt out in chunks of 2 MiB.  A chunk belongs to a large allocation, to a heap's
- * small ones (units of 512 bytes), or to a VMM reservation; chunk_of[] tells which, so that every
+ * small ones (units of 512 bytes), or to a VMM reservation;  chunk_of tells which, so that every
  * look-up is one index.  Behind every large allocation at least a page stays unmarked.  Capacity is
  * only accounting: addresses never run out before it does.  What was freed stays readable by the
  * host process and is no longer legal for kernels. */
-#include "executor/softgpu/soft.h"
+#include "executor/softgpu/arena.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -22,10 +22,7 @@ enum {
     SMALL_MAX = 1 << 20,
     KEEP_MAX = 16 << 20, /* longer ones give their pages back to the host when freed */
 };
-#define ARENA_HINT ((void *)0x200000000000)
-#define ARENA_MAX  (1ull << 40)
-#define ARENA_MIN  (1ull << 33)
-#define PAGE       (1ull << SOFT_PAGE_SHIFT)
+#define PAGE (1ull << SOFT_PAGE_SHIFT)
 
 struct unit { /* valid at the first unit of an allocation */
     uint64_t id, pool;
@@ -58,21 +55,11 @@ struct soft_heap {
     struct chunk *chunks;
 };
 
-struct extent {
-    uint32_t at, n;
-};
-
-struct soft_mem soft_mem;
 struct soft_dev soft_devs[SOFT_DEV_MAX];
 int soft_dev_n = 1;
 
 /* Guards everything below, page marks included. */
 static pthread_mutex_t mem_lock = PTHREAD_MUTEX_INITIALIZER;
-static uint8_t *pages;
-static struct chunk **chunk_of;
-static uint8_t *writable;   /* per chunk: the host mapping is already read-write */
-static struct extent *gaps; /* free chunks, by address */
-static uint32_t gap_n, gap_cap;
 static uint64_t used[SOFT_DEV_MAX];
 static struct soft_heap first_heap = {.dev = &soft_devs[0]};
 static _Thread_local struct soft_heap *my_heap;
@@ -83,41 +70,6 @@ uint64_t soft_next_id(void)
     return atomic_fetch_add_explicit(&last_id, 1, memory_order_relaxed) + 1;
 }
 
-static void *table_new(size_t len)
-{
-    void *at =
-        mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    return at == MAP_FAILED ? NULL : at;
-}
-
-static CUresult arena_map(void)
-{
-    uint64_t len = ARENA_MAX;
-    void *at = MAP_FAILED;
-    for (; at == MAP_FAILED && len >= ARENA_MIN; len /= 2) {
-        int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
-        at = mmap(ARENA_HINT, len + SOFT_CHUNK, PROT_NONE, flags, -1, 0);
-        if (at != MAP_FAILED)
-            break;
-    }
-    if (at == MAP_FAILED)
-        return CUDA_ERROR_OUT_OF_MEMORY;
-    madvise(at, len + SOFT_CHUNK, MADV_DONTDUMP);
-    uint64_t base = ((uint64_t)at + SOFT_CHUNK - 1) & ~(SOFT_CHUNK - 1);
-    uint64_t n = len >> SOFT_CHUNK_SHIFT;
-    pages = table_new(len >> SOFT_PAGE_SHIFT);
-    chunk_of = table_new(n * sizeof(*chunk_of));
-    writable = table_new(n);
-    gaps = malloc(64 * sizeof(*gaps));
-    if (!pages || !chunk_of || !writable || !gaps)
-        return CUDA_ERROR_OUT_OF_MEMORY;
-    gap_cap = 64;
-    gap_n = 1;
-    gaps[0] = (struct extent){0, (uint32_t)n};
-    soft_mem = (struct soft_mem){.base = base, .len = len, .page = pages};
-    return CUDA_SUCCESS;
-}
-
 CUresult soft_mem_init(void)
 {
     static CUresult result = CUDA_ERROR_NOT_INITIALIZED;
@@ -126,7 +78,7 @@ CUresult soft_mem_init(void)
         uint64_t memory = tfr_env_u64("TFR_SOFT_MEMORY");
         for (int i = 0; i < SOFT_DEV_MAX; i++)
             soft_devs[i] = (struct soft_dev){.at = i, .memory = memory};
-        result = arena_map();
+        result = soft_arena_map();
     }
     pthread_mutex_unlock(&mem_lock);
     return result;
@@ -167,123 +119,16 @@ uint64_t soft_mem_used(const struct soft_dev *dev)
 
 /* ---- chunks of address space ---- */
 
-static bool gap_insert(uint32_t i, struct extent gap)
-{
-    if (gap_n == gap_cap) {
-        struct extent *more = realloc(gaps, 2 * gap_cap * sizeof(*more));
-        if (!more)
-            return false;
-        gaps = more;
-        gap_cap *= 2;
-    }
-    memmove(&gaps[i + 1], &gaps[i], (gap_n - i) * sizeof(*gaps));
-    gaps[i] = gap;
-    gap_n++;
-    return true;
-}
-
-/* Takes [at, at+n) out of gap i. */
-static bool gap_cut(uint32_t i, uint32_t at, uint32_t n)
-{
-    struct extent gap = gaps[i];
-    uint32_t before = at - gap.at, after = gap.at + gap.n - at - n;
-    if (before && after && !gap_insert(i + 1, (struct extent){at + n, after}))
-        return false;
-    if (before)
-        gaps[i] = (struct extent){gap.at, before};
-    else if (after)
-        gaps[i] = (struct extent){at + n, after};
-    else
-        memmove(&gaps[i], &gaps[i + 1], (--gap_n - i) * sizeof(*gaps));
-    return true;
-}
-
 static uint32_t chunk_at(uint64_t addr)
 {
     return (uint32_t)((addr - soft_mem.base) >> SOFT_CHUNK_SHIFT);
 }
 
-/* Rounds up to a chunk whose address is a multiple of `align`, a power of two. */
-static uint64_t chunk_align(uint64_t at, uint64_t align)
-{
-    uint64_t addr = soft_mem.base + (at << SOFT_CHUNK_SHIFT);
-    return (((addr + align - 1) & ~(align - 1)) - soft_mem.base) >> SOFT_CHUNK_SHIFT;
-}
-
-static bool space_take(uint32_t n, uint64_t align, uint32_t *at_out)
-{
-    if (align < SOFT_CHUNK)
-        align = SOFT_CHUNK;
-    for (uint32_t i = 0; i < gap_n; i++) {
-        uint64_t at = chunk_align(gaps[i].at, align);
-        if (at + n <= (uint64_t)gaps[i].at + gaps[i].n) {
-            *at_out = (uint32_t)at;
-            return gap_cut(i, (uint32_t)at, n);
-        }
-    }
-    return false;
-}
-
-static bool space_take_at(uint32_t at, uint32_t n)
-{
-    for (uint32_t i = 0; i < gap_n && gaps[i].at <= at; i++)
-        if ((uint64_t)at + n <= (uint64_t)gaps[i].at + gaps[i].n)
-            return gap_cut(i, at, n);
-    return false;
-}
-
-static void space_give(uint32_t at, uint32_t n)
-{
-    uint32_t lo = 0, hi = gap_n;
-    while (lo < hi) {
-        uint32_t mid = (lo + hi) / 2;
-        if (gaps[mid].at < at)
-            lo = mid + 1;
-        else
-            hi = mid;
-    }
-    bool left = lo > 0 && gaps[lo - 1].at + gaps[lo - 1].n == at;
-    bool right = lo < gap_n && at + n == gaps[lo].at;
-    if (left && right) {
-        gaps[lo - 1].n += n + gaps[lo].n;
-        memmove(&gaps[lo], &gaps[lo + 1], (--gap_n - lo) * sizeof(*gaps));
-    } else if (left) {
-        gaps[lo - 1].n += n;
-    } else if (right) {
-        gaps[lo] = (struct extent){at, gaps[lo].n + n};
-    } else if (!gap_insert(lo, (struct extent){at, n})) {
-        return; /* lost address space; there is a terabyte of it */
-    }
-}
-
-static void page_set(uint64_t base, uint64_t len, unsigned int access)
-{
-    uint64_t first = (base - soft_mem.base) >> SOFT_PAGE_SHIFT;
-    uint64_t last = (base + len - 1 - soft_mem.base) >> SOFT_PAGE_SHIFT;
-    for (uint64_t i = first; i <= last; i++)
-        if (pages[i] != access)
-            pages[i] = (uint8_t)access;
-}
-
 void soft_page_set(uint64_t base, uint64_t len, unsigned int access)
 {
     pthread_mutex_lock(&mem_lock);
-    page_set(base, len, access);
+    soft_arena_mark(base, len, access);
     pthread_mutex_unlock(&mem_lock);
-}
-
-static bool chunk_open(uint32_t at, uint32_t n)
-{
-    uint32_t i = 0;
-    while (i < n && writable[at + i])
-        i++;
-    if (i == n)
-        return true;
-    if (mprotect((void *)(soft_mem.base + ((uint64_t)at << SOFT_CHUNK_SHIFT)),
-                 (uint64_t)n << SOFT_CHUNK_SHIFT, PROT_READ | PROT_WRITE))
-        return false;
-    memset(&writable[at], 1, n);
-    return true;
 }
 
 /* A chunk run of `n`, open for the host, listed in the heap. */
@@ -291,12 +136,12 @@ static struct chunk *chunk_new(struct soft_heap *heap, uint32_t n, uint64_t alig
 {
     struct chunk *chunk = calloc(1, sizeof(*chunk));
     uint32_t at;
-    if (!chunk || !space_take(n, align, &at)) {
+    if (!chunk || !soft_arena_take(n, align, &at)) {
         free(chunk);
         return NULL;
     }
-    if (!chunk_open(at, n)) {
-        space_give(at, n);
+    if (!soft_arena_open(at, n)) {
+        soft_arena_give(at, n);
         free(chunk);
         return NULL;
     }
@@ -310,7 +155,7 @@ static struct chunk *chunk_new(struct soft_heap *heap, uint32_t n, uint64_t alig
         chunk->next->prev = &chunk->next;
     heap->chunks = chunk;
     for (uint32_t i = 0; i < n; i++)
-        chunk_of[at + i] = chunk;
+        soft_chunk_of[at + i] = chunk;
     return chunk;
 }
 
@@ -318,11 +163,11 @@ static void chunk_drop(struct chunk *chunk)
 {
     uint32_t at = chunk_at(chunk->base);
     for (uint32_t i = 0; i < chunk->chunk_n; i++)
-        chunk_of[at + i] = NULL;
+        soft_chunk_of[at + i] = NULL;
     *chunk->prev = chunk->next;
     if (chunk->next)
         chunk->next->prev = chunk->prev;
-    space_give(at, chunk->chunk_n);
+    soft_arena_give(at, chunk->chunk_n);
     free(chunk->small);
     free(chunk);
 }
@@ -347,14 +192,14 @@ static struct chunk *large_alloc(struct soft_heap *heap, uint64_t len, uint64_t 
     chunk->len = len;
     if (len >= 2 * SOFT_CHUNK)
         madvise((void *)chunk->base, n << SOFT_CHUNK_SHIFT, MADV_HUGEPAGE);
-    page_set(chunk->base, len, SOFT_PAGE_READ | SOFT_PAGE_WRITE);
+    soft_arena_mark(chunk->base, len, SOFT_PAGE_READ | SOFT_PAGE_WRITE);
     return chunk;
 }
 
 static void large_free(struct chunk *chunk)
 {
     used[chunk->heap->dev->at] -= large_charge(chunk->len);
-    page_set(chunk->base, chunk->len, 0);
+    soft_arena_mark(chunk->base, chunk->len, 0);
     if (chunk->len > KEEP_MAX)
         madvise((void *)chunk->base, (uint64_t)chunk->chunk_n << SOFT_CHUNK_SHIFT, MADV_DONTNEED);
     chunk_drop(chunk);
@@ -394,8 +239,8 @@ static void small_take(struct chunk *chunk, uint32_t first, uint32_t n)
     for (uint32_t i = first; i < first + n; i++) {
         small->unit[i] = (struct unit){.used = true};
         if (small->page_n[i / UNITS_PER_PAGE]++ == 0)
-            page_set(chunk->base + (uint64_t)i * (1 << UNIT_SHIFT), 1,
-                     SOFT_PAGE_READ | SOFT_PAGE_WRITE);
+            soft_arena_mark(chunk->base + (uint64_t)i * (1 << UNIT_SHIFT), 1,
+                            SOFT_PAGE_READ | SOFT_PAGE_WRITE);
     }
     small->unit[first].first = true;
     small->free_n -= n;
@@ -448,7 +293,7 @@ static void small_free(struct chunk *chunk, uint32_t first)
     for (uint32_t i = first; i < first + n; i++) {
         small->unit[i] = (struct unit){0};
         if (--small->page_n[i / UNITS_PER_PAGE] == 0)
-            page_set(chunk->base + (uint64_t)i * (1 << UNIT_SHIFT), 1, 0);
+            soft_arena_mark(chunk->base + (uint64_t)i * (1 << UNIT_SHIFT), 1, 0);
     }
     small->free_n += n;
     small->longest = UNITS;
@@ -494,7 +339,7 @@ CUresult soft_heap_alloc(struct soft_heap *heap, size_t len, size_t align, unsig
 
 static struct chunk *chunk_find(uint64_t addr)
 {
-    return soft_is_device(addr) ? chunk_of[chunk_at(addr)] : NULL;
+    return soft_is_device(addr) ? soft_chunk_of[chunk_at(addr)] : NULL;
 }
 
 static uint32_t small_first(const struct chunk *chunk, uint64_t addr)
@@ -611,7 +456,7 @@ static bool pages_allow(uint64_t addr, uint64_t len, unsigned int want)
     if (len > soft_mem.len - at)
         return false;
     for (uint64_t i = at >> SOFT_PAGE_SHIFT; i <= (at + len - 1) >> SOFT_PAGE_SHIFT; i++)
-        if ((pages[i] & want) != want)
+        if ((soft_mem.page[i] & want) != want)
             return false;
     return true;
 }
@@ -689,17 +534,17 @@ bool soft_space_take(struct soft_reserve *reserve, uint64_t align, uint64_t hint
         return false;
     pthread_mutex_lock(&mem_lock);
     bool ok = hint && soft_is_device(hint) && (hint & (SOFT_CHUNK - 1)) == 0 &&
-              space_take_at(chunk_at(hint), n);
+              soft_arena_take_at(chunk_at(hint), n);
     if (ok)
         at = chunk_at(hint);
     else
-        ok = space_take(n, align, &at);
+        ok = soft_arena_take(n, align, &at);
     if (ok) {
         reserve->base = soft_mem.base + ((uint64_t)at << SOFT_CHUNK_SHIFT);
         *chunk = (struct chunk){
             .kind = CHUNK_RESERVED, .base = reserve->base, .chunk_n = n, .reserve = reserve};
         for (uint32_t i = 0; i < n; i++)
-            chunk_of[at + i] = chunk;
+            soft_chunk_of[at + i] = chunk;
     } else {
         free(chunk);
     }
@@ -711,12 +556,12 @@ void soft_space_give(struct soft_reserve *reserve)
 {
     pthread_mutex_lock(&mem_lock);
     uint32_t at = chunk_at(reserve->base), n = (uint32_t)(reserve->len >> SOFT_CHUNK_SHIFT);
-    free(chunk_of[at]);
+    free(soft_chunk_of[at]);
     for (uint32_t i = 0; i < n; i++) {
-        chunk_of[at + i] = NULL;
-        writable[at + i] = 0; /* vmm.c left them without access */
+        soft_chunk_of[at + i] = NULL;
     }
-    space_give(at, n);
+    soft_arena_closed(at, n); /* vmm.c left them without access */
+    soft_arena_give(at, n);
     pthread_mutex_unlock(&mem_lock);
 }
 
