@@ -117,6 +117,8 @@ bool shm_barrier(void)
     return syscall(SYS_membarrier, MEMBARRIER_CMD_GLOBAL_EXPEDITED, 0, 0) == 0;
 }
 
+/* Where the flag is still up from a sleep that ended by itself, everybody sees it: no barrier,
+ * which interrupts the peer's processors, for those who nap again and again. */
 tfr_status shm_arm(struct tfr_link *link, int *fd_out)
 {
     struct shm_link *shm = link_of(link);
@@ -127,8 +129,7 @@ tfr_status shm_arm(struct tfr_link *link, int *fd_out)
     pthread_mutex_lock(&shm->lock);
     shm->armed++;
     /* pairs with the load (and, without membarrier, the read-modify-write) in shm_ring */
-    atomic_exchange_explicit(&shm->own->asleep, 1, memory_order_acq_rel);
-    if (shm->barrier)
+    if (!atomic_exchange_explicit(&shm->own->asleep, 1, memory_order_acq_rel) && shm->barrier)
         shm_barrier();
     pthread_mutex_unlock(&shm->lock);
     TFR_COUNT(sleeps, 1);
@@ -136,7 +137,8 @@ tfr_status shm_arm(struct tfr_link *link, int *fd_out)
     return TFR_OK;
 }
 
-/* Only the last one drains: a byte that woke one thread must stay for the others that are armed. */
+/* Only the last one drains: a byte that woke one thread must stay for the others that are armed.
+ * The flag stays up if nobody rang; that costs the peer one bell in vain and us a barrier less. */
 void shm_disarm(struct tfr_link *link)
 {
     struct shm_link *shm = link_of(link);
@@ -145,7 +147,6 @@ void shm_disarm(struct tfr_link *link)
 
     pthread_mutex_lock(&shm->lock);
     if (--shm->armed == 0) {
-        atomic_store_explicit(&shm->own->asleep, 0, memory_order_relaxed);
         got = recv(shm->bell, bytes, sizeof(bytes), MSG_DONTWAIT);
         if (got == 0 || (got < 0 && errno != EAGAIN && errno != EINTR))
             peer_lost(shm);
