@@ -103,11 +103,11 @@ static void queries(cudaStream_t *stream)
 static void destroyed_early(void)
 {
     unsigned *dx = (unsigned *)device_alloc(N * sizeof(unsigned)), got = 0;
-    CUDA(cudaMemset(dx, 0, N * sizeof(unsigned)));
     cudaStream_t stream;
     cudaEvent_t event;
     CUDA(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
     CUDA(cudaEventCreate(&event));
+    CUDA(cudaMemsetAsync(dx, 0, N * sizeof(unsigned), stream));
     step<<<N / 128, 128, 0, stream>>>(dx, 1, 5, 1000);
     LAUNCHED();
     CUDA(cudaEventRecord(event, stream));
