@@ -2,7 +2,7 @@
  * interpreter (devmem.h).
  *
  * The arena is dealt out in chunks of 2 MiB.  A chunk belongs to a large allocation, to a heap's
- * small ones (units of 512 bytes), or to a VMM reservation;  chunk_of tells which, so that every
+ * small ones (units of 512 bytes), or to a VMM reservation; chunk_of tells which, so that every
  * look-up is one index.  Behind every large allocation at least a page stays unmarked.  Capacity is
  * only accounting: addresses never run out before it does.  What was freed stays readable by the
  * host process and is no longer legal for kernels. */

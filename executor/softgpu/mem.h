@@ -1,0 +1,88 @@
+/* The driver's side of memory: allocations by heap, host memory, reservations (devmem.c, hostmem.c,
+ * vmm.c, mempool.c).  devmem.h is the interpreter's side.  Included through soft.h. */
+#ifndef TFR_SOFTGPU_MEM_H
+#define TFR_SOFTGPU_MEM_H
+
+#include "executor/softgpu/soft.h"
+
+enum {
+    SOFT_MEM_MANAGED = 1,
+    SOFT_MEM_ASYNC = 2,
+    SOFT_MEM_FREEING = 4,
+    SOFT_MEM_VMM = 8,
+    SOFT_MEM_HOST = 16,
+    SOFT_MEM_MODULE = 32, /* a variable of a module: not the program's to free */
+};
+
+struct soft_range {
+    uint64_t base, len, id;
+    unsigned int flags; /* SOFT_MEM_*, for host memory also host_flags */
+    unsigned int host_flags;
+    bool registered; /* host memory by cuMemHostRegister */
+    struct soft_ctx *ctx;
+    struct soft_dev *dev;
+    uint64_t pool; /* mempool.c's, for SOFT_MEM_ASYNC */
+};
+
+struct soft_heap *soft_heap_new(struct soft_dev *dev, struct soft_ctx *ctx);
+void soft_heap_clear(struct soft_heap *heap); /* frees every allocation in it */
+/* The heap that soft_mem_alloc uses on this thread from now on; NULL: device 0's own. */
+void soft_heap_use(struct soft_heap *heap);
+CUresult soft_heap_alloc(struct soft_heap *heap, size_t len, size_t align, unsigned int flags,
+                         uint64_t pool, CUdeviceptr *addr_out);
+/* Both take base addresses only; a flag that is set already is CUDA_ERROR_INVALID_VALUE too. */
+CUresult soft_heap_free(CUdeviceptr addr);
+CUresult soft_mem_mark(CUdeviceptr addr, unsigned int flag);
+/* Device memory that holds addr: an allocation or a VMM mapping. */
+bool soft_mem_find(uint64_t addr, struct soft_range *range_out);
+bool soft_any_find(uint64_t addr, struct soft_range *range_out); /* device or known host memory */
+/* May the driver itself copy to or from [addr, addr+len)?  For device memory: inside one allocation
+ * or accessible mappings; true for host memory (pageable too). */
+CUresult soft_mem_check(uint64_t addr, uint64_t len, unsigned int want);
+static inline bool soft_is_device(uint64_t addr)
+{
+    return addr - soft_mem.base < soft_mem.len;
+}
+uint64_t soft_mem_used(const struct soft_dev *dev);
+CUresult soft_mem_charge(struct soft_dev *dev, uint64_t len);
+void soft_mem_credit(struct soft_dev *dev, uint64_t len);
+
+/* devmem.c for vmm.c: address space in units of 2 MiB, the granularity of mappings too. */
+enum { SOFT_CHUNK_SHIFT = 21 };
+#define SOFT_CHUNK (1ull << SOFT_CHUNK_SHIFT)
+
+struct soft_phys;
+
+struct soft_reserve { /* cuMemAddressReserve; contents guarded by vmm.c's lock */
+    uint64_t base, len;
+    struct soft_piece {         /* per 2 MiB */
+        struct soft_phys *phys; /* NULL: nothing mapped */
+        uint32_t first, n;      /* the whole mapping, in pieces of the reservation */
+        uint64_t at;            /* in phys */
+        uint64_t id;
+        unsigned int access; /* SOFT_PAGE_* */
+        struct soft_dev *dev;
+    } piece[];
+};
+
+/* Address space for a reservation; a hint is honoured if it is free.  False: none left. */
+bool soft_space_take(struct soft_reserve *reserve, uint64_t align, uint64_t hint);
+void soft_space_give(struct soft_reserve *reserve);
+struct soft_reserve *soft_space_owner(uint64_t addr); /* NULL: not reserved */
+void soft_page_set(uint64_t base, uint64_t len, unsigned int access);
+uint64_t soft_next_id(void);
+
+/* mempool.c: a stream of ctx reached a cuMemFreeAsync (ctx NULL: a plain free of such memory). */
+void soft_pool_free(struct soft_ctx *ctx, uint64_t at);
+void soft_pool_forget(struct soft_ctx *ctx);
+uint64_t soft_pool_handle(uint64_t pool); /* of soft_range.pool */
+
+bool soft_host_find(uint64_t addr, struct soft_range *range_out);
+bool soft_host_pinned(uint64_t addr, uint64_t len);
+CUresult soft_host_add(const struct soft_range *range);
+CUresult soft_host_del(uint64_t base, bool registered);
+/* Takes one of the context's ranges out. */
+bool soft_host_take(struct soft_ctx *ctx, struct soft_range *range_out);
+void soft_host_unmap(const struct soft_range *range); /* hostalloc.c: gives allocated pages back */
+
+#endif
