@@ -387,7 +387,7 @@ static void behind_one(struct result *r, struct bench *b, struct spin *s, enum c
     if (!behind_try(r, b, s, id, hold_ms, &waited, &us))
         return;
     /* A slow call is no waiting call: one that waits takes as long as it is made to. */
-    if (waited && !behind_try(r, b, s, id, 4 * hold_ms, &waited, &us))
+    if (waited && !behind_try(r, b, s, id, (me.soft ? 12 : 4) * hold_ms, &waited, &us))
         return;
     if (calls[id].waits == MAY)
         note(r, "%s %s (%.0f us)", calls[id].name, waited ? "WAITS" : "goes on", us);
