@@ -92,7 +92,7 @@ static void warpsync(struct dec *d, unsigned int arg)
 {
     (void)arg;
     uint32_t a = dec_src(d, &d->p->opnd[0], PT_U32);
-    dec_emit_op(d, VO_WARPSYNC, PT_NONE)->a = a;
+    dec_emit(d, vm_op_warpsync)->a = a;
 }
 
 /* ---- lanes ---- */

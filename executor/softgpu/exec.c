@@ -370,7 +370,6 @@ bool vm_gather(struct vm_warp *w, const struct vm_ins *in, uint32_t members)
     if (need & ~all) {
         vm_push(w, w->active, in);
         w->group[w->group_n - 1].state = VG_SYNC;
-        w->group[w->group_n - 1].members = members;
         return false;
     }
     for (unsigned int i = 0; i < w->group_n; i++) {
@@ -381,6 +380,37 @@ bool vm_gather(struct vm_warp *w, const struct vm_ins *in, uint32_t members)
     w->group_n = (uint8_t)n;
     w->active = all;
     return true;
+}
+
+/* bar.warp.sync: the lanes may come from different places, so each group goes on from its own. */
+const struct vm_ins *vm_op_warpsync(struct vm_warp *w, const struct vm_ins *in)
+{
+    uint32_t m = vm_mask(w, in), members = 0, all = w->active;
+    const uint32_t *mask = (const uint32_t *)(void *)(w->reg + in->a);
+    for (uint32_t left = m; left; left &= left - 1)
+        members |= mask[__builtin_ctz(left)];
+    if (!m || !(members & w->alive & ~all))
+        return in + 1;
+    if (w->force == in) {
+        w->force = NULL;
+        return in + 1;
+    }
+    for (unsigned int i = 0; i < w->group_n; i++)
+        if (w->group[i].state == VG_SYNC && w->group[i].pc->fn == vm_op_warpsync)
+            all |= w->group[i].mask;
+    vm_count(w, in, in + 1);
+    if (members & w->alive & ~all) {
+        vm_push(w, w->active, in);
+        w->group[w->group_n - 1].state = VG_SYNC;
+        return VM_LEAVE;
+    }
+    for (unsigned int i = 0; i < w->group_n; i++)
+        if (w->group[i].state == VG_SYNC && w->group[i].pc->fn == vm_op_warpsync) {
+            w->group[i].state = VG_READY;
+            w->group[i].pc++;
+        }
+    vm_push(w, w->active, in + 1);
+    return VM_LEAVE;
 }
 
 /* ---- clocks ---- */

@@ -167,7 +167,6 @@ enum vm_group_state { VG_READY, VG_BARRIER, VG_SYNC };
 struct vm_group {
     uint32_t mask, depth;
     const struct vm_ins *pc; /* to run next; for a waiting group the instruction it waits at */
-    uint32_t members;        /* VG_SYNC: the lanes it waits for */
     uint8_t state, bar;
     uint32_t turn;
 };
@@ -285,6 +284,7 @@ const struct vm_ins *vm_op_bar(struct vm_warp *w, const struct vm_ins *in);
 const struct vm_ins *vm_op_yield(struct vm_warp *w, const struct vm_ins *in);
 const struct vm_ins *vm_op_nop(struct vm_warp *w, const struct vm_ins *in);
 const struct vm_ins *vm_op_fence(struct vm_warp *w, const struct vm_ins *in);
+const struct vm_ins *vm_op_warpsync(struct vm_warp *w, const struct vm_ins *in);
 const struct vm_ins *vm_op_sreg(struct vm_warp *w, const struct vm_ins *in);
 /* Are all live lanes of `members` here?  Else the group was put aside: answer VM_LEAVE. */
 bool vm_gather(struct vm_warp *w, const struct vm_ins *in, uint32_t members);

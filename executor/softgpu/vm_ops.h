@@ -124,7 +124,6 @@ enum vm_op {
     VO_REDUX_AND,
     VO_REDUX_OR,
     VO_REDUX_XOR,
-    VO_WARPSYNC,
     VO_PAND,
     VO_POR,
     VO_PXOR,
@@ -220,7 +219,8 @@ struct vm_isa {
 
 const struct vm_isa *vm_isa(void);
 
-#define VM_FILLERS(X) X(int) X(bit) X(float) X(approx) X(cmp) X(cvt) X(mem) X(move)
+#define VM_FILLERS(X)                                                                              \
+    X(int) X(bit) X(float) X(approx) X(cmp) X(cvt) X(half) X(mem) X(warp) X(atom) X(move)
 #define VM_FILL_DECL(name)                                                                         \
     void vm_fill_##name##_base(struct vm_isa *isa);                                                \
     void vm_fill_##name##_v3(struct vm_isa *isa);
