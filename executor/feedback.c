@@ -116,7 +116,9 @@ bool tfr_news_bring(struct tfr_session *s)
         /* Two equal readings are a cut; a single word is one by itself. */
         for (int i = 0; i < CUT_TRIES && p->n > 1 && pass_read(s, p); i++)
             ;
-        pass_show(s, p);
+        moved = tfr_text_bring(s);
+        if (moved)
+            pass_show(s, p);
     }
     atomic_store_explicit(&s->news_lock, 0, memory_order_release);
     return moved;

@@ -166,6 +166,7 @@ tfr_status tfr_session_join(struct tfr_session *s, int boot)
     struct tfr_page_area *area = ops->addr(page);
     s->feedback = &area->feedback;
     s->reply = area->reply;
+    s->text = area->text;
     struct tfr_boot_msg ready = {.type = TFR_BOOT_READY};
     return tfr_boot_send(boot, &ready, 3000);
 }

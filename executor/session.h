@@ -64,6 +64,7 @@ struct tfr_session {
     struct tfr_link *link;
     struct tfr_feedback *feedback;
     struct tfr_reply_slot *reply;
+    uint8_t *text; /* a ring of TFR_TEXT_MAX bytes */
 
     struct tfr_object *_Atomic objects[TFR_KIND_LIMIT][TFR_HANDLE_MAX / TFR_OBJECT_CHUNK];
     pthread_mutex_t objects_lock; /* guards growth, insertion and removal */
@@ -133,6 +134,16 @@ CUresult tfr_news_ask(struct tfr_session *s, const struct tfr_stream *stream, ui
 void tfr_news_reply(struct tfr_session *s, uint32_t slot, uint64_t seq, CUresult result,
                     uint32_t len);
 void tfr_news_credit(struct tfr_session *s);
+
+/* ---- text.c: what the driver prints for kernels ---- */
+
+/* From here on this process's stdout is the client's. */
+tfr_status tfr_text_open(struct tfr_session *s);
+
+/* Carries what was printed into the client's memory; false: there is more than it has taken so far,
+ * and the news that comes after the text must wait.  One load when nothing was printed.  Feedback
+ * role only. */
+bool tfr_text_bring(struct tfr_session *s);
 
 /* Relief and watch threads. */
 tfr_status tfr_news_start(struct tfr_session *s);

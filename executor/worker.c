@@ -207,7 +207,7 @@ int tfr_worker_main(int fd, enum tfr_gpu_choice choice)
     if (prepare(fd, choice, &driver, &session) != TFR_OK || ready(fd, &driver) != TFR_OK ||
         client_take(fd, &client) != TFR_OK)
         return 1;
-    if (tfr_session_join(&session, client) == TFR_OK)
+    if (tfr_session_join(&session, client) == TFR_OK && tfr_text_open(&session) == TFR_OK)
         tfr_session_serve(&session);
     /* Threads may sit in driver calls: leave without tear-down, the kernel and the driver clean up.
      */

@@ -45,7 +45,8 @@ CUresult tfr_client_broken(const char *why)
 /* Has anything ended the wait? */
 static bool wait_over(const _Atomic uint64_t *word, uint64_t want)
 {
-    return atomic_load_explicit(word, memory_order_acquire) >= want || tfr_client_error();
+    return atomic_load_explicit(word, memory_order_acquire) >= want || tfr_client_error() ||
+           tfr_text_waiting();
 }
 
 static void sleep_as_leader(const _Atomic uint64_t *word, uint64_t want)
@@ -97,12 +98,14 @@ CUresult tfr_wait_word(const _Atomic uint64_t *word, uint64_t want, enum tfr_wai
         enum tfr_relax_step step = tfr_relax(&relax);
         if (step == TFR_RELAX_SPUN)
             continue;
+        tfr_text_take(); /* news may wait behind it */
         CUresult error = tfr_client_error();
         if (error != CUDA_SUCCESS && atomic_load_explicit(word, memory_order_acquire) < want)
             return error;
         if (step == TFR_RELAX_SLEEP)
             sleep_once(word, want);
     }
+    tfr_text_take();
     return CUDA_SUCCESS;
 }
 

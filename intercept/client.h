@@ -26,6 +26,8 @@ struct tfr_client {
     struct tfr_feedback *feedback; /* a page of zeros before there is a session: never NULL */
     struct tfr_reply_slot *reply;
     uint8_t *lane; /* the lane, mapped */
+    uint8_t *text; /* what kernels printed: a ring of TFR_TEXT_MAX bytes */
+    struct tfr_client_page *page;
     uint64_t lane_len;
     struct tfr_snapshot *snapshot;
     struct tfr_link *link;
@@ -60,6 +62,14 @@ CUresult tfr_client_attach(void);
 
 /* Ends the session: the worker goes, and with it all that it held.  Handles of the session die. */
 void tfr_client_detach(void);
+
+/* ---- text.c ---- */
+
+/* Has a kernel printed something that is not on our stdout yet?  Two loads. */
+bool tfr_text_waiting(void);
+/* Prints it.  Every wait for a stream ends with this, so that text comes before the synchronisation
+ * returns. */
+void tfr_text_take(void);
 
 /* ---- client.c ---- */
 

@@ -196,7 +196,7 @@ static tfr_status take_welcome(struct set_up *up, int limit_ms)
     const struct tfr_welcome *w = &up->welcome;
     bool sane = tfr_span_inside(w->page_at, sizeof(struct tfr_client_page), w->len) &&
                 w->ring_size >= 4096 && !(w->ring_size & (w->ring_size - 1)) &&
-                w->ring_size <= w->len && w->ring_at % 64 == 0 &&
+                w->ring_size <= w->len && w->ring_at % 64 == 0 && w->page_at % 64 == 0 &&
                 tfr_span_inside(w->ring_at, TFR_RING_AREA(w->ring_size), w->len) &&
                 w->lane_at % 4096 == 0 && tfr_span_inside(w->lane_at, w->lane_len, w->len);
     return sane ? TFR_OK : tfr_fail(TFR_E_PROTO, "the executor's welcome makes no sense");
@@ -259,6 +259,8 @@ static tfr_status attach_steps(struct set_up *up)
     tfr_client.reply = page->reply;
     uint8_t *session = up->link->ops->addr(up->session);
     tfr_client.lane = session + up->welcome.lane_at;
+    tfr_client.page = (struct tfr_client_page *)(session + up->welcome.page_at);
+    tfr_client.text = page->text;
     tfr_client.lane_len = up->welcome.lane_len;
     status = tfr_ring_tx_init(&tfr_client.tx, up->dev, up->link, up->session, up->welcome.ring_at,
                               up->welcome.ring_size, &page->feedback.ring_head);

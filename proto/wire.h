@@ -110,7 +110,8 @@ struct tfr_host_msg {
 enum {
     TFR_STREAM_SLOTS = 4096,
     TFR_REPLY_SLOTS = 64,
-    TFR_REPLY_MAX = 65536, /* bytes of a slot, head included */
+    TFR_REPLY_MAX = 65536,  /* bytes of a slot, head included */
+    TFR_TEXT_MAX = 1 << 20, /* bytes of device text on their way: a ring, power of two */
 };
 
 /* Written by the executor alone, in client memory. */
@@ -124,8 +125,9 @@ struct tfr_feedback {
         heartbeat;                     /* ms of the executor's clock, moves at least every 100 ms */
     _Alignas(64) _Atomic uint64_t cut; /* odd while a set of stream words is being stored: together
                                           they are a consistent cut over streams */
-    _Alignas(
-        4096) _Atomic uint64_t stream[TFR_STREAM_SLOTS]; /* the last mark each stream has passed */
+    _Alignas(64) _Atomic uint64_t text_tail; /* bytes of device text ever put into the ring */
+    /* the last mark that each stream has passed */
+    _Alignas(4096) _Atomic uint64_t stream[TFR_STREAM_SLOTS];
 };
 
 struct tfr_reply_slot {
@@ -139,13 +141,14 @@ static_assert(sizeof(struct tfr_reply_slot) == TFR_REPLY_MAX, "reply slot");
 struct tfr_page_area {
     struct tfr_feedback feedback;
     _Alignas(4096) struct tfr_reply_slot reply[TFR_REPLY_SLOTS];
+    uint8_t text[TFR_TEXT_MAX];
 };
 
 /* Written by the client alone, in executor memory. */
 struct tfr_client_page {
-    _Alignas(64) _Atomic uint64_t heartbeat;
-    uint64_t reserved[511 - 7];
+    _Alignas(64) _Atomic uint64_t text_head; /* bytes of text taken */
 };
+static_assert(sizeof(struct tfr_client_page) <= 4096, "client page");
 
 /* ---- records of our own ---- */
 
