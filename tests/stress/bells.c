@@ -12,6 +12,7 @@
 #include "base/counter.h"
 #include "base/relax.h"
 #include "tests/pair.h"
+#include "transport/shm/shm.h"
 
 enum { LIMIT_S = 100, POLL_MS = 3000, DELAYS = 96 };
 
@@ -50,12 +51,18 @@ static void word_set(_Atomic uint64_t *word, uint64_t value)
 static void sleeper_run(struct pair_end *end)
 {
     struct words *own = end->area.addr, *theirs = end->ops->addr(end->peer);
+    struct pollfd poller = {.fd = -1, .events = POLLIN};
+    struct shm_link *shm = (struct shm_link *)end->link;
+    char bytes[16];
 
     for (uint64_t i = 1; i <= round_n; i++) {
-        struct pollfd poller = {.events = POLLIN};
         int n = 1;
-        word_wait(end, &own->go, i);
-        atomic_load_explicit(&own->word, memory_order_relaxed); /* into our cache */
+        word_wait(end, &own->go, 2 * i - 1);
+        recv(poller.fd, bytes, sizeof(bytes), MSG_DONTWAIT);    /* the bell of before `go` */
+        atomic_load_explicit(&own->word, memory_order_relaxed); /* both into our cache */
+        atomic_load_explicit(&shm->own->asleep, memory_order_relaxed);
+        word_set(&theirs->done, 2 * i - 1);
+        word_wait(end, &own->go, 2 * i);
         delay((uint32_t)(i * 7 % DELAYS));
         pair_need(end->ops->arm(end->link, &poller.fd) == TFR_OK, "arm");
         if (atomic_load_explicit(&own->word, memory_order_acquire) < i)
@@ -63,7 +70,7 @@ static void sleeper_run(struct pair_end *end)
         end->ops->disarm(end->link);
         pair_need(n != 0, "bell (lost)");
         word_wait(end, &own->word, i);
-        word_set(&theirs->done, i);
+        word_set(&theirs->done, 2 * i);
     }
 }
 
@@ -72,12 +79,14 @@ static void writer_run(struct pair_end *end)
     struct words *own = end->area.addr, *theirs = end->ops->addr(end->peer);
 
     for (uint64_t i = 1; i <= round_n; i++) {
-        end->ops->ring(end->link); /* nobody sleeps: only brings the peer's flag into our cache */
-        word_set(&theirs->go, i);
-        delay((uint32_t)(i * 11 % (DELAYS * 2)));
+        end->ops->ring(end->link); /* takes the flag down and brings it into our cache */
+        word_set(&theirs->go, 2 * i - 1);
+        word_wait(end, &own->done, 2 * i - 1);
+        word_set(&theirs->go, 2 * i);
+        delay((uint32_t)(i * 11 % (DELAYS * 4))); /* the peer's way to arm is longer */
         word_set(&theirs->word, i);
         end->ops->ring(end->link);
-        word_wait(end, &own->done, i);
+        word_wait(end, &own->done, 2 * i);
     }
 }
 
