@@ -45,6 +45,8 @@ CUresult soft_module_make(struct soft_ctx *ctx, const char *ptx, size_t len,
 void soft_module_drop(struct soft_module *module);
 void soft_module_unref(struct soft_module *module);
 struct soft_func *soft_module_func(struct soft_module *module, const char *name);
+CUresult soft_module_global(struct soft_module *module, const char *name, CUdeviceptr *at,
+                            size_t *len);
 /* The library's module in this context, loaded at first use. */
 CUresult soft_library_module(struct soft_library *library, struct soft_ctx *ctx,
                              struct soft_module **module_out);

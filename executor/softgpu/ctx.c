@@ -177,7 +177,6 @@ static bool ctx_start(struct soft_ctx *ctx)
     memcpy(ctx->limit, limits, sizeof(limits));
     ctx->cache = CU_FUNC_CACHE_PREFER_NONE;
     ctx->peers = 0;
-    ctx->id = soft_next_id();
     atomic_store_explicit(&ctx->sticky, 0, memory_order_relaxed);
     atomic_store_explicit(&ctx->stop, false, memory_order_relaxed);
     ctx->legacy = soft_stream_new(ctx, CU_STREAM_DEFAULT, 0);
@@ -195,6 +194,7 @@ struct soft_ctx *soft_ctx_new(struct soft_dev *dev, unsigned int flags, unsigned
         return NULL;
     ctx->handle = soft_handle_add(SOFT_CTX, ctx);
     ctx->heap = soft_heap_new(dev, ctx);
+    ctx->id = soft_next_id();
     ctx->dev = dev;
     ctx->flags = flags;
     ctx->api_version = version;
@@ -305,7 +305,9 @@ void soft_ctx_clear(struct soft_ctx *ctx)
     soft_pool_forget(ctx);
     host_clear(ctx);
     soft_heap_clear(ctx->heap);
-    atomic_store_explicit(&ctx->sticky, 0, memory_order_release); /* from now on it is destroyed, not faulty */
+    ctx->id = soft_next_id(); /* a primary context's next life is another context */
+    atomic_store_explicit(&ctx->sticky, 0,
+                          memory_order_release); /* from now on it is destroyed, not faulty */
 }
 
 /* ---- create, destroy, current ---- */

@@ -209,19 +209,26 @@ CUresult cuLibraryUnload(CUlibrary handle)
     return CUDA_SUCCESS;
 }
 
-/* Makes sure that the kernels are known, which takes a context: the current one. */
+/* The current context, or the first device's primary one even before it is retained: cudart asks
+ * for kernels and managed variables before it has a context. */
+static CUresult some_context(struct soft_ctx **ctx_out)
+{
+    *ctx_out = soft_current();
+    if (*ctx_out)
+        return soft_ctx_usable(*ctx_out);
+    return soft_primary(&soft_devs[0], ctx_out);
+}
+
 static CUresult named(struct soft_library *library)
 {
-    struct soft_ctx *ctx = soft_current();
+    struct soft_ctx *ctx;
     struct soft_module *module;
     pthread_mutex_lock(&library->lock);
     bool done = library->named;
     pthread_mutex_unlock(&library->lock);
     if (done)
         return CUDA_SUCCESS;
-    if (!ctx)
-        return CUDA_ERROR_INVALID_CONTEXT;
-    CUresult result = soft_ctx_usable(ctx);
+    CUresult result = some_context(&ctx);
     return result ? result : soft_library_module(library, ctx, &module);
 }
 
@@ -306,7 +313,15 @@ CUresult cuLibraryGetGlobal(CUdeviceptr *at, size_t *len, CUlibrary handle, cons
 /* A __managed__ variable is a global like the others: the host may touch device memory here. */
 CUresult cuLibraryGetManaged(CUdeviceptr *at, size_t *len, CUlibrary handle, const char *name)
 {
-    return cuLibraryGetGlobal(at, len, handle, name);
+    struct soft_library *library;
+    struct soft_module *module;
+    struct soft_ctx *ctx;
+    CUresult result = find(handle, &library);
+    if (result == CUDA_SUCCESS)
+        result = some_context(&ctx);
+    if (result == CUDA_SUCCESS)
+        result = soft_library_module(library, ctx, &module);
+    return result ? result : soft_module_global(module, name, at, len);
 }
 
 /* ---- kernels ---- */
@@ -346,10 +361,6 @@ static CUresult func_on(CUkernel handle, CUdevice device, struct soft_func **fun
         return result;
     if (!ctx || ctx->dev != dev)
         result = soft_primary(dev, &ctx);
-    if (result == CUDA_SUCCESS)
-        result = soft_ctx_usable(ctx);
-    if (result == CUDA_ERROR_CONTEXT_IS_DESTROYED)
-        return CUDA_ERROR_INVALID_CONTEXT;
     return result ? result : soft_kernel_func(handle, ctx, func_out);
 }
 

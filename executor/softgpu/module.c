@@ -202,12 +202,9 @@ CUresult cuModuleGetFunction(CUfunction *out, CUmodule handle, const char *name)
     return result;
 }
 
-CUresult cuModuleGetGlobal_v2(CUdeviceptr *at, size_t *len, CUmodule handle, const char *name)
+CUresult soft_module_global(struct soft_module *module, const char *name, CUdeviceptr *at,
+                            size_t *len)
 {
-    struct soft_module *module;
-    CUresult result = find(handle, &module);
-    if (result)
-        return result;
     if (!name)
         return CUDA_ERROR_INVALID_VALUE;
     const struct vm_global *global = vm_module_find_global(module->vm, name);
@@ -218,6 +215,13 @@ CUresult cuModuleGetGlobal_v2(CUdeviceptr *at, size_t *len, CUmodule handle, con
     if (len)
         *len = global->len;
     return CUDA_SUCCESS;
+}
+
+CUresult cuModuleGetGlobal_v2(CUdeviceptr *at, size_t *len, CUmodule handle, const char *name)
+{
+    struct soft_module *module;
+    CUresult result = find(handle, &module);
+    return result ? result : soft_module_global(module, name, at, len);
 }
 
 CUresult cuModuleGetFunctionCount(unsigned int *n, CUmodule handle)
