@@ -287,6 +287,32 @@ static void host_clear(struct soft_ctx *ctx)
         soft_host_unmap(&range);
 }
 
+static struct soft_stream *undropped(struct soft_ctx *ctx)
+{
+    pthread_mutex_lock(&ctx->lock);
+    struct soft_stream *stream = ctx->streams;
+    while (stream && soft_stream_dropped(stream))
+        stream = stream->next;
+    pthread_mutex_unlock(&ctx->lock);
+    return stream;
+}
+
+/* All have passed their last operation; a worker may still be on its way out of one. */
+static void streams_clear(struct soft_ctx *ctx)
+{
+    struct soft_stream *stream;
+    bool empty = false;
+    while ((stream = undropped(ctx)))
+        soft_stream_drop(stream);
+    while (!empty) {
+        pthread_mutex_lock(&ctx->lock);
+        empty = !ctx->streams;
+        pthread_mutex_unlock(&ctx->lock);
+        if (!empty)
+            usleep(50);
+    }
+}
+
 void soft_ctx_clear(struct soft_ctx *ctx)
 {
     drained(ctx, CLEAR_WAIT_S);
@@ -300,8 +326,7 @@ void soft_ctx_clear(struct soft_ctx *ctx)
         soft_module_drop(ctx->modules);
     while (ctx->events)
         soft_event_drop(ctx->events);
-    while (ctx->streams)
-        soft_stream_drop(ctx->streams);
+    streams_clear(ctx);
     soft_pool_forget(ctx);
     host_clear(ctx);
     soft_heap_clear(ctx->heap);

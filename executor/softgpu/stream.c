@@ -86,23 +86,44 @@ void soft_stream_unref(struct soft_stream *stream)
     free(stream);
 }
 
-/* What is queued still runs: a stream that is active holds a reference of its own. */
+/* Out of the context's list, which gives up its reference.  Under ctx->lock. */
+static void unlist(struct soft_stream *stream)
+{
+    *stream->prev = stream->next;
+    if (stream->next)
+        stream->next->prev = stream->prev;
+}
+
+/* A dropped stream has run dry. */
+static void reap(struct soft_stream *stream)
+{
+    pthread_mutex_lock(&stream->ctx->lock);
+    unlist(stream);
+    pthread_mutex_unlock(&stream->ctx->lock);
+    soft_stream_unref(stream);
+}
+
+/* What is queued still runs, and whoever waits for the context waits for it: the stream stays in
+ * the context's list until it has run dry. */
 void soft_stream_drop(struct soft_stream *stream)
 {
-    struct soft_ctx *ctx = stream->ctx;
-    pthread_mutex_lock(&ctx->lock);
-    bool listed = stream->prev != NULL;
-    if (listed) {
-        *stream->prev = stream->next;
-        if (stream->next)
-            stream->next->prev = stream->prev;
-        stream->prev = NULL;
-    }
-    pthread_mutex_unlock(&ctx->lock);
-    if (!listed)
+    pthread_mutex_lock(&stream->lock);
+    bool first = !stream->dropped, dry = !stream->active && !stream->head;
+    stream->dropped = true;
+    pthread_mutex_unlock(&stream->lock);
+    if (!first)
         return;
     soft_handle_del(stream->handle);
-    soft_stream_unref(stream);
+    if (dry)
+        reap(stream);
+}
+
+bool soft_stream_dropped(struct soft_stream *stream)
+{
+    pthread_mutex_lock(&stream->lock);
+    bool dropped = stream->dropped;
+    pthread_mutex_unlock(&stream->lock);
+    return dropped;
 }
 
 /* ---- operations ---- */
@@ -264,7 +285,10 @@ static void run_here(struct soft_stream *stream, const struct soft_op *model, co
     soft_stream_complete(stream, op.seq);
     pthread_mutex_lock(&stream->lock);
     stream->active = false;
+    bool dry = stream->dropped && !stream->head;
     unlock_kick(stream);
+    if (dry)
+        reap(stream);
 }
 
 /* Only these can be told beforehand not to park. */
@@ -409,6 +433,7 @@ static enum step step(struct soft_stream *stream, struct soft_op *op)
 void soft_stream_work(struct soft_stream *stream)
 {
     struct soft_op *op = NULL;
+    bool dry = false;
     for (;;) {
         pthread_mutex_lock(&stream->lock);
         if (op) {
@@ -418,8 +443,10 @@ void soft_stream_work(struct soft_stream *stream)
             op_recycle(stream, op);
         }
         op = stream->head;
-        if (!op)
+        if (!op) {
             stream->active = false;
+            dry = stream->dropped;
+        }
         pthread_mutex_unlock(&stream->lock);
         if (!op)
             break;
@@ -428,5 +455,7 @@ void soft_stream_work(struct soft_stream *stream)
             return;
         soft_stream_complete(stream, seq);
     }
+    if (dry)
+        reap(stream);
     soft_stream_unref(stream);
 }

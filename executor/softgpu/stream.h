@@ -80,6 +80,7 @@ struct soft_stream {
     struct soft_op *head, *tail;
     struct soft_op *spare_small, *spare_big;
     uint32_t spare_n;
+    bool dropped;               /* destroyed: goes when it has run dry */
     bool active;                /* queued for a worker, being run, or parked */
     bool blocking, per_thread;  /* blocking: takes part in the legacy stream's order */
     _Atomic uint64_t submitted; /* written under lock */
@@ -115,7 +116,9 @@ struct soft_event {
 struct soft_stream *soft_stream_new(struct soft_ctx *ctx, unsigned int flags, int priority);
 void soft_stream_ref(struct soft_stream *stream);
 void soft_stream_unref(struct soft_stream *stream);
-void soft_stream_drop(struct soft_stream *stream); /* leaves the context, gives up its handle */
+void soft_stream_drop(
+    struct soft_stream *stream); /* gives up its handle, goes when it has run dry */
+bool soft_stream_dropped(struct soft_stream *stream);
 void soft_event_unref(struct soft_event *event);
 void soft_event_drop(struct soft_event *event);
 

@@ -156,8 +156,23 @@ Test(soft_stream, finishes_the_work_of_a_destroyed_stream)
     answers(cuStreamQuery(s), CUDA_ERROR_INVALID_HANDLE);
     answers(cuStreamDestroy(s), CUDA_ERROR_INVALID_HANDLE);
     word[0] = 1;
-    for (int i = 0; i < 1000 && !word[1]; i++)
-        usleep(1000);
+    ok(cuCtxSynchronize()); /* waits for it all the same */
+    cr_expect_eq(word[1], 3);
+}
+
+Test(soft_stream, joins_a_destroyed_blocking_stream_with_the_legacy_one)
+{
+    struct kit k = kit_open();
+    volatile uint32_t *word = kit_words();
+    CUstream s;
+    ok(cuStreamCreate(&s, CU_STREAM_DEFAULT));
+    ok(kit_spin(&k, s, (CUdeviceptr)word, 1));
+    ok(cuStreamDestroy(s));
+    ok(cuStreamWriteValue32(NULL, (CUdeviceptr)(word + 1), 3, 0));
+    usleep(5000);
+    cr_expect_eq(word[1], 0);
+    word[0] = 1;
+    ok(cuStreamSynchronize(NULL));
     cr_expect_eq(word[1], 3);
 }
 
