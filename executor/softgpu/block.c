@@ -82,6 +82,13 @@ static uint32_t special_value(const struct vm_block *blk, const struct vm_warp *
     }
 }
 
+/* Written anew for every block. */
+static bool of_block(const struct vm_special *s)
+{
+    return s->sreg == SR_CTAID || s->sreg == SR_CLUSTER_ID || s->sreg == SR_GRIDID ||
+           s->sreg == SR_ENVREG1 || s->sreg == SR_ENVREG2;
+}
+
 static void fill_warp(struct vm_block *blk, struct vm_warp *w)
 {
     const struct vm_code *c = blk->code;
@@ -95,7 +102,7 @@ static void fill_warp(struct vm_block *blk, struct vm_warp *w)
             fill32(w->reg + c->fill[i].at, (uint32_t)c->fill[i].bits);
     for (uint32_t i = 0; i < c->special_n; i++) {
         const struct vm_special *s = &c->special[i];
-        if (s->sreg == SR_CTAID || s->sreg == SR_CLUSTER_ID || s->sreg == SR_GRIDID)
+        if (of_block(s))
             continue;
         for (unsigned int lane = 0; lane < VM_LANES; lane++)
             ((uint32_t *)(void *)(w->reg + s->at))[lane] = special_value(blk, w, s, lane);
@@ -181,6 +188,10 @@ static void start_warp(struct vm_block *blk, struct vm_warp *w, uint32_t threads
             fill32(w->reg + s->at, blk->ctaid[s->comp]);
         else if (s->sreg == SR_GRIDID)
             fill64(w->reg + s->at, blk->job->id);
+        else if (s->sreg == SR_ENVREG1)
+            fill32(w->reg + s->at, (uint32_t)(blk->job->workspace >> 32));
+        else if (s->sreg == SR_ENVREG2)
+            fill32(w->reg + s->at, (uint32_t)blk->job->workspace);
     }
     if (c->stack_len > c->local_len)
         for (int i = 0; i < VM_LANES; i++)

@@ -347,15 +347,18 @@ static void dot(struct dec *d, unsigned int op)
         d->ins[d->ins_n - 1].aux = d->m.type[1] == PT_S32;
 }
 
-/* vabsdiff4.u32.u32.u32.add d, a, b, c */
+/* vabsdiff4.u32.u32.u32{.add} d, a, b, c: the differences, added to c or side by side */
 static void absdiff(struct dec *d, unsigned int op)
 {
-    if (!dec_want_types(d, 3) || d->m.type[1] != d->m.type[2])
+    bool add = dec_has(d, DM_ATOM);
+    if (!dec_want_types(d, 3) || d->m.type[1] != d->m.type[2] || (add && d->m.atom != VA_ADD) ||
+        ptx_type_size(d->m.type[0]) != 4) {
         dec_invalid(d, "this form is not supported");
-    else if (dec_has(d, DM_ATOM) && d->m.atom == VA_ADD)
-        simple(d, find(d, op, d->m.type[1]), PT_U32);
-    else
-        dec_invalid(d, "only the adding form is supported");
+        return;
+    }
+    if (!add)
+        op = op == VO_VABSDIFF2 ? VO_VABSDIFF2_EACH : VO_VABSDIFF4_EACH;
+    simple(d, find(d, op, d->m.type[1]), PT_U32);
 }
 
 static void selp(struct dec *d, unsigned int arg)

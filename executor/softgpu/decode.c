@@ -1,6 +1,7 @@
-/* From syntax to code: the frame of each function in the register file, operands to byte offsets,
- * modifiers to bits, and the walk over the statements.  What an opcode means is in dec_alu.c,
- * dec_mem.c and dec_ctl.c.  Runs under the module's lock; the result is read-only. */
+/* From syntax to code: places in the register file, operands to byte offsets, and the walk over the
+ * statements.  Frames of functions are in dec_frame.c, modifiers in dec_mods.c, what an opcode
+ * means in dec_alu.c, dec_move.c, dec_mem.c and dec_ctl.c.  Runs under the module's lock; the
+ * result is read-only. */
 #include "executor/softgpu/decode.h"
 
 #include <stdarg.h>
@@ -34,7 +35,7 @@ void dec_invalid(struct dec *d, const char *what)
         dec_refuse(d, "%s", what);
 }
 
-static void *more(struct dec *d, void *old, uint32_t n, uint32_t *cap, size_t size)
+void *dec_more(struct dec *d, void *old, uint32_t n, uint32_t *cap, size_t size)
 {
     if (n < *cap)
         return old;
@@ -58,7 +59,7 @@ void *dec_alloc(struct dec *d, size_t size)
 
 /* ---- places in the register file ---- */
 
-static uint32_t place(struct dec *d, uint32_t size, uint32_t align)
+uint32_t dec_place(struct dec *d, uint32_t size, uint32_t align)
 {
     uint32_t at = (d->file_len + align - 1) & ~(align - 1);
     if (size > MAX_FILE || at + size > MAX_FILE) {
@@ -69,9 +70,9 @@ static uint32_t place(struct dec *d, uint32_t size, uint32_t align)
     return at;
 }
 
-static uint32_t slot(struct dec *d, uint32_t at, enum vm_slot_kind kind, uint32_t stride)
+uint32_t dec_slot(struct dec *d, uint32_t at, enum vm_slot_kind kind, uint32_t stride)
 {
-    d->slot = more(d, d->slot, d->slot_n, &d->slot_cap, sizeof(*d->slot));
+    d->slot = dec_more(d, d->slot, d->slot_n, &d->slot_cap, sizeof(*d->slot));
     if (d->slot)
         d->slot[d->slot_n++] = (struct vm_slot){at, stride, kind};
     return at;
@@ -79,16 +80,16 @@ static uint32_t slot(struct dec *d, uint32_t at, enum vm_slot_kind kind, uint32_
 
 uint32_t dec_temp(struct dec *d, bool wide)
 {
-    return slot(d, place(d, wide ? 256 : 128, 64), wide ? VS_64 : VS_32, 0);
+    return dec_slot(d, dec_place(d, wide ? 256 : 128, 64), wide ? VS_64 : VS_32, 0);
 }
 
 uint32_t dec_temp_pred(struct dec *d)
 {
     if (!d->pred_left) {
-        d->pred_at = place(d, 64, 64);
+        d->pred_at = dec_place(d, 64, 64);
         d->pred_left = 16;
     }
-    return slot(d, d->pred_at + 4 * (16 - d->pred_left--), VS_PRED, 0);
+    return dec_slot(d, d->pred_at + 4 * (16 - d->pred_left--), VS_PRED, 0);
 }
 
 uint32_t dec_const(struct dec *d, uint64_t bits, bool wide)
@@ -123,7 +124,7 @@ uint32_t dec_const(struct dec *d, uint64_t bits, bool wide)
     if (!c->used) {
         *c = (struct dec_const){bits, dec_temp(d, wide), wide, true};
         d->konst_n++;
-        d->fill = more(d, d->fill, d->fill_n, &d->fill_cap, sizeof(*d->fill));
+        d->fill = dec_more(d, d->fill, d->fill_n, &d->fill_cap, sizeof(*d->fill));
         if (d->fill)
             d->fill[d->fill_n++] = (struct vm_fill){bits, c->at, wide};
     }
@@ -132,7 +133,7 @@ uint32_t dec_const(struct dec *d, uint64_t bits, bool wide)
 
 uint32_t dec_special(struct dec *d, unsigned int sreg, unsigned int comp)
 {
-    if (sreg == SR_ZERO || sreg == SR_ONE || sreg == SR_ENVREG)
+    if (sreg == SR_ZERO || sreg == SR_ONE)
         return dec_const(d, sreg == SR_ONE, false);
     for (uint32_t i = 0; i < d->code->special_n; i++)
         if (d->special[i].sreg == sreg && d->special[i].comp == comp)
@@ -306,7 +307,7 @@ struct vm_ins *dec_emit(struct dec *d, vm_fn fn)
 {
     if (!fn)
         dec_refuse(d, "%.*s is not supported", (int)d->p->op.n, d->p->op.s);
-    d->ins = more(d, d->ins, d->ins_n + 1, &d->ins_cap, sizeof(*d->ins));
+    d->ins = dec_more(d, d->ins, d->ins_n + 1, &d->ins_cap, sizeof(*d->ins));
     static _Thread_local struct vm_ins nowhere; /* for callers that go on after a refusal */
     struct vm_ins *in = d->ins ? &d->ins[d->ins_n++] : &nowhere;
     *in = (struct vm_ins){.fn = fn, .guard = VM_TRUE, .line = d->p ? d->p->line : 0};
@@ -343,7 +344,7 @@ struct vm_ins *dec_emit_fp(struct dec *d, vm_fn fn, unsigned int type, uint32_t 
 
 static void add_fix(struct dec *d, struct dec_fix fix)
 {
-    d->fix = more(d, d->fix, d->fix_n, &d->fix_cap, sizeof(*d->fix));
+    d->fix = dec_more(d, d->fix, d->fix_n, &d->fix_cap, sizeof(*d->fix));
     if (d->fix)
         d->fix[d->fix_n++] = fix;
 }
@@ -371,145 +372,10 @@ bool dec_want_types(struct dec *d, unsigned int n)
     return d->m.type_n == n;
 }
 
-/* ---- modifiers ---- */
-
-struct word {
-    const char *name;
-    uint8_t mod, value;
-};
-
-/* clang-format off */
-static const struct word words[] = {
-    {"ftz", DM_FTZ, 0},          {"sat", DM_SAT, 0},          {"rn", DM_RND, VM_ROUND_RN},
-    {"rz", DM_RND, VM_ROUND_RZ}, {"rm", DM_RND, VM_ROUND_RM}, {"rp", DM_RND, VM_ROUND_RP},
-    {"rni", DM_RNDI, VM_ROUND_RN}, {"rzi", DM_RNDI, VM_ROUND_RZ}, {"rmi", DM_RNDI, VM_ROUND_RM},
-    {"rpi", DM_RNDI, VM_ROUND_RP}, {"approx", DM_APPROX, 0}, {"full", DM_FULL, 0},
-    {"hi", DM_HI, 0}, {"lo", DM_LO, 0}, {"wide", DM_WIDE, 0}, {"cc", DM_CC, 0},
-    {"eq", DM_CMP, VC_EQ}, {"ne", DM_CMP, VC_NE}, {"lt", DM_CMP, VC_LT}, {"le", DM_CMP, VC_LE},
-    {"gt", DM_CMP, VC_GT}, {"ge", DM_CMP, VC_GE}, {"ls", DM_CMP, VC_LE}, {"hs", DM_CMP, VC_GE},
-    {"equ", DM_CMP, VC_EQU}, {"neu", DM_CMP, VC_NEU}, {"ltu", DM_CMP, VC_LTU},
-    {"leu", DM_CMP, VC_LEU}, {"gtu", DM_CMP, VC_GTU}, {"geu", DM_CMP, VC_GEU},
-    {"num", DM_CMP, VC_NUM}, {"nan", DM_CMP, VC_NAN}, {"and", DM_AND, 0}, {"or", DM_OR, 0},
-    {"xor", DM_XOR, 0}, {"global", DM_SPACE, PS_GLOBAL}, {"shared", DM_SPACE, PS_SHARED},
-    {"shared::cta", DM_SPACE, PS_SHARED}, {"local", DM_SPACE, PS_LOCAL},
-    {"param", DM_SPACE, PS_PARAM}, {"param::entry", DM_SPACE, PS_PARAM},
-    {"param::func", DM_SPACE, PS_PARAM}, {"const", DM_SPACE, PS_CONST}, {"v2", DM_VEC, 2},
-    {"v4", DM_VEC, 4}, {"v8", DM_VEC, 8}, {"weak", DM_MEMQ, 0}, {"volatile", DM_MEMQ, 0},
-    {"relaxed", DM_MEMQ, 0}, {"acquire", DM_MEMQ, 0}, {"release", DM_MEMQ, 0},
-    {"acq_rel", DM_MEMQ, 0}, {"sc", DM_MEMQ, 0}, {"mmio", DM_MEMQ, 0}, {"cluster", DM_MEMQ, 0},
-    {"gpu", DM_MEMQ, 0}, {"sys", DM_MEMQ, 0}, {"nc", DM_MEMQ, 0}, {"ca", DM_MEMQ, 0},
-    {"cg", DM_MEMQ, 0}, {"cs", DM_MEMQ, 0}, {"lu", DM_MEMQ, 0}, {"cv", DM_MEMQ, 0},
-    {"wb", DM_MEMQ, 0}, {"wt", DM_MEMQ, 0}, {"gl", DM_MEMQ, 0},
-    {"L1::evict_normal", DM_MEMQ, 0}, {"L1::evict_unchanged", DM_MEMQ, 0},
-    {"L1::evict_first", DM_MEMQ, 0}, {"L1::evict_last", DM_MEMQ, 0},
-    {"L1::no_allocate", DM_MEMQ, 0}, {"L2::64B", DM_MEMQ, 0}, {"L2::128B", DM_MEMQ, 0},
-    {"L2::256B", DM_MEMQ, 0}, {"L2::evict_last", DM_MEMQ, 0}, {"L2::evict_normal", DM_MEMQ, 0},
-    {"L2::evict_first", DM_MEMQ, 0}, {"L1", DM_MEMQ, 0}, {"L2", DM_MEMQ, 0},
-    {"sync", DM_SYNC, 0}, {"aligned", DM_ALIGNED, 0}, {"to", DM_TO, 0}, {"uni", DM_UNI, 0},
-    {"wrap", DM_WRAP, 0}, {"clamp", DM_CLAMP, 0}, {"shiftamt", DM_SHIFTAMT, 0},
-    {"NaN", DM_NAN, 0}, {"xorsign", DM_XORSIGN, 0}, {"relu", DM_RELU, 0}, {"l", DM_LR, 1},
-    {"r", DM_LR, 0}, {"f4e", DM_PRMT, VO_PRMT_F4E}, {"b4e", DM_PRMT, VO_PRMT_B4E},
-    {"rc8", DM_PRMT, VO_PRMT_RC8}, {"ecl", DM_PRMT, VO_PRMT_ECL}, {"ecr", DM_PRMT, VO_PRMT_ECR},
-    {"rc16", DM_PRMT, VO_PRMT_RC16}, {"up", DM_MODE, VO_SHFL_UP}, {"down", DM_MODE, VO_SHFL_DOWN},
-    {"bfly", DM_MODE, VO_SHFL_BFLY}, {"idx", DM_MODE, VO_SHFL_IDX}, {"all", DM_ALL, 0},
-    {"any", DM_ANY, 0}, {"ballot", DM_BALLOT, 0}, {"popc", DM_POPC, 0}, {"arrive", DM_ARRIVE, 0},
-    {"red", DM_RED, 0}, {"cta", DM_CTA, 0}, {"add", DM_ATOM, VA_ADD}, {"min", DM_ATOM, VA_MIN},
-    {"max", DM_ATOM, VA_MAX}, {"inc", DM_ATOM, VA_INC}, {"dec", DM_ATOM, VA_DEC},
-    {"exch", DM_ATOM, VA_EXCH}, {"cas", DM_ATOM, VA_CAS}, {"noftz", DM_NOFTZ, 0},
-    {"finite", DM_TEST, VO_TESTP_FINITE}, {"infinite", DM_TEST, VO_TESTP_INFINITE},
-    {"number", DM_TEST, VO_TESTP_NUMBER}, {"notanumber", DM_TEST, VO_TESTP_NOTANUMBER},
-    {"normal", DM_TEST, VO_TESTP_NORMAL}, {"subnormal", DM_TEST, VO_TESTP_SUBNORMAL},
-    {"warp", DM_WARP, 0},
-};
-/* clang-format on */
-
-static void take_value(struct dec_mods *m, const struct word *w)
-{
-    switch (w->mod) {
-    case DM_RND:
-    case DM_RNDI:
-        m->round = w->value;
-        break;
-    case DM_CMP:
-        m->cmp = w->value;
-        break;
-    case DM_SPACE:
-        m->space = w->value;
-        break;
-    case DM_VEC:
-        m->vec = w->value;
-        break;
-    case DM_LR:
-        m->left = w->value;
-        break;
-    case DM_PRMT:
-        m->prmt = w->value;
-        break;
-    case DM_MODE:
-        m->mode = w->value;
-        break;
-    case DM_ATOM:
-        m->atom = w->value;
-        break;
-    case DM_TEST:
-        m->test = w->value;
-        break;
-    default:
-        break;
-    }
-}
-
-static void take_modifier(struct dec *d, const struct dec_row *row, struct ptx_slice s)
-{
-    unsigned int type = ptx_type_find(s.s, s.n);
-    struct dec_mods *m = &d->m;
-    if (type != PT_NONE && m->type_n < 4) {
-        m->type[m->type_n++] = type;
-        return;
-    }
-    const struct word *w = NULL;
-    for (size_t i = 0; i < sizeof(words) / sizeof(*words) && !w; i++)
-        if (strlen(words[i].name) == s.n && !memcmp(words[i].name, s.s, s.n))
-            w = &words[i];
-    if (w && row->allowed >> w->mod & 1) {
-        /* several memory qualifiers are usual; cp.async names two spaces */
-        if ((m->seen >> w->mod & 1) && w->mod != DM_MEMQ && w->mod != DM_SPACE)
-            dec_invalid(d, "a modifier is given twice");
-        if (!(w->mod == DM_SPACE && (m->seen & DM(SPACE))))
-            take_value(m, w);
-        m->seen |= 1ull << w->mod;
-    } else if ((row->allowed & DM(OTHER)) && m->word_n < 4) {
-        m->word[m->word_n++] = s;
-        m->seen |= DM(OTHER);
-    } else {
-        dec_refuse(d, "%.*s: modifier .%.*s is not supported", (int)d->p->op.n, d->p->op.s,
-                   (int)s.n, s.s);
-    }
-}
-
-static const struct dec_row *find_row(struct ptx_slice op, uint32_t *rest_out)
-{
-    const struct dec_row *const tables[] = {dec_alu_rows, dec_move_rows, dec_mem_rows,
-                                            dec_ctl_rows};
-    const struct dec_row *best = NULL;
-    size_t best_n = 0;
-    for (int t = 0; t < 4; t++)
-        for (const struct dec_row *r = tables[t]; r->name; r++) {
-            size_t n = strlen(r->name);
-            if (n > best_n && n <= op.n && !memcmp(op.s, r->name, n) &&
-                (n == op.n || op.s[n] == '.')) {
-                best = r;
-                best_n = n;
-            }
-        }
-    *rest_out = (uint32_t)best_n;
-    return best;
-}
-
 static void statement(struct dec *d, const struct ptx_ins *p)
 {
     uint32_t at;
-    const struct dec_row *row = find_row(p->op, &at);
+    const struct dec_row *row = dec_find_row(p->op, &at);
     d->p = p;
     memset(&d->m, 0, sizeof(d->m));
     if (!row) {
@@ -520,7 +386,7 @@ static void statement(struct dec *d, const struct ptx_ins *p)
         uint32_t end = at + 1;
         while (end < p->op.n && p->op.s[end] != '.')
             end++;
-        take_modifier(d, row, (struct ptx_slice){p->op.s + at + 1, end - at - 1});
+        dec_take_modifier(d, row, (struct ptx_slice){p->op.s + at + 1, end - at - 1});
         at = end;
     }
     if (!d->bad && (p->opnd_n < row->min || p->opnd_n > row->max))
@@ -530,108 +396,6 @@ static void statement(struct dec *d, const struct ptx_ins *p)
 }
 
 /* ---- functions ---- */
-
-static uint64_t round_up(uint64_t v, uint64_t align)
-{
-    return (v + align - 1) & ~(align - 1);
-}
-
-static void lay_var(struct dec *d, struct vm_frame *fr, const struct ptx_var *v, uint64_t *local)
-{
-    if (v->space == PS_LOCAL) {
-        *local = round_up(*local, v->align);
-        d->local_at[v->index] = (uint32_t)*local;
-        *local += v->size;
-        if (v->size > 1u << 29 || *local > 1u << 29) {
-            dec_refuse(d, "too much local memory");
-            *local = 0;
-        }
-    } else if (v->space == PS_BLOB && !d->bad) {
-        uint32_t stride = (uint32_t)round_up(v->size ? v->size : 1, 16);
-        fr->blob_stride[v->index] = stride;
-        fr->blob_size[v->index] = (uint32_t)v->size;
-        fr->blob_at[v->index] = slot(d, place(d, stride * VM_LANES, 64), VS_BLOB, stride);
-    } else if (v->space == PS_GLOBAL || v->space == PS_CONST) {
-        if (!v->addr)
-            dec_refuse(d, "a global variable inside a function is not supported");
-    }
-}
-
-/* Adds the places made since `from` to what recursion into the frame saves. */
-static void keep_slots(struct dec *d, struct vm_frame *fr, uint32_t from)
-{
-    uint32_t n = d->slot_n - from;
-    struct vm_slot *all = dec_alloc(d, (fr->slot_n + n + 1) * sizeof(*all));
-    if (d->bad)
-        return;
-    if (fr->slot_n)
-        memcpy(all, fr->slot, fr->slot_n * sizeof(*all));
-    memcpy(all + fr->slot_n, d->slot + from, n * sizeof(*all));
-    for (uint32_t i = fr->slot_n; i < fr->slot_n + n; i++)
-        fr->slot_len += all[i].kind == VS_64 ? 8 : all[i].kind == VS_BLOB ? all[i].stride : 4;
-    fr->slot = all;
-    fr->slot_n += n;
-}
-
-void dec_edge(struct dec *d, struct vm_call *call, const struct vm_frame *to)
-{
-    d->edge = more(d, d->edge, d->edge_n, &d->edge_cap, sizeof(*d->edge));
-    if (d->edge)
-        d->edge[d->edge_n++] = (struct dec_edge){d->fr->id, to->id, call};
-}
-
-/* A call saves the callee's frame if the callee can come back to the caller. */
-static void find_recursion(struct dec *d)
-{
-    uint8_t *seen = calloc(d->frame_n, 1);
-    if (!seen) {
-        dec_refuse(d, "out of memory");
-        return;
-    }
-    for (uint32_t i = 0; i < d->edge_n; i++) {
-        struct dec_edge *e = &d->edge[i];
-        bool grew = true;
-        memset(seen, 0, d->frame_n);
-        seen[e->to] = 1;
-        while (grew && !seen[e->from]) {
-            grew = false;
-            for (uint32_t k = 0; k < d->edge_n; k++)
-                if (seen[d->edge[k].from] && !seen[d->edge[k].to]) {
-                    seen[d->edge[k].to] = 1;
-                    grew = true;
-                }
-        }
-        e->call->save = d->indirect || seen[e->from];
-    }
-    free(seen);
-}
-
-/* The frame's parameters have to have places before any call to it is decoded. */
-struct vm_frame *dec_frame(struct dec *d, const struct ptx_fn *fn)
-{
-    for (uint32_t i = 0; i < d->frame_n; i++)
-        if (d->frame[i]->fn == fn)
-            return d->frame[i];
-    struct vm_frame *fr = dec_alloc(d, sizeof(*fr));
-    d->frame = more(d, d->frame, d->frame_n, &d->frame_cap, sizeof(*d->frame));
-    if (!fr || !d->frame)
-        return NULL;
-    fr->fn = fn;
-    fr->id = d->frame_n;
-    fr->blob_at = dec_alloc(d, (fn->var_n + 1) * sizeof(uint32_t));
-    fr->blob_stride = dec_alloc(d, (fn->var_n + 1) * sizeof(uint32_t));
-    fr->blob_size = dec_alloc(d, (fn->var_n + 1) * sizeof(uint32_t));
-    d->frame[d->frame_n++] = fr;
-    uint64_t none = 0;
-    uint32_t from = d->slot_n;
-    for (const struct ptx_var *v = fn->entry ? NULL : fn->params; v && !d->bad; v = v->next)
-        lay_var(d, fr, v, &none);
-    for (const struct ptx_var *v = fn->rets; v && !d->bad; v = v->next)
-        lay_var(d, fr, v, &none);
-    fr->depot = dec_temp(d, true);
-    keep_slots(d, fr, from);
-    return fr;
-}
 
 static void patch(struct dec *d)
 {
@@ -662,8 +426,8 @@ static void function(struct dec *d, struct vm_frame *fr)
     uint32_t from = d->slot_n;
     d->pred_left = 0;
     for (const struct ptx_var *v = fn->vars; v && !d->bad; v = v->next)
-        lay_var(d, fr, v, &local);
-    fr->local_len = (uint32_t)round_up(local, 16);
+        dec_lay_var(d, fr, v, &local);
+    fr->local_len = (uint32_t)dec_round_up(local, 16);
     for (uint32_t i = 0; i < fn->ins_n && !d->bad; i++) {
         d->start[i] = d->ins_n;
         statement(d, &fn->ins[i]);
@@ -676,7 +440,7 @@ static void function(struct dec *d, struct vm_frame *fr)
     }
     d->pred_left = 0;
     if (!fn->entry)
-        keep_slots(d, fr, from);
+        dec_keep_slots(d, fr, from);
     free(d->reg);
     free(d->local_at);
     free(d->start);
@@ -698,7 +462,7 @@ static void finish(struct dec *d)
     memcpy(c->frame, d->frame, d->frame_n * sizeof(*c->frame));
     c->fill_n = d->fill_n;
     c->frame_n = d->frame_n;
-    c->file_len = (uint32_t)round_up(d->file_len, 64);
+    c->file_len = (uint32_t)dec_round_up(d->file_len, 64);
     c->ins = d->ins;
     c->ins_n = d->ins_n;
     d->ins = NULL;
@@ -717,7 +481,7 @@ static void finish(struct dec *d)
         stack += c->frame[i]->local_len;
     }
     c->local_len = c->frame[0]->local_len;
-    c->stack_len = (uint32_t)(stack > 1u << 30 ? 1u << 30 : round_up(stack, 64));
+    c->stack_len = (uint32_t)(stack > 1u << 30 ? 1u << 30 : dec_round_up(stack, 64));
     c->id = atomic_fetch_add_explicit(&ids, 1, memory_order_relaxed); /* only has to be unique */
 }
 
@@ -742,7 +506,7 @@ CUresult vm_decode(struct vm_kernel *kernel, struct vm_code **code_out, struct v
                 dec_frame(&d, f);
     }
     if (!d.bad)
-        find_recursion(&d);
+        dec_find_recursion(&d);
     if (!d.bad)
         finish(&d);
     free(d.ins);

@@ -122,6 +122,20 @@ struct dec_row {
 
 extern const struct dec_row dec_alu_rows[], dec_move_rows[], dec_mem_rows[], dec_ctl_rows[];
 
+/* dec_mods.c: the longest row name that the opcode starts with, and its length. */
+const struct dec_row *dec_find_row(struct ptx_slice op, uint32_t *rest_out);
+void dec_take_modifier(struct dec *d, const struct dec_row *row, struct ptx_slice s);
+
+/* dec_frame.c */
+uint64_t dec_round_up(uint64_t v, uint64_t align);
+void dec_lay_var(struct dec *d, struct vm_frame *fr, const struct ptx_var *v, uint64_t *local);
+/* Adds the places made since `from` to what recursion into the frame saves. */
+void dec_keep_slots(struct dec *d, struct vm_frame *fr, uint32_t from);
+void dec_find_recursion(struct dec *d);
+uint32_t dec_place(struct dec *d, uint32_t size, uint32_t align);
+uint32_t dec_slot(struct dec *d, uint32_t at, enum vm_slot_kind kind, uint32_t stride);
+void *dec_more(struct dec *d, void *old, uint32_t n, uint32_t *cap, size_t size);
+
 void dec_refuse(struct dec *d, const char *fmt, ...) __attribute__((format(printf, 2, 3), cold));
 void dec_invalid(struct dec *d, const char *what);
 

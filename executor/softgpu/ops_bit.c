@@ -210,8 +210,10 @@ PAIR(szext_wrap_u, szext(x, y, true, false))
 PAIR(szext_clamp_s, szext(x, y, false, true))
 PAIR(szext_wrap_s, szext(x, y, true, true))
 
-static inline uint32_t absdiff(uint32_t x, uint32_t y, uint32_t z, int parts, bool sign)
+static inline uint32_t absdiff(uint32_t x, uint32_t y, uint32_t z, int parts, bool sign, bool each)
 {
+    if (each)
+        z = 0;
     for (int k = 0; k < parts; k++) {
         int32_t p, q;
         if (parts == 4) {
@@ -221,14 +223,18 @@ static inline uint32_t absdiff(uint32_t x, uint32_t y, uint32_t z, int parts, bo
             p = sign ? (int16_t)(x >> 16 * k) : (uint16_t)(x >> 16 * k);
             q = sign ? (int16_t)(y >> 16 * k) : (uint16_t)(y >> 16 * k);
         }
-        z += (uint32_t)(p > q ? p - q : q - p);
+        z += (uint32_t)(p > q ? p - q : q - p) << (each ? 32 / parts * k : 0);
     }
     return z;
 }
-SHF(vabsdiff4_u, absdiff(x, y, z, 4, false))
-SHF(vabsdiff4_s, absdiff(x, y, z, 4, true))
-SHF(vabsdiff2_u, absdiff(x, y, z, 2, false))
-SHF(vabsdiff2_s, absdiff(x, y, z, 2, true))
+SHF(vabsdiff4_u, absdiff(x, y, z, 4, false, false))
+SHF(vabsdiff4_each_u, absdiff(x, y, z, 4, false, true))
+SHF(vabsdiff4_s, absdiff(x, y, z, 4, true, false))
+SHF(vabsdiff4_each_s, absdiff(x, y, z, 4, true, true))
+SHF(vabsdiff2_u, absdiff(x, y, z, 2, false, false))
+SHF(vabsdiff2_each_u, absdiff(x, y, z, 2, false, true))
+SHF(vabsdiff2_s, absdiff(x, y, z, 2, true, false))
+SHF(vabsdiff2_each_s, absdiff(x, y, z, 2, true, true))
 
 #define SELECT(n, S)                                                                               \
     VM_OP(selp_##n)                                                                                \
@@ -316,9 +322,13 @@ VM_FILLER(bit)
     isa->fn[VO_SZEXT_CLAMP][PT_S32] = szext_clamp_s;
     isa->fn[VO_SZEXT_WRAP][PT_S32] = szext_wrap_s;
     isa->fn[VO_VABSDIFF4][PT_U32] = vabsdiff4_u;
+    isa->fn[VO_VABSDIFF4_EACH][PT_U32] = vabsdiff4_each_u;
     isa->fn[VO_VABSDIFF4][PT_S32] = vabsdiff4_s;
+    isa->fn[VO_VABSDIFF4_EACH][PT_S32] = vabsdiff4_each_s;
     isa->fn[VO_VABSDIFF2][PT_U32] = vabsdiff2_u;
+    isa->fn[VO_VABSDIFF2_EACH][PT_U32] = vabsdiff2_each_u;
     isa->fn[VO_VABSDIFF2][PT_S32] = vabsdiff2_s;
+    isa->fn[VO_VABSDIFF2_EACH][PT_S32] = vabsdiff2_each_s;
     isa->fn[VO_SELP][PT_B32] = selp_b32;
     isa->fn[VO_SELP][PT_B64] = selp_b64;
     isa->fn[VO_SLCT][PT_B32] = slct_b32;

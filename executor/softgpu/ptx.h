@@ -86,7 +86,8 @@ enum ptx_sreg {
     SR_TIMER_HI,
     SR_DYN_SMEM,
     SR_TOTAL_SMEM,
-    SR_ENVREG,
+    SR_ENVREG1, /* address of the grid barrier of a cooperative launch: high half */
+    SR_ENVREG2, /* low half */
     SR_ZERO /* cluster rank and the like: always 0 */,
     SR_ONE /* sizes in clusters */,
     SR_CLUSTER_ID,

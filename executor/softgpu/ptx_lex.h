@@ -1,4 +1,4 @@
-/* Tokens of PTX and the parser's state: between ptx_lex.c, ptx.c and ptx_decl.c alone.
+/* Tokens of PTX and the parser's state: between ptx_lex.c, ptx.c, ptx_opnd.c and ptx_decl.c alone.
  * An error is sticky: the first one is kept, and every later token is PK_END, so all loops end. */
 #ifndef TFR_SOFTGPU_PTX_LEX_H
 #define TFR_SOFTGPU_PTX_LEX_H
@@ -81,5 +81,11 @@ void ptx_decl_reg(struct ptx_parser *p);
 struct ptx_var *ptx_decl_param(struct ptx_parser *p, unsigned int space);
 bool ptx_space_find(const struct ptx_parser *p, unsigned int *space_out);
 bool ptx_const_expr(struct ptx_parser *p, uint64_t *value_out);
+
+/* ptx_opnd.c */
+void ptx_take_operand(struct ptx_parser *p, struct ptx_opnd *o, unsigned int depth);
+void ptx_take_name(struct ptx_parser *p, struct ptx_opnd *o);
+/* ptx.c: room for one more element of an array in the arena; doubling wastes at most its size. */
+void *ptx_grow(struct ptx_parser *p, void *old, uint32_t n, uint32_t *cap, size_t size);
 
 #endif

@@ -23,7 +23,7 @@ if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
 endif()
 
 set(_soft_files "")
-foreach(file fatbin ptx ptx_lex ptx_decl load decode dec_alu dec_move dec_mem dec_ctl addr exec calls
+foreach(file fatbin ptx ptx_lex ptx_decl ptx_opnd load decode dec_mods dec_frame dec_alu dec_move dec_mem dec_ctl addr exec calls
         devrt block workers isa)
   list(APPEND _soft_files ${CMAKE_CURRENT_LIST_DIR}/${file}.c)
 endforeach()

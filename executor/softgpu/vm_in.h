@@ -223,6 +223,8 @@ struct vm_job {
     const struct vm_launch *launch;
     const struct vm_code *code;
     uint64_t block_n, id;
+    uint64_t workspace; /* of a cooperative launch: size and barrier word, as cooperative groups
+                           expect */
     int32_t quantum;
     bool has_budget;
     _Atomic uint64_t next;  /* block to take */

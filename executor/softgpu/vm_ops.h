@@ -77,6 +77,8 @@ enum vm_op {
     VO_DP2A_HI,
     VO_VABSDIFF2,
     VO_VABSDIFF4,
+    VO_VABSDIFF2_EACH, /* differences side by side, not added up */
+    VO_VABSDIFF4_EACH,
     VO_SELP,
     VO_SLCT,     /* c: s32 */
     VO_SLCT_F32, /* c: f32 */

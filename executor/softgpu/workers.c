@@ -2,6 +2,7 @@
  * worth a wake-up, workers (one per further core) help.  A block whose warps only spin lets its
  * worker start a further block beside it, so kernels whose blocks wait for each other end too,
  * cooperative or not. Blocks' memory is kept per thread from launch to launch. */
+#include "executor/softgpu/devmem.h"
 #include "executor/softgpu/vm_in.h"
 
 #include <sched.h>
@@ -380,6 +381,20 @@ static bool launch_ok(const struct vm_launch *l)
            l->grid[0] && l->grid[1] && l->grid[2] && l->shared_len <= 1u << 28;
 }
 
+/* Two words of device memory: the size, and the barrier that grid_group::sync counts in. */
+static bool workspace_make(struct vm_job *job)
+{
+    static const uint32_t words[2] = {8, 0};
+    CUdeviceptr p;
+    if (soft_mem_alloc(sizeof(words), 16, &p)) {
+        give_up(job, CUDA_ERROR_OUT_OF_MEMORY, "no device memory for the grid barrier");
+        return false;
+    }
+    memcpy((void *)(uintptr_t)p, words, sizeof(words));
+    job->workspace = p;
+    return true;
+}
+
 CUresult vm_run(const struct vm_launch *launch, struct vm_fault *fault)
 {
     static _Atomic uint64_t ids;
@@ -397,9 +412,13 @@ CUresult vm_run(const struct vm_launch *launch, struct vm_fault *fault)
     job.quantum = launch->cooperative ? QUANTUM_COOP : QUANTUM;
     job.has_budget = budget() != 0;
     atomic_init(&job.budget, (int64_t)budget());
+    if (launch->cooperative && !workspace_make(&job))
+        return fault->result;
     run_part(&job, true);
     if (job.shared_out)
         pool_withdraw(&job);
+    if (job.workspace)
+        soft_mem_free(job.workspace);
     if (atomic_load_explicit(&job.printed, memory_order_relaxed))
         fflush(stdout);
     return job.fault_set ? fault->result : CUDA_SUCCESS;
