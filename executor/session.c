@@ -20,8 +20,9 @@ static __thread CUcontext current;
 
 CUresult tfr_session_enter(struct tfr_session *s, uint16_t ctx)
 {
+    /* Without a context of its own a record runs in the warm one: libraries are loaded before there is any. */
     if (ctx == 0)
-        return CUDA_SUCCESS;
+        ctx = 1;
     if (ctx > s->device_n || !s->ctx[ctx - 1])
         return CUDA_ERROR_INVALID_CONTEXT;
     if (current == s->ctx[ctx - 1])

@@ -60,7 +60,6 @@ static void sleep_as_leader(const _Atomic uint64_t *word, uint64_t want)
     if (!wait_over(word, want)) {
         struct pollfd p[2] = {{.fd = fd, .events = POLLIN},
                               {.fd = tfr_client.boot, .events = POLLRDHUP}};
-        TFR_COUNT(sleeps, 1);
         poll(p, 2, 100);
     }
     link->ops->disarm(link);
@@ -143,7 +142,7 @@ static void *reserve_slow(uint16_t op, uint32_t len, uint16_t ctx)
         enum tfr_relax_step step = tfr_relax(&relax);
         if (step == TFR_RELAX_SPUN)
             continue;
-        if (tfr_boot_gone(tfr_client.boot))
+        if (tfr_ring_flush(&tfr_client.tx) < 0 || tfr_boot_gone(tfr_client.boot))
             tfr_client_broken("the executor is gone");
         if (atomic_load_explicit(&tfr_client.error, memory_order_acquire)) {
             tfr_thread.post_error = tfr_client_error();

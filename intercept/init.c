@@ -138,6 +138,8 @@ static void fork_child(void)
 {
     /* The parent's session stays the parent's: nothing here may wake, wait for or keep alive what
      * is its. */
+    if (tfr_client.attached)
+        tfr_client.link->ops->forked(tfr_client.link);
     if (tfr_client.boot >= 0)
         close(tfr_client.boot);
     tfr_client.boot = -1;

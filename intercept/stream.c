@@ -47,6 +47,20 @@ static void word_retire(uint32_t word, uint64_t after)
     pthread_mutex_unlock(&words_lock);
 }
 
+/* A destroyed stream's work that is still under way, if any: it counts as the context's. */
+static bool word_retired_busy(uint32_t *word_out, uint64_t *after_out)
+{
+    bool busy = false;
+    pthread_mutex_lock(&words_lock);
+    for (uint32_t i = 0; i < words.retired_n && !busy; i++) {
+        *word_out = words.retired[i].word;
+        *after_out = words.retired[i].after;
+        busy = !tfr_word_reached(*word_out, *after_out);
+    }
+    pthread_mutex_unlock(&words_lock);
+    return busy;
+}
+
 /* ---- creation and death ---- */
 
 static CUresult stream_make(struct tfr_context *ctx, unsigned int flags, int priority,
@@ -267,6 +281,9 @@ CUresult tfr_context_wait(struct tfr_context *ctx)
             result =
                 tfr_wait_word(&tfr_client.feedback->stream[word[i]], target[i], TFR_WAIT_STREAM);
     }
+    while (result == CUDA_SUCCESS && word_retired_busy(&word[0], &target[0]))
+        result =
+            tfr_wait_word(&tfr_client.feedback->stream[word[0]], target[0], TFR_WAIT_STREAM);
     if (result != CUDA_SUCCESS)
         return result;
     tfr_copy_deliver();
