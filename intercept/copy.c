@@ -359,88 +359,90 @@ static CUresult fill(const struct fill *f, CUstream handle)
 
 /* ---- the exported calls ---- */
 
-enum direction { TO_DEVICE, FROM_DEVICE, ON_DEVICE, BY_ADDRESS };
-
-static CUresult copy(enum direction way, uint64_t dst, uint64_t src, size_t len, CUstream handle,
-                     bool sync)
+CUresult tfr_copy_bytes(enum tfr_direction way, uint64_t dst, uint64_t src, uint64_t len,
+                        struct tfr_stream *stream, bool sync)
 {
-    CUresult result = tfr_enter();
-    if (result != CUDA_SUCCESS)
-        return result;
-    struct tfr_stream *stream = tfr_stream_of(handle);
-    if (!stream)
-        return CUDA_ERROR_INVALID_HANDLE;
     switch (way) {
-    case TO_DEVICE:
+    case TFR_TO_DEVICE:
         return to_device(dst, (const void *)src, len, stream, sync);
-    case FROM_DEVICE:
+    case TFR_FROM_DEVICE:
         return from_device((void *)dst, src, len, stream, sync);
-    case ON_DEVICE:
+    case TFR_ON_DEVICE:
         return on_device(dst, src, len, stream);
-    case BY_ADDRESS:
+    case TFR_BY_ADDRESS:
         return by_address(dst, src, len, stream, sync);
     }
     return CUDA_ERROR_INVALID_VALUE;
 }
 
+static CUresult copy(enum tfr_direction way, uint64_t dst, uint64_t src, size_t len,
+                     CUstream handle, bool sync)
+{
+    CUresult result = tfr_enter();
+    if (result != CUDA_SUCCESS)
+        return result;
+    struct tfr_stream *stream = tfr_stream_of(handle);
+    return stream ? tfr_copy_bytes(way, dst, src, len, stream, sync) : CUDA_ERROR_INVALID_HANDLE;
+}
+
 CUresult cuMemcpy(CUdeviceptr dst, CUdeviceptr src, size_t len)
 {
-    return copy(BY_ADDRESS, dst, src, len, CU_STREAM_LEGACY, true);
+    return copy(TFR_BY_ADDRESS, dst, src, len, CU_STREAM_LEGACY, true);
 }
 
 CUresult cuMemcpy_ptds(CUdeviceptr dst, CUdeviceptr src, size_t len)
 {
-    return copy(BY_ADDRESS, dst, src, len, CU_STREAM_PER_THREAD, true);
+    return copy(TFR_BY_ADDRESS, dst, src, len, CU_STREAM_PER_THREAD, true);
 }
 
 CUresult cuMemcpyAsync(CUdeviceptr dst, CUdeviceptr src, size_t len, CUstream stream)
 {
-    return copy(BY_ADDRESS, dst, src, len, stream, false);
+    return copy(TFR_BY_ADDRESS, dst, src, len, stream, false);
 }
 
 CUresult cuMemcpyHtoD_v2(CUdeviceptr dst, const void *src, size_t len)
 {
-    return copy(TO_DEVICE, dst, (uint64_t)src, len, CU_STREAM_LEGACY, true);
+    return copy(TFR_TO_DEVICE, dst, (uint64_t)src, len, CU_STREAM_LEGACY, true);
 }
 
 CUresult cuMemcpyHtoD_v2_ptds(CUdeviceptr dst, const void *src, size_t len)
 {
-    return copy(TO_DEVICE, dst, (uint64_t)src, len, CU_STREAM_PER_THREAD, true);
+    return copy(TFR_TO_DEVICE, dst, (uint64_t)src, len, CU_STREAM_PER_THREAD, true);
 }
 
 CUresult cuMemcpyHtoDAsync_v2(CUdeviceptr dst, const void *src, size_t len, CUstream stream)
 {
-    return copy(TO_DEVICE, dst, (uint64_t)src, len, stream, false);
+    return copy(TFR_TO_DEVICE, dst, (uint64_t)src, len, stream, false);
 }
 
 CUresult cuMemcpyDtoH_v2(void *dst, CUdeviceptr src, size_t len)
 {
-    return copy(FROM_DEVICE, (uint64_t)dst, src, len, CU_STREAM_LEGACY, true);
+    return copy(TFR_FROM_DEVICE, (uint64_t)dst, src, len, CU_STREAM_LEGACY, true);
 }
 
 CUresult cuMemcpyDtoH_v2_ptds(void *dst, CUdeviceptr src, size_t len)
 {
-    return copy(FROM_DEVICE, (uint64_t)dst, src, len, CU_STREAM_PER_THREAD, true);
+    return copy(TFR_FROM_DEVICE, (uint64_t)dst, src, len, CU_STREAM_PER_THREAD, true);
 }
 
 CUresult cuMemcpyDtoHAsync_v2(void *dst, CUdeviceptr src, size_t len, CUstream stream)
 {
-    return copy(FROM_DEVICE, (uint64_t)dst, src, len, stream, false);
+    return copy(TFR_FROM_DEVICE, (uint64_t)dst, src, len, stream, false);
 }
 
 CUresult cuMemcpyDtoD_v2(CUdeviceptr dst, CUdeviceptr src, size_t len)
 {
-    return copy(ON_DEVICE, dst, src, len, CU_STREAM_LEGACY, true);
+    return copy(TFR_ON_DEVICE, dst, src, len, CU_STREAM_LEGACY, true);
 }
 
 CUresult cuMemcpyDtoD_v2_ptds(CUdeviceptr dst, CUdeviceptr src, size_t len)
 {
-    return copy(ON_DEVICE, dst, src, len, CU_STREAM_PER_THREAD, true);
+    return copy(TFR_ON_DEVICE, dst, src, len, CU_STREAM_PER_THREAD, true);
 }
 
 CUresult cuMemcpyDtoDAsync_v2(CUdeviceptr dst, CUdeviceptr src, size_t len, CUstream stream)
 {
-    return copy(ON_DEVICE, dst, src, len, stream, false);
+    return copy(TFR_ON_DEVICE, dst, src, len, stream, false);
 }
 
 /* The fills of one element width: synchronous (legacy and per-thread stream) and in a stream, one

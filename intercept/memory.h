@@ -72,6 +72,13 @@ void tfr_lane_free(struct tfr_extent extent);
 
 /* ---- copy.c ---- */
 
+enum tfr_direction { TFR_TO_DEVICE, TFR_FROM_DEVICE, TFR_ON_DEVICE, TFR_BY_ADDRESS };
+
+/* One copy in stream order; sync: the host side is done with when it returns.  Errors as the
+ * driver's. */
+CUresult tfr_copy_bytes(enum tfr_direction way, uint64_t dst, uint64_t src, uint64_t len,
+                        struct tfr_stream *stream, bool sync);
+
 /* Copies into registered memory arrive in the lane; whoever learns that a stream has passed brings
  * them home before it tells the application.  One load when there are none. */
 void tfr_copy_deliver(void);

@@ -282,8 +282,7 @@ CUresult tfr_context_wait(struct tfr_context *ctx)
                 tfr_wait_word(&tfr_client.feedback->stream[word[i]], target[i], TFR_WAIT_STREAM);
     }
     while (result == CUDA_SUCCESS && word_retired_busy(&word[0], &target[0]))
-        result =
-            tfr_wait_word(&tfr_client.feedback->stream[word[0]], target[0], TFR_WAIT_STREAM);
+        result = tfr_wait_word(&tfr_client.feedback->stream[word[0]], target[0], TFR_WAIT_STREAM);
     if (result != CUDA_SUCCESS)
         return result;
     tfr_copy_deliver();

@@ -35,6 +35,18 @@ CUresult cuMemcpyDtoD_v2(CUdeviceptr dst, CUdeviceptr src, size_t len);
 TFR_CALL(0x0000, CUSTOM, PTSZ, TFR_ERRORS(INVALID_VALUE, INVALID_HANDLE))
 CUresult cuMemcpyDtoDAsync_v2(CUdeviceptr dst, CUdeviceptr src, size_t len, CUstream stream);
 
+/* Copies a rectangle, row by row. */
+TFR_CALL(0x0000, CUSTOM, TFR_ERRORS(INVALID_VALUE, NOT_SUPPORTED))
+CUresult cuMemcpy2D_v2(const CUDA_MEMCPY2D *copy);
+
+/* The same, without demands on the pitch. */
+TFR_CALL(0x0000, CUSTOM, TFR_ERRORS(INVALID_VALUE, NOT_SUPPORTED))
+CUresult cuMemcpy2DUnaligned_v2(const CUDA_MEMCPY2D *copy);
+
+/* Copies a rectangle in stream order, row by row; cudart copies from host to host with it. */
+TFR_CALL(0x0000, CUSTOM, PTSZ, TFR_ERRORS(INVALID_VALUE, INVALID_HANDLE, NOT_SUPPORTED))
+CUresult cuMemcpy2DAsync_v2(const CUDA_MEMCPY2D *copy, CUstream stream);
+
 /* Fills bytes. */
 TFR_CALL(0x0000, CUSTOM, TFR_ERRORS(INVALID_VALUE))
 CUresult cuMemsetD8_v2(CUdeviceptr dst, unsigned char value, size_t n);
