@@ -57,8 +57,8 @@ INTS(I2F, 0)
 INTS(F2I, f32, float, 0)
 INTS(F2I, f64, double, 1)
 #define F2I_ROUND(dn, dpt, DS, DV, DR, DLO, DHI, ...)                                              \
-    VM_OP1(cvtr_##dn##_f32, DS, DR, float, float, clamp_##dn##_f32(__builtin_rintf(x)))            \
-    VM_OP1(cvtr_##dn##_f64, DS, DR, double, double, clamp_##dn##_f64(__builtin_rint(x)))
+    VM_OP1(cvtr_##dn##_f32, DS, DR, float, float, clamp_##dn##_f32(rintf(x)))            \
+    VM_OP1(cvtr_##dn##_f64, DS, DR, double, double, clamp_##dn##_f64(rint(x)))
 INTS(F2I_ROUND, 0)
 
 VM_OP1(cvt_f64_f32, double, double, float, float, x)
@@ -145,7 +145,7 @@ INTS(I2H, bf16, half_bf_from)
 #define H2I(dn, dpt, DS, DV, DR, DLO, DHI, hn, WIDEN)                                              \
     VM_OP1(cvt_##dn##_##hn, DS, DR, uint32_t, uint16_t, clamp_##dn##_f32(WIDEN(x)))                \
     VM_OP1(cvtr_##dn##_##hn, DS, DR, uint32_t, uint16_t,                                           \
-           clamp_##dn##_f32(__builtin_rintf(WIDEN(x))))
+           clamp_##dn##_f32(rintf(WIDEN(x))))
 INTS(H2I, f16, half_float)
 INTS(H2I, bf16, half_bf_float)
 

@@ -15,7 +15,8 @@ function(soft_vm_ops name isa)
   target_compile_options(${name} PRIVATE ${_soft_flags} ${ARGN})
 endfunction()
 
-soft_vm_ops(soft_vm_base base)
+# rint has to obey the rounding mode: without SSE4.1 the compiler's own expansion does not
+soft_vm_ops(soft_vm_base base -fno-builtin-rint -fno-builtin-rintf)
 set(_soft_objects $<TARGET_OBJECTS:soft_vm_base>)
 if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
   soft_vm_ops(soft_vm_v3 v3 -march=x86-64-v3)
