@@ -17,6 +17,7 @@ enum {
     CHECK_EVERY = 1024, /* spins between looks at the slow things */
     NAP_MIN_NS = 20000,
     NAP_DOUBLINGS = 6,
+    SPIN_SHARE = 16, /* of the budget that is spent without letting others have the core */
 };
 #define NAP_MAX_NS    TFR_NS_PER_MS
 #define SPIN_US_MAX   1000000u
@@ -72,7 +73,7 @@ static uint64_t time_spent(struct tfr_relax *relax)
     return now - relax->since_ns;
 }
 
-/* The half of the budget in which somebody else may have the core. */
+/* After the first moments somebody else may have the core: often that is whom we wait for. */
 static enum tfr_relax_step yield_step(struct tfr_relax *relax)
 {
     sched_yield();
@@ -92,9 +93,9 @@ enum tfr_relax_step tfr_relax(struct tfr_relax *relax)
     }
     pthread_once(&once, budget_init);
     spent = time_spent(relax);
-    if (spent >= budget_ns || (alone && spins >= 2 * CLOCK_EVERY))
+    if (spent >= budget_ns * (1 + relax->patience) || (alone && spins >= 2 * CLOCK_EVERY))
         return TFR_RELAX_SLEEP;
-    if (alone || spent >= budget_ns / 2)
+    if (alone || spent >= budget_ns / SPIN_SHARE)
         return yield_step(relax);
     tfr_pause();
     relax->spins = spins + 1;
@@ -114,7 +115,7 @@ void tfr_relax_nap(struct tfr_relax *relax)
 
 void tfr_relax_again(struct tfr_relax *relax)
 {
-    *relax = TFR_RELAX_INIT(relax->reason);
+    *relax = (struct tfr_relax){.reason = relax->reason, .patience = relax->patience};
 }
 
 const char *tfr_wait_reason_str(enum tfr_wait_reason reason)

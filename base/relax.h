@@ -8,17 +8,17 @@
  *     }
  *
  * It spins (pause) for up to TFR_SPIN_US (default 50 µs; less where more spinners than cores are
- * known), yielding the core from half of it on, then asks the caller to sleep.  A wait without end past
- * the reason's limit is logged once with its reason; it never gives up by itself.
- * Not thread-safe: one per waiting thread, on its stack.  No allocation, no lock. */
+ * known), letting others have the core after the first moments, then asks the caller to sleep.  A
+ * wait without end past the reason's limit is logged once with its reason; it never gives up by
+ * itself. Not thread-safe: one per waiting thread, on its stack.  No allocation, no lock. */
 #ifndef TFR_BASE_RELAX_H
 #define TFR_BASE_RELAX_H
 
 #include <stdint.h>
 
 enum tfr_wait_reason {
-    TFR_WAIT_REPLY,      /* an answer to a waiting call */
-    TFR_WAIT_STREAM,     /* a stream to reach a mark: may be hours, never warned about as an error */
+    TFR_WAIT_REPLY,  /* an answer to a waiting call */
+    TFR_WAIT_STREAM, /* a stream to reach a mark: may be hours, never warned about as an error */
     TFR_WAIT_RING_SPACE, /* credits */
     TFR_WAIT_LANE_SPACE, /* a free extent */
     TFR_WAIT_LOCK,       /* a short lock */
@@ -29,12 +29,14 @@ enum tfr_wait_reason {
 
 enum tfr_relax_step {
     TFR_RELAX_SPUN,  /* look again */
-    TFR_RELAX_CHECK, /* look again, and now also at the slow things (peer alive, sticky): every ~1000 spins */
+    TFR_RELAX_CHECK, /* look again, and now also at the slow things (peer alive, sticky): every
+                        ~1000 spins */
     TFR_RELAX_SLEEP, /* the spin budget is spent */
 };
 
 struct tfr_relax {
     enum tfr_wait_reason reason;
+    uint32_t patience; /* the budget times 1 + patience; kept by tfr_relax_again */
     uint32_t spins;
     uint32_t naps;
     uint64_t since_ns; /* set at the first clock read */

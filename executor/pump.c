@@ -19,6 +19,9 @@ enum {
     MARK_NAP_NS =
         20000, /* between looks at the mirror once the spin budget is spent: no GPU rings a bell */
     IDLE_NAP_NS = 100000000,
+    PATIENCE =
+        3, /* who was woken spins four times as long: the client may have gone to sleep meanwhile,
+              and two sides whose wake-up takes longer than either spins never meet awake */
 };
 
 static void record_run(struct tfr_session *s, const struct tfr_rec *rec)
@@ -80,7 +83,9 @@ void tfr_pump_run(struct tfr_session *s)
             continue;
         if (s->rx.returned != s->rx.head)
             tfr_news_credit(s);
-        if (tfr_relax(&relax) == TFR_RELAX_SLEEP)
+        if (tfr_relax(&relax) == TFR_RELAX_SLEEP) {
             pump_sleep(s);
+            relax.patience = tfr_ring_ready(&s->rx) ? PATIENCE : 0;
+        }
     }
 }
