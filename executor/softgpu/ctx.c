@@ -30,6 +30,7 @@ static pthread_key_t self_key;
 static pthread_once_t key_once = PTHREAD_ONCE_INIT;
 static pthread_mutex_t life_lock =
     PTHREAD_MUTEX_INITIALIZER; /* retained, primary, alive's changes */
+static struct soft_ctx *dead;  /* by life_lock */
 static _Atomic int state;      /* 0 not yet, 1 ready, 2 forked */
 
 /* ---- the process ---- */
@@ -418,8 +419,12 @@ CUresult cuCtxDestroy_v2(CUcontext handle)
     if (ctx->primary)
         return CUDA_ERROR_INVALID_VALUE;
     pthread_mutex_lock(&life_lock);
-    bool first = atomic_load_explicit(&ctx->alive, memory_order_relaxed);
-    soft_handle_del(ctx->handle);
+    bool first = ctx_of(handle) == ctx;
+    if (first) {
+        soft_handle_del(ctx->handle);
+        ctx->next_dead = dead;
+        dead = ctx;
+    }
     pthread_mutex_unlock(&life_lock);
     if (!first)
         return CUDA_ERROR_INVALID_CONTEXT;

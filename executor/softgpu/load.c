@@ -315,6 +315,18 @@ const struct vm_global *vm_module_find_global(const struct vm_module *module, co
     return NULL;
 }
 
+/* How many instructions a thread can run at most; 0: it may go back, or call. */
+static uint32_t bound_of(const struct vm_code *code)
+{
+    for (uint32_t i = 0; i < code->ins_n; i++) {
+        const struct vm_ins *in = &code->ins[i];
+        if ((in->fn == vm_op_bra && in->target <= in) || in->fn == vm_op_brx ||
+            in->fn == vm_op_call || in->fn == vm_op_call_reg)
+            return 0;
+    }
+    return code->ins_n;
+}
+
 CUresult vm_kernel_prepare(struct vm_kernel *k, struct vm_text *why)
 {
     struct vm_code *code = NULL;
@@ -330,6 +342,7 @@ CUresult vm_kernel_prepare(struct vm_kernel *k, struct vm_text *why)
         } else {
             uint32_t regs = k->fn->reg_n / 4;
             k->info.local_len = code->local_len;
+            k->info.bound = bound_of(code);
             k->info.regs = regs < 8 ? 8 : regs > 255 ? 255 : regs;
             atomic_store_explicit(&k->code, code, memory_order_release); /* with vm_run */
         }

@@ -95,6 +95,8 @@ struct soft_ctx {
     struct soft_heap *heap;
     size_t limit[SOFT_LIMIT_N];
     CUfunc_cache cache;
+    struct soft_ctx
+        *next_dead; /* destroyed ones are kept: a thread may still have one as its current */
     uint32_t peers; /* devices whose memory was enabled; all of it is reachable anyway */
 };
 
