@@ -179,7 +179,8 @@ struct series {                /* one way of running one case */
 };
 struct summary {
     bool known;
-    double min, p50, p99, p999, max, mean; /* ns; p50: median of the rounds' medians */
+    /* ns; p50: median of the rounds' medians, best: the least of them */
+    double min, best, p50, p99, p999, max, mean;
     size_t n;
 };
 struct ratio {

@@ -165,9 +165,20 @@ static void players_again(struct bench_run *run)
         play_start(&run->tfr, WAY_TFR, &run->cfg);
 }
 
+static bool any_chosen(const struct bench_run *run)
+{
+    for (size_t at = 0; at < run->list.n; at++)
+        if (chosen(&run->cfg, &run->list.cases[at]))
+            return true;
+    tfr_say("no case begins with %s: see --list", run->cfg.only);
+    return false;
+}
+
 static int run_cases(struct bench_run *run)
 {
     int status = 0;
+    if (!any_chosen(run))
+        return 2;
     env_take(&run->env);
     run->native.fd = run->tfr.fd = -1;
     if (!players_start(run))

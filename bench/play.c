@@ -118,10 +118,15 @@ void play_stop(struct play *p)
 
 bool play_order(struct play *p, const struct order *order, struct answer *answer, double *samples)
 {
-    if (p->fd < 0 || send(p->fd, order, sizeof *order, MSG_NOSIGNAL) != (ssize_t)sizeof *order) {
-        memset(answer, 0, sizeof *answer);
-        snprintf(answer->text, sizeof answer->text, "there is no %s player",
-                 p->way == WAY_TFR ? "tfr" : "native");
+    const char *way = p->way == WAY_TFR ? "tfr" : "native";
+    memset(answer, 0, sizeof *answer);
+    if (p->fd < 0) {
+        snprintf(answer->text, sizeof answer->text, "there is no %s player", way);
+        return false;
+    }
+    if (send(p->fd, order, sizeof *order, MSG_NOSIGNAL) != (ssize_t)sizeof *order) {
+        snprintf(answer->text, sizeof answer->text, "the %s player ended", way);
+        play_stop(p);
         return false;
     }
     return answer_read(p, answer, samples, ORDER_MS);

@@ -59,6 +59,7 @@ struct summary series_sum(struct series *s)
     sum.p999 = rank(s->all, s->all_n, 0.999);
     memcpy(medians, s->median, s->round_n * sizeof *medians);
     sum.p50 = median(medians, s->round_n);
+    sum.best = medians[0];
     return sum;
 }
 
