@@ -188,8 +188,8 @@ void bench_add_kernel(struct bench_list *list)
     bench_add(list, &c, "kernel_vecadd");
     c.what = "tiled matrix product, launch + cuStreamSynchronize";
     c.arg = list->quick ? 64 : 256;
-    c.work =
-        (double)(c.arg * c.arg) * (double)(MATMUL_HEAD + c.arg / TILE * MATMUL_TURN + MATMUL_TAIL);
+    uint64_t turns = c.arg / TILE, each = MATMUL_HEAD + turns * MATMUL_TURN + MATMUL_TAIL;
+    c.work = (double)(c.arg * c.arg * each);
     c.set_up = matmul_set_up;
     c.check = matmul_check;
     bench_add(list, &c, "kernel_matmul");
