@@ -179,12 +179,15 @@ static CUresult function_describe(struct tfr_session *s, enum tfr_kind kind, voi
 {
     struct tfr_function_info *info = tfr_reply_room(reply, sizeof *info);
     uint32_t param_n = 0, param_len = 0;
-    for (int i = 0; i < TFR_FUNCTION_ATTRIBUTES; i++) {
+    for (int i = 0; i < TFR_FUNCTION_ATTRIBUTES && !info->refused; i++) {
         int value = 0;
-        if (kind == TFR_KIND_FUNCTION)
-            s->cu->cuFuncGetAttribute(&value, (CUfunction_attribute)i, real);
-        else
-            s->cu->cuKernelGetAttribute(&value, (CUfunction_attribute)i, real, dev);
+        CUresult result =
+            kind == TFR_KIND_FUNCTION
+                ? s->cu->cuFuncGetAttribute(&value, (CUfunction_attribute)i, real)
+                : s->cu->cuKernelGetAttribute(&value, (CUfunction_attribute)i, real, dev);
+        /* An attribute that an older driver does not know is 0; the first one they all know. */
+        if (i == 0)
+            info->refused = (uint32_t)result;
         info->attribute[i] = value;
     }
     for (;;) {

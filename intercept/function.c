@@ -23,6 +23,7 @@ static struct tfr_function *function_from(const struct tfr_function_info *info, 
     }
     memcpy(f->param, info->param, n * sizeof *f->param);
     memcpy(f->attribute, info->attribute, sizeof f->attribute);
+    f->refused = (CUresult)info->refused;
     f->param_n = n;
     f->param_len = info->param_len;
     for (uint32_t i = 0; i < n; i++)
@@ -149,6 +150,8 @@ static CUresult attribute_get(int *value, CUfunction_attribute attribute, const 
     struct tfr_function *f = tfr_function_of(handle);
     if (!f)
         return CUDA_ERROR_INVALID_HANDLE;
+    if (f->refused != CUDA_SUCCESS)
+        return f->refused;
     *value = (int)attribute < TFR_FUNCTION_ATTRIBUTES ? f->attribute[attribute] : 0;
     return CUDA_SUCCESS;
 }

@@ -24,6 +24,8 @@ static CUresult shape_check_slow(const struct tfr_function *f, const struct shap
         CU_DEVICE_ATTRIBUTE_MAX_GRID_DIM_X,  CU_DEVICE_ATTRIBUTE_MAX_GRID_DIM_Y,
         CU_DEVICE_ATTRIBUTE_MAX_GRID_DIM_Z,  CU_DEVICE_ATTRIBUTE_MAX_BLOCK_DIM_X,
         CU_DEVICE_ATTRIBUTE_MAX_BLOCK_DIM_Y, CU_DEVICE_ATTRIBUTE_MAX_BLOCK_DIM_Z};
+    if (f->refused != CUDA_SUCCESS)
+        return f->refused;
     for (int i = 0; i < 6; i++)
         if (s->dim[i] == 0 || s->dim[i] > (unsigned int)limit_of(limit[i]))
             return CUDA_ERROR_INVALID_VALUE;

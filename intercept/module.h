@@ -12,6 +12,8 @@ struct tfr_function {
     uint64_t id;
     uint32_t param_n, param_len;
     int max_threads, max_shared; /* of attribute[], kept flat for the launch */
+    CUresult refused; /* what a launch answers: the driver cannot run this kernel; max_threads is 0
+                         then */
     struct tfr_function_param *param;
     struct tfr_module *module;
     struct tfr_function *next; /* of the module */

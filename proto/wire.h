@@ -364,6 +364,7 @@ struct tfr_function_param {
 struct tfr_function_info {
     int32_t attribute[TFR_FUNCTION_ATTRIBUTES];
     uint32_t param_n, param_len;
+    uint32_t refused, reserved; /* CUresult: the driver knows the kernel and cannot run it */
     struct tfr_function_param param[];
 };
 
