@@ -57,7 +57,7 @@ INTS(I2F, 0)
 INTS(F2I, f32, float, 0)
 INTS(F2I, f64, double, 1)
 #define F2I_ROUND(dn, dpt, DS, DV, DR, DLO, DHI, ...)                                              \
-    VM_OP1(cvtr_##dn##_f32, DS, DR, float, float, clamp_##dn##_f32(rintf(x)))            \
+    VM_OP1(cvtr_##dn##_f32, DS, DR, float, float, clamp_##dn##_f32(rintf(x)))                      \
     VM_OP1(cvtr_##dn##_f64, DS, DR, double, double, clamp_##dn##_f64(rint(x)))
 INTS(F2I_ROUND, 0)
 
@@ -73,7 +73,7 @@ VM_OP1(mov_f64, double, double, double, double, x)
 
 static inline uint16_t relu_half(uint16_t h)
 {
-    return h == 0x7fff || h < 0x8000 ? h : 0;
+    return h < 0x8000 ? h : 0; /* NaN, 0x7fff, stays */
 }
 
 /* sat: to [0, 1] before rounding, which keeps both ends; NaN gives 0 */
@@ -144,8 +144,7 @@ INTS(I2H, f16, half_from)
 INTS(I2H, bf16, half_bf_from)
 #define H2I(dn, dpt, DS, DV, DR, DLO, DHI, hn, WIDEN)                                              \
     VM_OP1(cvt_##dn##_##hn, DS, DR, uint32_t, uint16_t, clamp_##dn##_f32(WIDEN(x)))                \
-    VM_OP1(cvtr_##dn##_##hn, DS, DR, uint32_t, uint16_t,                                           \
-           clamp_##dn##_f32(rintf(WIDEN(x))))
+    VM_OP1(cvtr_##dn##_##hn, DS, DR, uint32_t, uint16_t, clamp_##dn##_f32(rintf(WIDEN(x))))
 INTS(H2I, f16, half_float)
 INTS(H2I, bf16, half_bf_float)
 

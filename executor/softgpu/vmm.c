@@ -291,8 +291,8 @@ CUresult cuMemUnmap(CUdeviceptr at, size_t len)
     if (reserve && whole(reserve, at, len)) {
         struct soft_piece *piece = piece_at(reserve, at);
         soft_page_set(at, len, 0);
-        mmap((void *)at, len, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED,
-             -1, 0);
+        (void)mmap((void *)at, len, PROT_NONE,
+                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
         for (uint32_t i = 0; i < len >> SOFT_CHUNK_SHIFT; i++) {
             if (piece[i].first == (uint32_t)(&piece[i] - reserve->piece))
                 phys_unref(piece[i].phys);
