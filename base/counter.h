@@ -1,6 +1,6 @@
-/* Counters of one process: plain relaxed adds by their owner, readable by anybody.  They show that an
- * optimisation works, and tests assert on them.  TFR_COUNTERS=FILE writes them at exit as
- * "name value" lines (FILE "-": stderr). */
+/* Counters of one process: plain relaxed adds by their owner, readable by anybody.  They show that
+ * an optimisation works, and tests assert on them.  TFR_COUNTERS=FILE writes them at exit as "name
+ * value" lines (FILE "-": stderr). */
 #ifndef TFR_BASE_COUNTER_H
 #define TFR_BASE_COUNTER_H
 
@@ -32,10 +32,10 @@ extern struct tfr_counters tfr_counters;
 /* Single-writer or rare: a relaxed load and store, no locked instruction.  Counters that several
  * threads write at once may lose counts unless the caller holds the lock that orders them. */
 #define TFR_COUNT(name, n)                                                                         \
-    atomic_store_explicit(                                                                         \
-        &tfr_counters.name,                                                                        \
-        atomic_load_explicit(&tfr_counters.name, memory_order_relaxed) + (uint64_t)(n),            \
-        memory_order_relaxed)
+    atomic_store_explicit(&tfr_counters.name,                                                      \
+                          atomic_load_explicit(&tfr_counters.name, memory_order_relaxed) +         \
+                              (uint64_t)(n),                                                       \
+                          memory_order_relaxed)
 
 /* Writes the counters where TFR_COUNTERS says, if it is set. */
 void tfr_counters_dump(void);

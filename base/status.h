@@ -6,16 +6,16 @@
 
 typedef enum tfr_status {
     TFR_OK = 0,
-    TFR_AGAIN = 1,      /* not now: nothing was done, try again after progress */
+    TFR_AGAIN = 1, /* not now: nothing was done, try again after progress */
     TFR_E_NOMEM = -1,
-    TFR_E_INVAL = -2,   /* the caller's argument */
-    TFR_E_UNSUP = -3,   /* not offered by this build, transport or peer */
-    TFR_E_PEER = -4,    /* the other side is gone */
-    TFR_E_PROTO = -5,   /* the other side broke the protocol */
-    TFR_E_SYS = -6,     /* a system call failed; errno was logged */
+    TFR_E_INVAL = -2, /* the caller's argument */
+    TFR_E_UNSUP = -3, /* not offered by this build, transport or peer */
+    TFR_E_PEER = -4,  /* the other side is gone */
+    TFR_E_PROTO = -5, /* the other side broke the protocol */
+    TFR_E_SYS = -6,   /* a system call failed; errno was logged */
     TFR_E_TIMEOUT = -7,
-    TFR_E_ACCESS = -8,  /* refused: identity, permission */
-    TFR_E_LIMIT = -9,   /* a configured or built-in limit */
+    TFR_E_ACCESS = -8, /* refused: identity, permission */
+    TFR_E_LIMIT = -9,  /* a configured or built-in limit */
 } tfr_status;
 
 /* A short constant text, never NULL. */
@@ -23,7 +23,8 @@ const char *tfr_status_str(tfr_status status);
 
 /* Logs the message at level error and returns `status`, so that a failure is one line.
  * Thread-safe; not for hot paths. */
-tfr_status tfr_fail(tfr_status status, const char *fmt, ...) __attribute__((format(printf, 2, 3), cold));
+tfr_status tfr_fail(tfr_status status, const char *fmt, ...)
+    __attribute__((format(printf, 2, 3), cold));
 #ifdef __clang_analyzer__ /* so that it knows: what comes back is what went in, not TFR_OK */
 #define tfr_fail(status, ...) (status)
 #endif

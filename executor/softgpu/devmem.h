@@ -1,7 +1,7 @@
 /* The software GPU's memory: one reserved range of addresses (the arena) out of which cuMemAlloc,
  * module globals and cuMemAddressReserve are served.  A device address is a host address.  Every
- * access of a kernel is checked here: a byte is legal if its 4 KiB page is marked in `page`, or if it
- * lies in host memory that was allocated or registered with the driver. */
+ * access of a kernel is checked here: a byte is legal if its 4 KiB page is marked in `page`, or if
+ * it lies in host memory that was allocated or registered with the driver. */
 #ifndef TFR_SOFTGPU_DEVMEM_H
 #define TFR_SOFTGPU_DEVMEM_H
 
@@ -14,8 +14,9 @@ enum { SOFT_PAGE_SHIFT = 12 };
 enum { SOFT_PAGE_READ = 1, SOFT_PAGE_WRITE = 2 };
 
 struct soft_mem {
-    uint64_t base, len;  /* the arena's addresses; fixed after soft_mem_init */
-    const uint8_t *page; /* SOFT_PAGE_* per page of the arena; written under devmem's lock, read without */
+    uint64_t base, len; /* the arena's addresses; fixed after soft_mem_init */
+    const uint8_t
+        *page; /* SOFT_PAGE_* per page of the arena; written under devmem's lock, read without */
 };
 extern struct soft_mem soft_mem;
 

@@ -1,5 +1,5 @@
-/* What an address is: cuPointerGetAttribute and its kin.  Truth values are 32 bits wide: cudart reads as
- * many of CU_POINTER_ATTRIBUTE_IS_MANAGED. */
+/* What an address is: cuPointerGetAttribute and its kin.  Truth values are 32 bits wide: cudart
+ * reads as many of CU_POINTER_ATTRIBUTE_IS_MANAGED. */
 #include "executor/softgpu/soft.h"
 
 #include <string.h>
