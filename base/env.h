@@ -18,8 +18,7 @@ const struct tfr_env_row *tfr_env_rows(void);
 /* The value, or the row's default; NULL if that is NULL.  `name` must be a row of the table. */
 const char *tfr_env_str(const char *name);
 
-/* A number with an optional k, m or g (binary).  Anything else: warned once, the default is used.
- */
+/* A number with an optional k, m or g (binary).  Else one warning, and the default is used. */
 uint64_t tfr_env_u64(const char *name);
 
 /* True unless TFR_PERF holds "no_<what>": the off-switch of one optimisation. */

@@ -7,9 +7,8 @@
 #include <string.h>
 #include <sys/mman.h>
 
-#define ARENA_HINT                                                                                 \
-    ((void *)0x200000000000) /* where neither libraries nor heaps of a client lie                  \
-                              */
+/* Where neither libraries nor heaps of a client lie. */
+#define ARENA_HINT ((void *)0x200000000000)
 #define ARENA_MAX (1ull << 40)
 #define ARENA_MIN (1ull << 33)
 
@@ -47,8 +46,8 @@ CUresult soft_arena_map(void)
     uint64_t base = ((uint64_t)at + SOFT_CHUNK - 1) & ~(SOFT_CHUNK - 1);
     uint64_t n = len >> SOFT_CHUNK_SHIFT;
     pages = table_new(len >> SOFT_PAGE_SHIFT);
-    soft_chunk_of =
-        calloc(n, sizeof(*soft_chunk_of)); /* not table_new: leak checkers look inside */
+    /* Not table_new: leak checkers look inside. */
+    soft_chunk_of = calloc(n, sizeof(*soft_chunk_of));
     writable = table_new(n);
     gaps = malloc(64 * sizeof(*gaps));
     if (!pages || !soft_chunk_of || !writable || !gaps)
