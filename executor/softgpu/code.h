@@ -44,12 +44,8 @@ CUresult soft_module_make(struct soft_ctx *ctx, const char *ptx, size_t len,
 /* Launches on their way keep it until they are done. */
 void soft_module_drop(struct soft_module *module);
 void soft_module_unref(struct soft_module *module);
-struct soft_func *soft_module_func(struct soft_module *module, const char *name);
 CUresult soft_module_global(struct soft_module *module, const char *name, CUdeviceptr *at,
                             size_t *len);
-/* The library's module in this context, loaded at first use. */
-CUresult soft_library_module(struct soft_library *library, struct soft_ctx *ctx,
-                             struct soft_module **module_out);
 void soft_library_forget(struct soft_module *module); /* it goes with its context */
 /* A CUfunction or a CUkernel, in this context. */
 CUresult soft_func_find(CUfunction handle, struct soft_ctx *ctx, struct soft_func **func_out);

@@ -187,8 +187,8 @@ static bool ctx_start(struct soft_ctx *ctx)
     return true;
 }
 
-struct soft_ctx *soft_ctx_new(struct soft_dev *dev, unsigned int flags, unsigned int version,
-                              bool primary)
+static struct soft_ctx *ctx_new(struct soft_dev *dev, unsigned int flags, unsigned int version,
+                                bool primary)
 {
     struct soft_ctx *ctx = calloc(1, sizeof(*ctx));
     if (!ctx)
@@ -214,7 +214,7 @@ struct soft_ctx *soft_ctx_new(struct soft_dev *dev, unsigned int flags, unsigned
 static struct soft_ctx *primary(struct soft_dev *dev)
 {
     if (!dev->primary)
-        dev->primary = soft_ctx_new(dev, 0, 3020, true);
+        dev->primary = ctx_new(dev, 0, 3020, true);
     return dev->primary;
 }
 
@@ -314,7 +314,8 @@ static void streams_clear(struct soft_ctx *ctx)
     }
 }
 
-void soft_ctx_clear(struct soft_ctx *ctx)
+/* Ends all work of a context (a stuck one is stopped) and drops what it owns. */
+static void ctx_clear(struct soft_ctx *ctx)
 {
     drained(ctx, CLEAR_WAIT_S);
     tfr_face_context_gone((CUcontext)ctx->handle);
@@ -371,7 +372,7 @@ static CUresult create(CUcontext *out, unsigned int flags, CUdevice device, unsi
     if (!out || (flags & ~(unsigned int)CU_CTX_FLAGS_MASK) ||
         (flags & CU_CTX_SCHED_MASK) > CU_CTX_SCHED_BLOCKING_SYNC)
         return CUDA_ERROR_INVALID_VALUE;
-    struct soft_ctx *ctx = soft_ctx_new(dev, flags | CU_CTX_MAP_HOST, version, false);
+    struct soft_ctx *ctx = ctx_new(dev, flags | CU_CTX_MAP_HOST, version, false);
     if (!ctx)
         return CUDA_ERROR_OUT_OF_MEMORY;
     *out = (CUcontext)ctx->handle;
@@ -428,7 +429,7 @@ CUresult cuCtxDestroy_v2(CUcontext handle)
     pthread_mutex_unlock(&life_lock);
     if (!first)
         return CUDA_ERROR_INVALID_CONTEXT;
-    soft_ctx_clear(ctx);
+    ctx_clear(ctx);
     if (current == ctx)
         pop();
     return CUDA_SUCCESS;
@@ -535,7 +536,7 @@ static CUresult primary_end(CUdevice device, bool reset)
     } else {
         ctx->retained = reset ? 0 : ctx->retained - 1;
         if (ctx->retained == 0)
-            soft_ctx_clear(ctx);
+            ctx_clear(ctx);
     }
     pthread_mutex_unlock(&life_lock);
     return result;

@@ -87,7 +87,7 @@ static const struct {
     {CU_DEVICE_ATTRIBUTE_PCI_DEVICE_ID, 0},
 };
 
-int soft_dev_attribute(const struct soft_dev *dev, int attribute, int *value_out)
+static int attribute_of(const struct soft_dev *dev, int attribute, int *value_out)
 {
     if (attribute <= 0 || attribute >= CU_DEVICE_ATTRIBUTE_MAX)
         return -1;
@@ -226,7 +226,7 @@ CUresult cuDeviceGetAttribute(int *value, CUdevice_attribute attribute, CUdevice
     CUresult result = soft_dev_get(device, &dev);
     if (result)
         return result;
-    if (!value || soft_dev_attribute(dev, (int)attribute, value))
+    if (!value || attribute_of(dev, (int)attribute, value))
         return CUDA_ERROR_INVALID_VALUE;
     return CUDA_SUCCESS;
 }

@@ -113,7 +113,8 @@ static CUresult launch(const struct launch *l)
     CUresult result = soft_stream_find(l->stream, &stream);
     if (result)
         return result;
-    result = soft_func_find(l->handle, soft_current(), &func); /* a CUkernel means the current one's */
+    result =
+        soft_func_find(l->handle, soft_current(), &func); /* a CUkernel means the current one's */
     if (result)
         return result;
     if (func->module->ctx != stream->ctx)

@@ -86,8 +86,9 @@ static CUresult instantiate(struct soft_library *library, struct soft_ctx *ctx,
     return result;
 }
 
-CUresult soft_library_module(struct soft_library *library, struct soft_ctx *ctx,
-                             struct soft_module **module_out)
+/* The library's module in this context, loaded at first use. */
+static CUresult module_in(struct soft_library *library, struct soft_ctx *ctx,
+                          struct soft_module **module_out)
 {
     *module_out = instance_find(library, ctx);
     return *module_out ? CUDA_SUCCESS
@@ -229,7 +230,7 @@ static CUresult named(struct soft_library *library)
     if (done)
         return CUDA_SUCCESS;
     CUresult result = some_context(&ctx);
-    return result ? result : soft_library_module(library, ctx, &module);
+    return result ? result : module_in(library, ctx, &module);
 }
 
 CUresult cuLibraryGetKernel(CUkernel *out, CUlibrary handle, const char *name)
@@ -288,7 +289,7 @@ static CUresult module_here(CUlibrary handle, struct soft_module **module_out)
     CUresult result = find(handle, &library);
     if (result == CUDA_SUCCESS)
         result = soft_enter(&ctx);
-    return result ? result : soft_library_module(library, ctx, module_out);
+    return result ? result : module_in(library, ctx, module_out);
 }
 
 CUresult cuLibraryGetModule(CUmodule *out, CUlibrary handle)
@@ -320,7 +321,7 @@ CUresult cuLibraryGetManaged(CUdeviceptr *at, size_t *len, CUlibrary handle, con
     if (result == CUDA_SUCCESS)
         result = some_context(&ctx);
     if (result == CUDA_SUCCESS)
-        result = soft_library_module(library, ctx, &module);
+        result = module_in(library, ctx, &module);
     return result ? result : soft_module_global(module, name, at, len);
 }
 
@@ -337,7 +338,7 @@ CUresult soft_kernel_func(CUkernel handle, struct soft_ctx *ctx, struct soft_fun
     struct soft_module *module;
     if (!kernel)
         return CUDA_ERROR_INVALID_HANDLE;
-    CUresult result = soft_library_module(kernel->library, ctx, &module);
+    CUresult result = module_in(kernel->library, ctx, &module);
     if (result == CUDA_SUCCESS)
         *func_out = &module->func[kernel->at];
     return result;

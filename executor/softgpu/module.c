@@ -99,7 +99,7 @@ void soft_module_unref(struct soft_module *module)
         module_free(module);
 }
 
-struct soft_func *soft_module_func(struct soft_module *module, const char *name)
+static struct soft_func *func_named(struct soft_module *module, const char *name)
 {
     struct vm_kernel *kernel = vm_module_find(module->vm, name);
     for (size_t i = 0; kernel && i < module->func_n; i++)
@@ -193,7 +193,7 @@ CUresult cuModuleGetFunction(CUfunction *out, CUmodule handle, const char *name)
         return result;
     if (!out || !name)
         return CUDA_ERROR_INVALID_VALUE;
-    struct soft_func *func = soft_module_func(module, name);
+    struct soft_func *func = func_named(module, name);
     if (!func)
         return CUDA_ERROR_NOT_FOUND;
     result = soft_func_ready(func);

@@ -29,7 +29,6 @@ enum {
     SOFT_DEV_MAX = 8,
     SOFT_DRIVER_VERSION = 13000,
     SOFT_INLINE_COPY = 64 << 10, /* bytes: longer copies are a worker's */
-    SOFT_PARAM_MAX = 32764,
     SOFT_LIMIT_N = CU_LIMIT_MAX,
     SOFT_PRIORITY_HIGH = -5,
     /* The multiprocessor that occupancy is computed for. */
@@ -108,15 +107,10 @@ CUresult soft_enter(struct soft_ctx **ctx_out);
 struct soft_ctx *soft_current(void);
 CUresult soft_ctx_usable(const struct soft_ctx *ctx);
 CUresult soft_dev_get(CUdevice dev, struct soft_dev **dev_out);
-int soft_dev_attribute(const struct soft_dev *dev, int attribute, int *value_out); /* 0 or -1 */
 CUresult soft_dev_init(void);
-struct soft_ctx *soft_ctx_new(struct soft_dev *dev, unsigned int flags, unsigned int version,
-                              bool primary);
 /* The object, retained or not. */
 CUresult soft_primary(struct soft_dev *dev, struct soft_ctx **ctx_out);
 void soft_ctx_fault(struct soft_ctx *ctx, CUresult result);
-/* Ends all work of a context (a stuck one is stopped) and drops what it owns. */
-void soft_ctx_clear(struct soft_ctx *ctx);
 CUresult soft_ctx_wait(struct soft_ctx *ctx);
 /* This thread's own stream there, made on demand. */
 struct soft_stream *soft_thread_stream(struct soft_ctx *ctx);

@@ -126,6 +126,47 @@ bool soft_stream_dropped(struct soft_stream *stream)
     return dropped;
 }
 
+/* ---- progress ---- */
+
+bool soft_stream_passed(const struct soft_stream *stream, uint64_t seq)
+{
+    return atomic_load_explicit(&stream->done, memory_order_acquire) >= seq;
+}
+
+/* Streams parked on this one that may go on, and threads that sleep. */
+static void attend(struct soft_stream *stream)
+{
+    struct soft_stream *go = NULL;
+    pthread_mutex_lock(&stream->lock);
+    uint64_t done = atomic_load_explicit(&stream->done, memory_order_relaxed);
+    for (struct soft_stream **at = &stream->waiters; *at;) {
+        struct soft_stream *waiter = *at;
+        if (waiter->wait_seq <= done) {
+            *at = waiter->run_next;
+            waiter->run_next = go;
+            go = waiter;
+            atomic_fetch_sub_explicit(&stream->attention, 1, memory_order_relaxed);
+        } else {
+            at = &waiter->run_next;
+        }
+    }
+    pthread_mutex_unlock(&stream->lock);
+    while (go) {
+        struct soft_stream *next = go->run_next;
+        soft_engine_run(go);
+        go = next;
+    }
+    atomic_fetch_add_explicit(&stream->bell, 1, memory_order_release);
+    syscall(SYS_futex, &stream->bell, FUTEX_WAKE_PRIVATE, INT_MAX, NULL, NULL, 0);
+}
+
+static void complete(struct soft_stream *stream, uint64_t seq)
+{
+    atomic_store_explicit(&stream->done, seq, memory_order_seq_cst);
+    if (atomic_load_explicit(&stream->attention, memory_order_seq_cst))
+        attend(stream);
+}
+
 /* ---- operations ---- */
 
 /* Under stream->lock. */
@@ -282,7 +323,7 @@ static void run_here(struct soft_stream *stream, const struct soft_op *model, co
     atomic_store_explicit(&stream->submitted, op.seq, memory_order_release);
     pthread_mutex_unlock(&stream->lock);
     soft_exec(stream, &op);
-    soft_stream_complete(stream, op.seq);
+    complete(stream, op.seq);
     pthread_mutex_lock(&stream->lock);
     stream->active = false;
     bool dry = stream->dropped && !stream->head;
@@ -324,46 +365,7 @@ uint64_t soft_stream_position(struct soft_stream *stream)
     return seq;
 }
 
-/* ---- progress ---- */
-
-bool soft_stream_passed(const struct soft_stream *stream, uint64_t seq)
-{
-    return atomic_load_explicit(&stream->done, memory_order_acquire) >= seq;
-}
-
-/* Streams parked on this one that may go on, and threads that sleep. */
-static void attend(struct soft_stream *stream)
-{
-    struct soft_stream *go = NULL;
-    pthread_mutex_lock(&stream->lock);
-    uint64_t done = atomic_load_explicit(&stream->done, memory_order_relaxed);
-    for (struct soft_stream **at = &stream->waiters; *at;) {
-        struct soft_stream *waiter = *at;
-        if (waiter->wait_seq <= done) {
-            *at = waiter->run_next;
-            waiter->run_next = go;
-            go = waiter;
-            atomic_fetch_sub_explicit(&stream->attention, 1, memory_order_relaxed);
-        } else {
-            at = &waiter->run_next;
-        }
-    }
-    pthread_mutex_unlock(&stream->lock);
-    while (go) {
-        struct soft_stream *next = go->run_next;
-        soft_engine_run(go);
-        go = next;
-    }
-    atomic_fetch_add_explicit(&stream->bell, 1, memory_order_release);
-    syscall(SYS_futex, &stream->bell, FUTEX_WAKE_PRIVATE, INT_MAX, NULL, NULL, 0);
-}
-
-void soft_stream_complete(struct soft_stream *stream, uint64_t seq)
-{
-    atomic_store_explicit(&stream->done, seq, memory_order_seq_cst);
-    if (atomic_load_explicit(&stream->attention, memory_order_seq_cst))
-        attend(stream);
-}
+/* ---- waiting ---- */
 
 /* Parks `stream` until `on` has passed seq; false: it has. */
 static bool park_on(struct soft_stream *stream, struct soft_stream *on, uint64_t seq)
@@ -453,7 +455,7 @@ void soft_stream_work(struct soft_stream *stream)
         uint64_t seq = op->seq;
         if (step(stream, op) == STEP_PARKED)
             return;
-        soft_stream_complete(stream, seq);
+        complete(stream, seq);
     }
     if (dry)
         reap(stream);

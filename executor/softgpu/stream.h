@@ -145,7 +145,6 @@ void soft_engine_poll(void);
 void soft_exec(struct soft_stream *stream, struct soft_op *op); /* op.c: anything but a wait */
 /* Runs operations until the stream is empty or parked; the caller owns stream->active. */
 void soft_stream_work(struct soft_stream *stream);
-void soft_stream_complete(struct soft_stream *stream, uint64_t seq);
 bool soft_value_there(const struct soft_op *op);
 
 #endif
