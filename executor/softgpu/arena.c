@@ -9,8 +9,8 @@
 
 /* Where neither libraries nor heaps of a client lie. */
 #define ARENA_HINT ((void *)0x200000000000)
-#define ARENA_MAX (1ull << 40)
-#define ARENA_MIN (1ull << 33)
+#define ARENA_MAX  (1ull << 40)
+#define ARENA_MIN  (1ull << 33)
 
 struct extent {
     uint32_t at, n;
