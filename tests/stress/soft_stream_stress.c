@@ -1,6 +1,7 @@
 /* Threads hammer the streams of one context of the software GPU: kernels, copies, events across
- * streams, value waits, host functions, stream-ordered memory.  Each thread's counter passes from
- * stream to stream by events and must be exact at the end; ThreadSanitizer looks for the rest. */
+ * streams, value waits, host functions, stream-ordered memory; others make and destroy whatever can
+ * be made beside them.  Each thread's counter passes from stream to stream by events and must be
+ * exact at the end; ThreadSanitizer looks for the rest. */
 #include <cuda.h>
 #include <pthread.h>
 #include <stdatomic.h>
@@ -118,9 +119,73 @@ static void *run(void *arg)
     return NULL;
 }
 
+/* Streams, modules and contexts that go while their work is on its way. */
+static void *churn_objects(void *arg)
+{
+    CUcontext mine;
+    CUmodule module;
+    CUfunction f;
+    CUstream stream;
+    CUdeviceptr at;
+    uint32_t one = 1;
+    (void)arg;
+    for (int i = 0; i < rounds / 8; i++) {
+        if (i % 4 == 0)
+            CHECK(cuCtxCreate(&mine, NULL, 0, 0));
+        CHECK(cuCtxSetCurrent(i % 4 == 0 ? mine : ctx));
+        CHECK(cuModuleLoadData(&module, ptx));
+        CHECK(cuModuleGetFunction(&f, module, "inc"));
+        CHECK(cuStreamCreate(&stream, i % 2 ? CU_STREAM_NON_BLOCKING : CU_STREAM_DEFAULT));
+        CHECK(cuMemAllocAsync(&at, 64, stream));
+        void *params[] = {&at, &one, &one};
+        CHECK(cuLaunchKernel(f, 64, 1, 1, 1, 1, 1, 0, stream, params, NULL));
+        CHECK(cuMemFreeAsync(at, stream));
+        CHECK(cuStreamDestroy(stream));
+        CHECK(cuModuleUnload(module));
+        if (i % 4 == 0)
+            CHECK(cuCtxDestroy(mine));
+    }
+    return NULL;
+}
+
+/* Memory of all kinds, while kernels ask about theirs. */
+static void *churn_memory(void *arg)
+{
+    static const CUmemAllocationProp prop = {
+        .type = CU_MEM_ALLOCATION_TYPE_PINNED,
+        .location = {.type = CU_MEM_LOCATION_TYPE_DEVICE, .id = 0}};
+    static const CUmemAccessDesc both = {.location = {.type = CU_MEM_LOCATION_TYPE_DEVICE, .id = 0},
+                                         .flags = CU_MEM_ACCESS_FLAGS_PROT_READWRITE};
+    static char host[1 << 16];
+    CUmemGenericAllocationHandle handle;
+    CUdeviceptr at, other;
+    uint32_t found;
+    (void)arg;
+    CHECK(cuCtxSetCurrent(ctx));
+    for (int i = 0; i < rounds / 8; i++) {
+        CHECK(cuMemHostRegister(host + i % 8 * 4096, 4096, 0));
+        CHECK(cuMemCreate(&handle, 2 << 20, &prop, 0));
+        CHECK(cuMemAddressReserve(&at, 4 << 20, 0, 0, 0));
+        CHECK(cuMemMap(at, 2 << 20, 0, handle, 0));
+        CHECK(cuMemRelease(handle));
+        CHECK(cuMemSetAccess(at, 2 << 20, &both, 1));
+        CHECK(cuMemAlloc(&other, (size_t)1 << (i % 23)));
+        CHECK(cuMemsetD32Async(at, (unsigned int)i, 64, CU_STREAM_PER_THREAD));
+        CHECK(cuStreamSynchronize(CU_STREAM_PER_THREAD));
+        CHECK(cuMemcpyDtoHAsync(&found, at + 128, 4, CU_STREAM_PER_THREAD));
+        if (found != (uint32_t)i)
+            atomic_fetch_add(&failures, 1);
+        CHECK(cuMemUnmap(at, 2 << 20));
+        CHECK(cuMemAddressFree(at, 4 << 20));
+        CHECK(cuMemFreeAsync(other, CU_STREAM_PER_THREAD));
+        CHECK(cuMemHostUnregister(host + i % 8 * 4096));
+    }
+    return NULL;
+}
+
 int main(int argc, char **argv)
 {
-    pthread_t thread[THREADS];
+    pthread_t thread[THREADS + 2];
     static struct job jobs[THREADS];
     CUmodule module;
     if (argc > 1)
@@ -135,7 +200,9 @@ int main(int argc, char **argv)
         jobs[i].seed = (unsigned int)i + 1;
         pthread_create(&thread[i], NULL, run, &jobs[i]);
     }
-    for (int i = 0; i < THREADS; i++)
+    pthread_create(&thread[THREADS], NULL, churn_objects, NULL);
+    pthread_create(&thread[THREADS + 1], NULL, churn_memory, NULL);
+    for (int i = 0; i < THREADS + 2; i++)
         pthread_join(thread[i], NULL);
     CHECK(cuCtxSynchronize());
     CHECK(cuCtxDestroy(ctx));
