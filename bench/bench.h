@@ -58,6 +58,7 @@ struct bench_case {
     uint32_t batch;     /* operations between two readings of the clock */
     uint32_t samples;   /* at most, per round */
     uint32_t count_ops; /* operations of the count run */
+    uint32_t calls;     /* what one operation is divided by; 0: 1 */
     enum floor_kind floor;
     uint64_t floor_size;
     bool issue; /* asynchronous: must make no round trip and no system call */
@@ -73,6 +74,11 @@ struct bench_list {
     size_t n;
     bool quick;
 };
+
+static inline uint32_t bench_calls(const struct bench_case *c)
+{
+    return c->calls ? c->calls : 1;
+}
 
 /* NULL when the list is full. */
 struct bench_case *bench_add(struct bench_list *list, const struct bench_case *kind,
@@ -161,7 +167,7 @@ struct counts {
 #define COUNTS_FIELD(name, text) double name;
     TFR_COUNTERS(COUNTS_FIELD) /* per operation */
 #undef COUNTS_FIELD
-    double syscalls; /* per operation, of the thread that calls */
+    double syscalls, wakes; /* per operation, of the thread that calls; wakes: those that send */
 };
 
 void count_case(const struct bench_cfg *cfg, const struct bench_list *list, size_t at,

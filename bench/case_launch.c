@@ -28,7 +28,7 @@ static const char ptx[] =
     "    st.global.u64 [%rd1], %rd2;\n"
     "    ret;\n}\n";
 
-enum { WORDS = 16, RECORD_HEAD = 72 };
+enum { WORDS = 16, RECORD_HEAD = 72, MANY = 20000 };
 
 static CUresult set_up(struct bench *b)
 {
@@ -47,6 +47,15 @@ static CUresult set_up(struct bench *b)
 static CUresult launch_and_wait(struct bench *b)
 {
     CUresult result = bench_launch(b);
+    return result == CUDA_SUCCESS ? b->cu.cuStreamSynchronize(b->stream) : result;
+}
+
+/* More than the ring holds: the slower of the two sides sets the pace. */
+static CUresult launch_many(struct bench *b)
+{
+    CUresult result = CUDA_SUCCESS;
+    for (int i = 0; i < MANY && result == CUDA_SUCCESS; i++)
+        result = bench_launch(b);
     return result == CUDA_SUCCESS ? b->cu.cuStreamSynchronize(b->stream) : result;
 }
 
@@ -95,4 +104,16 @@ void bench_add_launch(struct bench_list *list)
                                    .op = launch_and_wait,
                                    .tear_down = bench_close},
               "launch_sync");
+    bench_add(list,
+              &(struct bench_case){.what = "20000 cuLaunchKernel + cuStreamSynchronize, per launch",
+                                   .batch = 1,
+                                   .samples = list->quick ? 5 : 20,
+                                   .count_ops = 1,
+                                   .calls = MANY,
+                                   .floor = FLOOR_STORE,
+                                   .floor_size = RECORD_HEAD + 8,
+                                   .set_up = set_up,
+                                   .op = launch_many,
+                                   .tear_down = bench_close},
+              "launch_sustained");
 }

@@ -24,8 +24,8 @@ enum { LIMIT_MS = 30000, STOP_SYSCALL = SIGTRAP | 0x80 };
 struct run {
     uint32_t ops;
     int memfd;
-    bool traced;       /* the kernel let us */
-    uint64_t syscalls; /* between the marks */
+    bool traced;              /* the kernel let us */
+    uint64_t syscalls, wakes; /* between the marks */
     uint64_t counter[32];
 };
 
@@ -75,12 +75,13 @@ static void syscall_stop(struct run *run, pid_t pid, bool *counting)
         return;
     if (info.entry.nr == SYS_prctl && info.entry.args[0] == COUNT_MARK_BEGIN) {
         *counting = true;
-        run->syscalls = 0;
+        run->syscalls = run->wakes = 0;
     } else if (info.entry.nr == SYS_prctl && info.entry.args[0] == COUNT_MARK_END) {
         *counting = false;
         run->traced = true;
     } else if (*counting) {
         run->syscalls++;
+        run->wakes += info.entry.nr == SYS_sendto; /* a bell for a peer that sleeps */
     }
 }
 
@@ -172,10 +173,12 @@ void count_case(const struct bench_cfg *cfg, const struct bench_list *list, size
     }
     out->known = true;
     out->syscalls_known = none.traced && some.traced;
-    out->syscalls = (double)some.syscalls / c->count_ops;
+    double calls = (double)c->count_ops * bench_calls(c);
+    out->syscalls = (double)some.syscalls / calls;
+    out->wakes = (double)some.wakes / calls;
     size_t i = 0;
 #define COUNTER_TAKE(name, text)                                                                   \
-    out->name = ((double)some.counter[i] - (double)none.counter[i]) / c->count_ops;                \
+    out->name = ((double)some.counter[i] - (double)none.counter[i]) / calls;                       \
     i++;
     TFR_COUNTERS(COUNTER_TAKE)
 #undef COUNTER_TAKE

@@ -143,7 +143,7 @@ static CUresult batch_run(struct bench *b, uint32_t n, double *ns_out)
     uint64_t from = timer_now();
     for (uint32_t i = 0; i < n && result == CUDA_SUCCESS; i++)
         result = c->op(b);
-    *ns_out = timer_ns(from, timer_now()) / n;
+    *ns_out = timer_ns(from, timer_now()) / n / bench_calls(c);
     if (result == CUDA_SUCCESS && c->settle)
         result = c->settle(b);
     return result;

@@ -236,9 +236,9 @@ static void put_counts(FILE *to, const struct counts *n)
     TFR_COUNTERS(PUT)
 #undef PUT
     if (n->syscalls_known)
-        fprintf(to, "\"syscalls\": %.6g}", n->syscalls);
+        fprintf(to, "\"syscalls\": %.6g, \"wakes\": %.6g}", n->syscalls, n->wakes);
     else
-        fputs("\"syscalls\": null}", to);
+        fputs("\"syscalls\": null, \"wakes\": null}", to);
 }
 
 static void put_result(FILE *to, const struct result *r, bool last)
