@@ -5,7 +5,9 @@ set(_soft_ops "")
 foreach(op ${SOFT_VM_OPS})
   list(APPEND _soft_ops ${CMAKE_CURRENT_LIST_DIR}/ops_${op}.c)
 endforeach()
-set(_soft_flags -O3 -ffp-contract=off -fno-trapping-math -fno-math-errno -fno-strict-aliasing)
+# clang is asked to vectorise every loop and would complain about those it cannot
+set(_soft_flags -O3 -ffp-contract=off -fno-trapping-math -fno-math-errno -fno-strict-aliasing
+                $<$<C_COMPILER_ID:Clang>:-Wno-pass-failed>)
 
 function(soft_vm_ops name isa)
   add_library(${name} OBJECT ${_soft_ops})
