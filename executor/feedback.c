@@ -132,6 +132,8 @@ void tfr_news_reply(struct tfr_session *s, uint32_t slot, uint64_t seq, CUresult
     struct tfr_reply_slot *to = &s->reply[slot];
     to->result = (uint32_t)result;
     to->len = len;
+    /* pairs with the acquire in run_asked */
+    atomic_store_explicit(&s->answered[slot], seq, memory_order_release);
     /* pairs with the acquire in tfr_wait_word */
     atomic_store_explicit(&to->seq, seq, memory_order_release);
     s->link->ops->ring(s->link);

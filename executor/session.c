@@ -20,7 +20,8 @@ static __thread CUcontext current;
 
 CUresult tfr_session_enter(struct tfr_session *s, uint16_t ctx)
 {
-    /* Without a context of its own a record runs in the warm one: libraries are loaded before there is any. */
+    /* Without a context of its own a record runs in the warm one: libraries are loaded before there
+     * is any. */
     if (ctx == 0)
         ctx = 1;
     if (ctx > s->device_n || !s->ctx[ctx - 1])
@@ -238,6 +239,8 @@ static void run_asked(struct tfr_session *s, const struct tfr_op_info *info,
         tfr_session_bad(s, rec, "no reply slot");
         return;
     }
+    /* pairs with the release in tfr_news_reply */
+    atomic_load_explicit(&s->answered[slot], memory_order_acquire);
     struct tfr_reply reply = {.payload = s->reply[slot].payload};
     CUresult result = (CUresult)atomic_load_explicit(&s->sticky, memory_order_acquire);
     if (result == CUDA_SUCCESS)

@@ -64,6 +64,9 @@ struct tfr_session {
     struct tfr_link *link;
     struct tfr_feedback *feedback;
     struct tfr_reply_slot *reply;
+    /* The last answer in each slot: a slot goes from thread to thread by way of the client, which
+     * is no order that this process could rely on. */
+    _Atomic uint64_t answered[TFR_REPLY_SLOTS];
     uint8_t *text; /* a ring of TFR_TEXT_MAX bytes */
 
     struct tfr_object *_Atomic objects[TFR_KIND_LIMIT][TFR_HANDLE_MAX / TFR_OBJECT_CHUNK];

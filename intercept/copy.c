@@ -168,8 +168,9 @@ void tfr_copy_deliver(void)
         *at = o->next;
         if (!o->next)
             owed_tail = at;
-        atomic_fetch_sub_explicit(&owed_n, 1, memory_order_release);
         owed_bring(o);
+        /* Only now: who finds nothing owed does not take the lock, and the bytes must be there. */
+        atomic_fetch_sub_explicit(&owed_n, 1, memory_order_release);
     }
     pthread_mutex_unlock(&owed_lock);
 }
