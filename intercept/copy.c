@@ -175,34 +175,36 @@ void tfr_copy_deliver(void)
     pthread_mutex_unlock(&owed_lock);
 }
 
-void tfr_copy_deliver_before(struct tfr_stream *stream)
+bool tfr_copy_deliver_next(const struct tfr_stream *stream)
 {
-    while (tfr_copy_owed()) {
-        uint32_t word = 0;
-        uint64_t seq = 0;
-        pthread_mutex_lock(&owed_lock);
-        for (struct owed *o = owed_head; o && !seq; o = o->next) {
-            if (!stream || o->word == stream->word) {
-                word = o->word;
-                seq = o->seq;
-            }
+    uint32_t word = 0;
+    uint64_t seq = 0;
+    pthread_mutex_lock(&owed_lock);
+    for (struct owed *o = owed_head; o && !seq; o = o->next) {
+        if (!stream || o->word == stream->word) {
+            word = o->word;
+            seq = o->seq;
         }
-        pthread_mutex_unlock(&owed_lock);
-        if (!seq ||
-            tfr_wait_word(&tfr_client.feedback->stream[word], seq, TFR_WAIT_STREAM) != CUDA_SUCCESS)
-            return;
-        tfr_copy_deliver();
     }
+    pthread_mutex_unlock(&owed_lock);
+    if (!seq ||
+        tfr_wait_word(&tfr_client.feedback->stream[word], seq, TFR_WAIT_STREAM) != CUDA_SUCCESS)
+        return false;
+    tfr_copy_deliver();
+    return true;
 }
 
-/* One piece into a fresh extent; its mark tells that it is there. */
-static CUresult pull_piece(struct tfr_stream *stream, uint64_t src, uint64_t len,
-                           struct tfr_extent *extent_out, uint64_t *seq_out)
+void tfr_copy_deliver_before(struct tfr_stream *stream)
 {
-    CUresult result = tfr_lane_take(len, extent_out);
-    if (result != CUDA_SUCCESS)
-        return result;
-    return copy_post(stream, TFR_COPY_PULL, extent_out->at, src, len, TFR_COPY_MARK, seq_out);
+    while (tfr_copy_owed() && tfr_copy_deliver_next(stream))
+        ;
+}
+
+/* One piece into an extent; its mark tells that it is there. */
+static CUresult pull_piece(struct tfr_stream *stream, uint64_t src, uint64_t len,
+                           const struct tfr_extent *extent, uint64_t *seq_out)
+{
+    return copy_post(stream, TFR_COPY_PULL, extent->at, src, len, TFR_COPY_MARK, seq_out);
 }
 
 static CUresult pull_later(struct tfr_stream *stream, uint8_t *dst, uint64_t src, uint64_t len)
@@ -212,7 +214,9 @@ static CUresult pull_later(struct tfr_stream *stream, uint8_t *dst, uint64_t src
         struct owed *o = calloc(1, sizeof *o);
         if (!o)
             return CUDA_ERROR_OUT_OF_MEMORY;
-        CUresult result = pull_piece(stream, src, n, &o->extent, &o->seq);
+        CUresult result = tfr_lane_take(n, &o->extent);
+        if (result == CUDA_SUCCESS)
+            result = pull_piece(stream, src, n, &o->extent, &o->seq);
         if (result != CUDA_SUCCESS) {
             free(o);
             return result;
@@ -246,7 +250,13 @@ static CUresult pull_now(struct tfr_stream *stream, uint8_t *dst, uint64_t src, 
                asked - done < IN_FLIGHT * (uint64_t)CHUNK) {
             uint64_t n = len - asked < CHUNK ? len - asked : CHUNK;
             uint32_t at = (uint32_t)(asked / CHUNK % IN_FLIGHT);
-            result = pull_piece(stream, src + asked, n, &flight[at].extent, &flight[at].seq);
+            /* Who waits for room has none: else threads that pull would wait for each other. */
+            if (asked == done)
+                result = tfr_lane_take(n, &flight[at].extent);
+            else if (!tfr_lane_try(n, &flight[at].extent))
+                break;
+            if (result == CUDA_SUCCESS)
+                result = pull_piece(stream, src + asked, n, &flight[at].extent, &flight[at].seq);
             if (result == CUDA_SUCCESS)
                 asked += n;
         }

@@ -84,33 +84,49 @@ static bool find(uint32_t want, struct tfr_extent *extent_out)
     return false;
 }
 
-CUresult tfr_lane_take(uint64_t len, struct tfr_extent *extent_out)
+bool tfr_lane_try(uint64_t len, struct tfr_extent *extent_out)
 {
     uint32_t want = (uint32_t)((len + TFR_LANE_UNIT - 1) / TFR_LANE_UNIT);
-    for (bool first = true;; first = false) {
-        pthread_mutex_lock(&lock);
-        reap();
-        bool found = find(want, extent_out);
-        if (!found) {
-            reap_all();
-            found = find(want, extent_out);
-        }
-        uint32_t word = held[held_head].word;
-        uint64_t seq = held_n ? held[held_head].seq : 0;
-        pthread_mutex_unlock(&lock);
-        if (found)
+    pthread_mutex_lock(&lock);
+    reap();
+    bool found = find(want, extent_out);
+    if (!found) {
+        reap_all();
+        found = find(want, extent_out);
+    }
+    pthread_mutex_unlock(&lock);
+    return found;
+}
+
+/* Until something may have come free: the oldest extent that a stream holds, then what copies into
+ * registered memory have left there.  Else other threads have all of it, and none of them waits
+ * here while it has some. */
+static CUresult room_wait(void)
+{
+    CUresult result = CUDA_SUCCESS;
+    pthread_mutex_lock(&lock);
+    uint32_t word = held[held_head].word;
+    uint64_t seq = held_n ? held[held_head].seq : 0;
+    pthread_mutex_unlock(&lock);
+    if (seq) {
+        result = tfr_wait_word(&tfr_client.feedback->stream[word], seq, TFR_WAIT_LANE_SPACE);
+    } else if (!tfr_copy_deliver_next(NULL)) {
+        struct tfr_relax relax = TFR_RELAX_INIT(TFR_WAIT_LANE_SPACE);
+        tfr_relax_nap(&relax);
+    }
+    return result == CUDA_SUCCESS ? tfr_client_error() : result;
+}
+
+CUresult tfr_lane_take(uint64_t len, struct tfr_extent *extent_out)
+{
+    if (tfr_lane_try(len, extent_out))
+        return CUDA_SUCCESS;
+    TFR_COUNT(lane_stalls, 1);
+    for (;;) {
+        tfr_copy_deliver();
+        if (tfr_lane_try(len, extent_out))
             return CUDA_SUCCESS;
-        if (first)
-            TFR_COUNT(lane_stalls, 1);
-        /* Without a held extent another thread's copy has all of it: its own wait is short. */
-        if (!seq) {
-            struct tfr_relax relax = TFR_RELAX_INIT(TFR_WAIT_LANE_SPACE);
-            tfr_relax_nap(&relax);
-        }
-        CUresult result =
-            tfr_wait_word(&tfr_client.feedback->stream[word], seq, TFR_WAIT_LANE_SPACE);
-        if (result == CUDA_SUCCESS)
-            result = tfr_client_error();
+        CUresult result = room_wait();
         if (result != CUDA_SUCCESS)
             return result;
     }

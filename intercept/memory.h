@@ -60,9 +60,13 @@ enum { TFR_LANE_UNIT = 16384, TFR_LANE_CHUNK = 1 << 20 };
 
 void tfr_lane_init(void);
 
-/* An extent of at least len bytes (<= TFR_LANE_CHUNK).  Waits for one if the lane is full: for the
- * oldest that a stream still holds. */
+/* An extent of at least len bytes (<= TFR_LANE_CHUNK).  Waits for one if the lane is full.  A thread
+ * that has an extent of its own, neither given nor owed, must not: several of them would wait for
+ * each other. */
 CUresult tfr_lane_take(uint64_t len, struct tfr_extent *extent_out);
+
+/* The same without waiting; false: the lane is full. */
+bool tfr_lane_try(uint64_t len, struct tfr_extent *extent_out);
 
 /* The extent is free once the stream has passed seq. */
 void tfr_lane_give(struct tfr_extent extent, struct tfr_stream *stream, uint64_t seq);
@@ -83,7 +87,11 @@ CUresult tfr_copy_bytes(enum tfr_direction way, uint64_t dst, uint64_t src, uint
  * them home before it tells the application.  One load when there are none. */
 void tfr_copy_deliver(void);
 
-/* Waits for and delivers what the stream (NULL: any) still owes to registered memory. */
+/* Waits for and delivers the first copy that the stream (NULL: any) still owes to registered
+ * memory. False: there is none, or the session has failed. */
+bool tfr_copy_deliver_next(const struct tfr_stream *stream);
+
+/* The same for all of them. */
 void tfr_copy_deliver_before(struct tfr_stream *stream);
 
 /* Is an unfinished copy into registered memory under way? */

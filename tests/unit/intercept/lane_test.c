@@ -42,3 +42,15 @@ Test(lane, takes_what_has_passed_behind_a_stream_that_stands_still, .timeout = 1
     cr_assert_eq(tfr_lane_take(TFR_LANE_CHUNK, &again), CUDA_SUCCESS);
     cr_assert_eq(again.at, done.at);
 }
+
+Test(lane, says_at_once_that_it_is_full_to_who_only_tries, .timeout = 10)
+{
+    struct tfr_extent all, more;
+    kit_lane(TFR_LANE_CHUNK);
+    cr_assert(tfr_lane_try(TFR_LANE_CHUNK, &all));
+    cr_assert(!tfr_lane_try(1, &more));
+    tfr_lane_give(all, &one, 9);
+    cr_assert(!tfr_lane_try(1, &more), "its stream has not passed");
+    kit_word(one.word, 9);
+    cr_assert(tfr_lane_try(1, &more));
+}
