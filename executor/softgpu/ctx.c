@@ -28,10 +28,9 @@ static _Thread_local struct soft_ctx *current; /* top of the stack */
 static _Thread_local struct thread *self;
 static pthread_key_t self_key;
 static pthread_once_t key_once = PTHREAD_ONCE_INIT;
-static pthread_mutex_t life_lock =
-    PTHREAD_MUTEX_INITIALIZER; /* retained, primary, alive's changes */
-static struct soft_ctx *dead;  /* by life_lock */
-static _Atomic int state;      /* 0 not yet, 1 ready, 2 forked */
+static pthread_mutex_t dead_lock = PTHREAD_MUTEX_INITIALIZER;
+static struct soft_ctx *dead; /* by dead_lock */
+static _Atomic int state;     /* 0 not yet, 1 ready, 2 forked */
 
 /* ---- the process ---- */
 
@@ -165,7 +164,7 @@ void soft_ctx_fault(struct soft_ctx *ctx, CUresult result)
 
 /* ---- life ---- */
 
-static bool ctx_start(struct soft_ctx *ctx)
+bool soft_ctx_start(struct soft_ctx *ctx)
 {
     static const size_t limits[SOFT_LIMIT_N] = {
         [CU_LIMIT_STACK_SIZE] = 1024,
@@ -187,8 +186,8 @@ static bool ctx_start(struct soft_ctx *ctx)
     return true;
 }
 
-static struct soft_ctx *ctx_new(struct soft_dev *dev, unsigned int flags, unsigned int version,
-                                bool primary)
+struct soft_ctx *soft_ctx_new(struct soft_dev *dev, unsigned int flags, unsigned int version,
+                              bool primary)
 {
     struct soft_ctx *ctx = calloc(1, sizeof(*ctx));
     if (!ctx)
@@ -201,29 +200,13 @@ static struct soft_ctx *ctx_new(struct soft_dev *dev, unsigned int flags, unsign
     ctx->api_version = version;
     ctx->primary = primary;
     pthread_mutex_init(&ctx->lock, NULL);
-    if (!ctx->handle || !ctx->heap || (!primary && !ctx_start(ctx))) {
+    if (!ctx->handle || !ctx->heap || (!primary && !soft_ctx_start(ctx))) {
         soft_handle_del(ctx->handle);
         free(ctx->heap);
         free(ctx);
         return NULL;
     }
     return ctx;
-}
-
-/* Under life_lock. */
-static struct soft_ctx *primary(struct soft_dev *dev)
-{
-    if (!dev->primary)
-        dev->primary = ctx_new(dev, 0, 3020, true);
-    return dev->primary;
-}
-
-CUresult soft_primary(struct soft_dev *dev, struct soft_ctx **ctx_out)
-{
-    pthread_mutex_lock(&life_lock);
-    *ctx_out = primary(dev);
-    pthread_mutex_unlock(&life_lock);
-    return *ctx_out ? CUDA_SUCCESS : CUDA_ERROR_OUT_OF_MEMORY;
 }
 
 struct position {
@@ -314,8 +297,7 @@ static void streams_clear(struct soft_ctx *ctx)
     }
 }
 
-/* Ends all work of a context (a stuck one is stopped) and drops what it owns. */
-static void ctx_clear(struct soft_ctx *ctx)
+void soft_ctx_clear(struct soft_ctx *ctx)
 {
     drained(ctx, CLEAR_WAIT_S);
     tfr_face_context_gone((CUcontext)ctx->handle);
@@ -372,7 +354,7 @@ static CUresult create(CUcontext *out, unsigned int flags, CUdevice device, unsi
     if (!out || (flags & ~(unsigned int)CU_CTX_FLAGS_MASK) ||
         (flags & CU_CTX_SCHED_MASK) > CU_CTX_SCHED_BLOCKING_SYNC)
         return CUDA_ERROR_INVALID_VALUE;
-    struct soft_ctx *ctx = ctx_new(dev, flags | CU_CTX_MAP_HOST, version, false);
+    struct soft_ctx *ctx = soft_ctx_new(dev, flags | CU_CTX_MAP_HOST, version, false);
     if (!ctx)
         return CUDA_ERROR_OUT_OF_MEMORY;
     *out = (CUcontext)ctx->handle;
@@ -419,17 +401,17 @@ CUresult cuCtxDestroy_v2(CUcontext handle)
         return CUDA_ERROR_INVALID_CONTEXT;
     if (ctx->primary)
         return CUDA_ERROR_INVALID_VALUE;
-    pthread_mutex_lock(&life_lock);
+    pthread_mutex_lock(&dead_lock);
     bool first = ctx_of(handle) == ctx;
     if (first) {
         soft_handle_del(ctx->handle);
         ctx->next_dead = dead;
         dead = ctx;
     }
-    pthread_mutex_unlock(&life_lock);
+    pthread_mutex_unlock(&dead_lock);
     if (!first)
         return CUDA_ERROR_INVALID_CONTEXT;
-    ctx_clear(ctx);
+    soft_ctx_clear(ctx);
     if (current == ctx)
         pop();
     return CUDA_SUCCESS;
@@ -498,106 +480,5 @@ CUresult cuCtxGetCurrent(CUcontext *handle)
     if (!handle)
         return CUDA_ERROR_INVALID_VALUE;
     *handle = current ? (CUcontext)current->handle : NULL;
-    return CUDA_SUCCESS;
-}
-
-/* ---- primary contexts ---- */
-
-CUresult cuDevicePrimaryCtxRetain(CUcontext *handle, CUdevice device)
-{
-    struct soft_dev *dev;
-    CUresult result = soft_dev_get(device, &dev);
-    if (result)
-        return result;
-    if (!handle)
-        return CUDA_ERROR_INVALID_VALUE;
-    pthread_mutex_lock(&life_lock);
-    struct soft_ctx *ctx = primary(dev);
-    bool ok = ctx && (ctx->retained > 0 || ctx_start(ctx));
-    if (ok) {
-        ctx->retained++;
-        *handle = (CUcontext)ctx->handle;
-    }
-    pthread_mutex_unlock(&life_lock);
-    return ok ? CUDA_SUCCESS : CUDA_ERROR_OUT_OF_MEMORY;
-}
-
-/* The last release, or a reset whatever the count. */
-static CUresult primary_end(CUdevice device, bool reset)
-{
-    struct soft_dev *dev;
-    CUresult result = soft_dev_get(device, &dev);
-    if (result)
-        return result;
-    pthread_mutex_lock(&life_lock);
-    struct soft_ctx *ctx = dev->primary;
-    if (!ctx || ctx->retained == 0) {
-        result = reset ? CUDA_SUCCESS : CUDA_ERROR_INVALID_CONTEXT;
-    } else {
-        ctx->retained = reset ? 0 : ctx->retained - 1;
-        if (ctx->retained == 0)
-            ctx_clear(ctx);
-    }
-    pthread_mutex_unlock(&life_lock);
-    return result;
-}
-
-CUresult cuDevicePrimaryCtxRelease_v2(CUdevice dev)
-{
-    return primary_end(dev, false);
-}
-
-CUresult cuDevicePrimaryCtxRelease(CUdevice dev)
-{
-    return primary_end(dev, false);
-}
-
-CUresult cuDevicePrimaryCtxReset_v2(CUdevice dev)
-{
-    return primary_end(dev, true);
-}
-
-CUresult cuDevicePrimaryCtxReset(CUdevice dev)
-{
-    return primary_end(dev, true);
-}
-
-CUresult cuDevicePrimaryCtxSetFlags_v2(CUdevice device, unsigned int flags)
-{
-    struct soft_dev *dev;
-    struct soft_ctx *ctx;
-    CUresult result = soft_dev_get(device, &dev);
-    if (result)
-        return result;
-    if ((flags & ~(unsigned int)CU_CTX_FLAGS_MASK) ||
-        (flags & CU_CTX_SCHED_MASK) > CU_CTX_SCHED_BLOCKING_SYNC)
-        return CUDA_ERROR_INVALID_VALUE;
-    result = soft_primary(dev, &ctx);
-    if (result)
-        return result;
-    pthread_mutex_lock(&life_lock);
-    ctx->flags = flags;
-    pthread_mutex_unlock(&life_lock);
-    return CUDA_SUCCESS;
-}
-
-CUresult cuDevicePrimaryCtxSetFlags(CUdevice dev, unsigned int flags)
-{
-    return cuDevicePrimaryCtxSetFlags_v2(dev, flags);
-}
-
-CUresult cuDevicePrimaryCtxGetState(CUdevice device, unsigned int *flags, int *active)
-{
-    struct soft_dev *dev;
-    CUresult result = soft_dev_get(device, &dev);
-    if (result)
-        return result;
-    if (!flags || !active)
-        return CUDA_ERROR_INVALID_VALUE;
-    pthread_mutex_lock(&life_lock);
-    struct soft_ctx *ctx = dev->primary;
-    *flags = ctx ? ctx->flags : 0;
-    *active = ctx && ctx->retained > 0;
-    pthread_mutex_unlock(&life_lock);
     return CUDA_SUCCESS;
 }

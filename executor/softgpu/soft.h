@@ -81,7 +81,8 @@ struct soft_ctx {
     struct soft_dev *dev;
     unsigned int flags, api_version;
     bool primary;
-    int retained; /* primary: guarded by ctx.c's lock */
+    int retained; /* primary: guarded by primary.c's lock */
+    bool ending;  /* the same: its last release is under way */
     _Atomic bool alive;
     _Atomic int sticky;   /* CUresult: the first fault; nothing of this context runs after it */
     _Atomic bool stop;    /* told to the interpreter: give up */
@@ -108,6 +109,11 @@ struct soft_ctx *soft_current(void);
 CUresult soft_ctx_usable(const struct soft_ctx *ctx);
 CUresult soft_dev_get(CUdevice dev, struct soft_dev **dev_out);
 CUresult soft_dev_init(void);
+struct soft_ctx *soft_ctx_new(struct soft_dev *dev, unsigned int flags, unsigned int version,
+                              bool primary);
+bool soft_ctx_start(struct soft_ctx *ctx);
+/* Ends all work of a context (a stuck one is stopped) and drops what it owns. */
+void soft_ctx_clear(struct soft_ctx *ctx);
 /* The object, retained or not. */
 CUresult soft_primary(struct soft_dev *dev, struct soft_ctx **ctx_out);
 void soft_ctx_fault(struct soft_ctx *ctx, CUresult result);
