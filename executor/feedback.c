@@ -39,6 +39,7 @@ bool tfr_news_expected(struct tfr_session *s)
 
 struct pass {
     uint32_t n;
+    uint64_t active[WORDS]; /* the words below, as a set */
     uint32_t word[TFR_STREAM_SLOTS];
     uint64_t value[TFR_STREAM_SLOTS];
 };
@@ -62,11 +63,35 @@ static void pass_collect(struct tfr_session *s, struct pass *p)
     p->n = 0;
     for (uint32_t i = 0; i < WORDS; i++) {
         uint64_t bits = atomic_load_explicit(&s->active[i], memory_order_acquire);
+        p->active[i] = bits;
         for (; bits; bits &= bits - 1) {
             uint32_t word = i * 64 + (uint32_t)__builtin_ctzll(bits);
             p->word[p->n] = word;
             p->value[p->n++] = s->shown[word];
         }
+    }
+}
+
+/* While the relief reads, the pump may have asked a stream for its first mark and another to wait
+ * for that stream: the second may be in the pass and the first not. */
+static bool pass_grown(struct tfr_session *s, const struct pass *p)
+{
+    for (uint32_t i = 0; i < WORDS; i++)
+        if (atomic_load_explicit(&s->active[i], memory_order_acquire) & ~p->active[i])
+            return true;
+    return false;
+}
+
+/* Reads until two readings of the same words are equal: that is a cut. */
+static void pass_settle(struct tfr_session *s, struct pass *p)
+{
+    for (int i = 0; i < CUT_TRIES; i++) {
+        if (pass_grown(s, p))
+            pass_collect(s, p);
+        else if (p->n <= 1)
+            return; /* a single word is one by itself */
+        if (!pass_read(s, p) && !pass_grown(s, p))
+            return;
     }
 }
 
@@ -113,9 +138,7 @@ bool tfr_news_bring(struct tfr_session *s)
     pass_collect(s, p);
     moved = p->n && pass_read(s, p);
     if (moved) {
-        /* Two equal readings are a cut; a single word is one by itself. */
-        for (int i = 0; i < CUT_TRIES && p->n > 1 && pass_read(s, p); i++)
-            ;
+        pass_settle(s, p);
         moved = tfr_text_bring(s);
         if (moved)
             pass_show(s, p);
