@@ -90,6 +90,8 @@ tfr_status tfr_session_prepare(struct tfr_session *s, const struct tfr_cu *cu)
     uint64_t ring = ring_size();
     uint64_t lane_at = round_up(4096 + TFR_RING_AREA(ring), huge_page);
     s->lane_len = round_up(tfr_env_u64("TFR_LANE_SIZE"), huge_page);
+    if (!s->lane_len)
+        s->lane_len = huge_page;
     tfr_status status = tfr_memfd_create("tfr-session", lane_at + s->lane_len, NULL, &s->area);
     if (status != TFR_OK)
         return status;

@@ -200,7 +200,8 @@ static tfr_status take_welcome(struct set_up *up, int limit_ms)
                 w->ring_size >= 4096 && !(w->ring_size & (w->ring_size - 1)) &&
                 w->ring_size <= w->len && w->ring_at % 64 == 0 && w->page_at % 64 == 0 &&
                 tfr_span_inside(w->ring_at, TFR_RING_AREA(w->ring_size), w->len) &&
-                w->lane_at % 4096 == 0 && tfr_span_inside(w->lane_at, w->lane_len, w->len);
+                w->lane_at % 4096 == 0 && w->lane_len >= TFR_LANE_CHUNK &&
+                tfr_span_inside(w->lane_at, w->lane_len, w->len);
     return sane ? TFR_OK : tfr_fail(TFR_E_PROTO, "the executor's welcome makes no sense");
 }
 
