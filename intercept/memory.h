@@ -60,9 +60,9 @@ enum { TFR_LANE_UNIT = 16384, TFR_LANE_CHUNK = 1 << 20 };
 
 void tfr_lane_init(void);
 
-/* An extent of at least len bytes (<= TFR_LANE_CHUNK).  Waits for one if the lane is full.  A thread
- * that has an extent of its own, neither given nor owed, must not: several of them would wait for
- * each other. */
+/* An extent of at least len bytes (<= TFR_LANE_CHUNK).  Waits for one if the lane is full.  A
+ * thread that has an extent of its own, neither given nor owed, must not: several of them would
+ * wait for each other. */
 CUresult tfr_lane_take(uint64_t len, struct tfr_extent *extent_out);
 
 /* The same without waiting; false: the lane is full. */
