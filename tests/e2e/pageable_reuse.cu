@@ -52,6 +52,35 @@ static void reuse(size_t len, int slots, int async, cudaStream_t stream)
     CUDA(cudaFree(dev));
 }
 
+__global__ void slow(unsigned *x, int turns)
+{
+    unsigned v = threadIdx.x;
+    for (int k = 0; k < turns; k++)
+        v = v * 1664525u + 1013904223u;
+    x[threadIdx.x] = v;
+}
+
+/* Staged while a kernel runs: each with the bytes that it found. */
+static void behind_a_busy_stream(cudaStream_t stream)
+{
+    enum { COPIES = 400, LEN = 2048 };
+    unsigned char *dev = (unsigned char *)device_alloc(COPIES * LEN);
+    unsigned *x = (unsigned *)device_alloc(32 * sizeof(unsigned));
+    slow<<<1, 32, 0, stream>>>(x, 200000);
+    LAUNCHED();
+    for (int i = 0; i < COPIES; i++) {
+        stamp(host, LEN, i);
+        CUDA(cudaMemcpyAsync(dev + i * LEN, host, LEN, cudaMemcpyHostToDevice, stream));
+    }
+    CUDA(cudaMemcpyAsync(back, dev, COPIES * LEN, cudaMemcpyDeviceToHost, stream));
+    CUDA(cudaStreamSynchronize(stream));
+    for (int i = 0; i < COPIES; i++)
+        verify(back + i * LEN, LEN, i);
+    CUDA(cudaFree(dev));
+    CUDA(cudaFree(x));
+    printf("%d copies behind a busy stream: ok\n", COPIES);
+}
+
 int main(void)
 {
     static const size_t lens[] = {1,     3,     17,    255,    1023,    1024,    1025,    4096,
@@ -66,5 +95,6 @@ int main(void)
         reuse(lens[i], slots, 1, stream);
         printf("%zu bytes, %d times: ok\n", lens[i], slots);
     }
+    behind_a_busy_stream(stream);
     return 0;
 }
