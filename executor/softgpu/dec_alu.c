@@ -453,6 +453,22 @@ static void setp(struct dec *d, unsigned int arg)
     in->aux |= how << VM_AUX_SHIFT;
 }
 
+/* What set writes for true: ones unless the result is a float; pairs have pairs or a mask. */
+static uint32_t set_result(struct dec *d, unsigned int to, unsigned int from)
+{
+    bool pair = from == PT_F16X2 || from == PT_BF16X2;
+    if (to == PT_U32 || to == PT_S32)
+        return 0;
+    if (to == PT_F32 && !pair)
+        return VM_SET_FLOAT;
+    if ((to == PT_F16 && !pair) || (to == PT_F16X2 && from == to))
+        return VM_SET_HALF;
+    if ((to == PT_BF16 && !pair) || (to == PT_BF16X2 && from == to))
+        return VM_SET_BF;
+    dec_invalid(d, "this result type is not supported");
+    return 0;
+}
+
 /* set.cmp{.bool}.dtype.stype */
 static void set(struct dec *d, unsigned int arg)
 {
@@ -462,14 +478,7 @@ static void set(struct dec *d, unsigned int arg)
     const struct ptx_opnd *o = d->p->opnd;
     unsigned int to_type = d->m.type[0], t = d->m.type[1], cmp = comparison(d);
     uint32_t c, how = join(d, d->p->opnd_n > 3 ? &o[3] : NULL, &c);
-    if (to_type == PT_F32)
-        how |= VM_SET_FLOAT;
-    else if (to_type == PT_F16)
-        how |= VM_SET_HALF;
-    else if (to_type == PT_BF16)
-        how |= VM_SET_BF;
-    else if (to_type != PT_U32 && to_type != PT_S32)
-        dec_invalid(d, "this result type is not supported");
+    how |= set_result(d, to_type, t);
     uint32_t a = dec_src(d, &o[1], t), b = dec_src(d, &o[2], t), to = dec_dst(d, &o[0], to_type);
     vm_fn fn = cmp < VC_N ? d->isa->set[cmp][t] : NULL;
     if (dec_has(d, DM_FTZ) && t != PT_F32)

@@ -422,6 +422,8 @@ static void function(struct dec *d, struct vm_frame *fr)
     d->start = calloc(fn->ins_n + 1, sizeof(uint32_t));
     if (!d->reg || !d->local_at || !d->start)
         dec_refuse(d, "out of memory");
+    if (fn->unsupported)
+        dec_refuse(d, "%s is not supported", fn->unsupported);
     fr->entry_at = d->ins_n;
     uint32_t from = d->slot_n;
     d->pred_left = 0;

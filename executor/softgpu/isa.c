@@ -1,8 +1,8 @@
 /* The operation table for this machine: x86-64-v3 where the processor has it, else the base one. */
+#include "base/env.h"
 #include "executor/softgpu/vm_ops.h"
 
 #include <pthread.h>
-#include <stdlib.h>
 
 static struct vm_isa table;
 
@@ -12,7 +12,7 @@ static struct vm_isa table;
 static void fill(void)
 {
 #if defined(VM_WITH_V3)
-    const char *base = getenv("TFR_SOFT_ISA"); /* "base": for tests of the other table */
+    const char *base = tfr_env_str("TFR_SOFT_ISA"); /* "base": for tests of the other table */
     if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
         __builtin_cpu_supports("bmi2") && !(base && base[0] == 'b')) {
         VM_FILLERS(VM_FILL_V3)

@@ -214,6 +214,26 @@ static inline const struct vm_ins *set_half(struct vm_warp *w, const struct vm_i
     return in + 1;
 }
 
+/* Both halves: ones or 1.0 in each. */
+static inline const struct vm_ins *set_pair(struct vm_warp *w, const struct vm_ins *in,
+                                            unsigned int cmp, bool bf)
+{
+    const uint32_t *a = VM_REG(const uint32_t, in->a), *b = VM_REG(const uint32_t, in->b);
+    uint32_t how = in->aux >> VM_AUX_SHIFT, r[2] = {0, 0};
+    uint32_t yes = how & VM_SET_HALF ? 0x3c00 : how & VM_SET_BF ? 0x3f80 : 0xffff;
+    for (int i = 0; i < VM_LANES; i++)
+        for (int k = 0; k < 2; k++) {
+            uint16_t x = (uint16_t)(a[i] >> 16 * k), y = (uint16_t)(b[i] >> 16 * k);
+            bool t = bf ? compare(cmp, wide_bf16(x, 0), wide_bf16(y, 0))
+                        : compare(cmp, wide_f16(x, 0), wide_f16(y, 0));
+            r[k] |= (uint32_t)t << i;
+        }
+    r[0] = joined(w, in, r[0]);
+    r[1] = joined(w, in, r[1]);
+    VM_STORE(uint32_t, (r[0] >> i & 1 ? yes : 0) | (r[1] >> i & 1 ? yes << 16 : 0));
+    return in + 1;
+}
+
 #define CMPS(X)                                                                                    \
     X(EQ) X(NE) X(LT) X(LE) X(GT) X(GE) X(EQU) X(NEU) X(LTU) X(LEU) X(GTU) X(GEU) X(NUM) X(NAN)
 #define SETP(c)                                                                                    \
@@ -236,6 +256,14 @@ static inline const struct vm_ins *set_half(struct vm_warp *w, const struct vm_i
     VM_OP(set_f16_##c)                                                                             \
     {                                                                                              \
         return set_half(w, in, VC_##c, false);                                                     \
+    }                                                                                              \
+    VM_OP(set_f16x2_##c)                                                                           \
+    {                                                                                              \
+        return set_pair(w, in, VC_##c, false);                                                     \
+    }                                                                                              \
+    VM_OP(set_bf16x2_##c)                                                                          \
+    {                                                                                              \
+        return set_pair(w, in, VC_##c, true);                                                      \
     }                                                                                              \
     VM_OP(set_bf16_##c)                                                                            \
     {                                                                                              \
@@ -271,6 +299,8 @@ VM_FILLER(half)
     isa->setp[VC_##c][PT_F16X2] = setp_f16x2_##c;                                                  \
     isa->setp[VC_##c][PT_BF16X2] = setp_bf16x2_##c;                                                \
     isa->set[VC_##c][PT_F16] = set_f16_##c;                                                        \
+    isa->set[VC_##c][PT_F16X2] = set_f16x2_##c;                                                    \
+    isa->set[VC_##c][PT_BF16X2] = set_bf16x2_##c;                                                  \
     isa->set[VC_##c][PT_BF16] = set_bf16_##c;
     CMPS(PUT_CMP)
 }

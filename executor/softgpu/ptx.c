@@ -8,41 +8,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-struct ptx_chunk {
-    struct ptx_chunk *next;
-    size_t used, cap;
-    _Alignas(16) char mem[];
-};
-
-void *ptx_alloc(struct ptx_tree *tree, size_t size)
-{
-    size = (size + 15) & ~(size_t)15;
-    struct ptx_chunk *c = tree->chunks;
-    if (!c || c->cap - c->used < size) {
-        size_t cap = size > 65536 ? size : 65536;
-        c = calloc(1, sizeof(*c) + cap);
-        if (!c)
-            return NULL;
-        c->cap = cap;
-        c->next = tree->chunks;
-        tree->chunks = c;
-    }
-    void *out = c->mem + c->used;
-    c->used += size;
-    return out;
-}
-
-void ptx_free(struct ptx_tree *tree)
-{
-    while (tree->chunks) {
-        struct ptx_chunk *c = tree->chunks;
-        tree->chunks = c->next;
-        free(c);
-    }
-    free(tree->text);
-    tree->text = NULL;
-}
-
 /* Makes room for one more element of an array in the arena; doubling wastes at most its size. */
 void *ptx_grow(struct ptx_parser *p, void *old, uint32_t n, uint32_t *cap, size_t size)
 {
@@ -382,6 +347,10 @@ static void take_fn_directives(struct ptx_parser *p)
                    ptx_is(p, ".maxnreg") || ptx_is(p, ".abi_preserve") ||
                    ptx_is(p, ".abi_preserve_control") || ptx_is(p, ".maxclusterrank")) {
             ptx_next(p);
+            ptx_next(p);
+        } else if (ptx_is(p, ".reqnctapercluster")) {
+            p->fn->unsupported = take_counts(p, NULL) == 1 ? NULL : ".reqnctapercluster";
+        } else if (ptx_is(p, ".explicitcluster")) {
             ptx_next(p);
         } else if (ptx_is(p, ".pragma")) {
             ptx_next(p);

@@ -168,6 +168,7 @@ struct ptx_fn {
     struct ptx_fn *next;
     const char *name;
     bool entry, has_body, is_extern, weak, noreturn, addressed;
+    const char *unsupported; /* a directive that we do not honour */
     uint32_t line;
     struct ptx_var *params, *rets, *vars; /* vars: everything else declared inside */
     uint32_t param_n, ret_n, var_n;       /* var_n counts all three lists */

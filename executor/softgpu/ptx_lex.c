@@ -1,11 +1,51 @@
-/* PTX tokens, the sticky error and the name table of the parser.  Reads nothing beyond p->end, and
- * takes a NUL for the end.  Names are found by (scope, text): innermost scope first. */
+/* PTX tokens, the sticky error, the name table of the parser and the tree's memory.  Reads nothing
+ * beyond p->end, and takes a NUL for the end.  Names are found by (scope, text): innermost scope
+ * first. */
 #include "executor/softgpu/ptx_lex.h"
 
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+/* ---- memory of the tree ---- */
+
+struct ptx_chunk {
+    struct ptx_chunk *next;
+    size_t used, cap;
+    _Alignas(16) char mem[];
+};
+
+void *ptx_alloc(struct ptx_tree *tree, size_t size)
+{
+    size = (size + 15) & ~(size_t)15;
+    struct ptx_chunk *c = tree->chunks;
+    if (!c || c->cap - c->used < size) {
+        size_t cap = size > 65536 ? size : 65536;
+        c = calloc(1, sizeof(*c) + cap);
+        if (!c)
+            return NULL;
+        c->cap = cap;
+        c->next = tree->chunks;
+        tree->chunks = c;
+    }
+    void *out = c->mem + c->used;
+    c->used += size;
+    return out;
+}
+
+void ptx_free(struct ptx_tree *tree)
+{
+    while (tree->chunks) {
+        struct ptx_chunk *c = tree->chunks;
+        tree->chunks = c->next;
+        free(c);
+    }
+    free(tree->text);
+    tree->text = NULL;
+}
+
+/* ---- tokens ---- */
 
 void ptx_error(struct ptx_parser *p, const char *fmt, ...)
 {

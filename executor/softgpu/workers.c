@@ -2,6 +2,7 @@
  * worth a wake-up, workers (one per further core) help.  A block whose warps only spin lets its
  * worker start a further block beside it, so kernels whose blocks wait for each other end too,
  * cooperative or not. Blocks' memory is kept per thread from launch to launch. */
+#include "base/env.h"
 #include "executor/softgpu/devmem.h"
 #include "executor/softgpu/vm_in.h"
 
@@ -270,11 +271,12 @@ static uint32_t pool_size(void)
     if (n)
         return n - 1;
     cpu_set_t set;
-    const char *s = getenv("TFR_SOFT_WORKERS");
+    const char *s = tfr_env_str("TFR_SOFT_WORKERS"); /* the caller is one of them */
     if (s && *s)
         n = (uint32_t)strtoul(s, NULL, 10);
     else
-        n = sched_getaffinity(0, sizeof(set), &set) ? 0 : (uint32_t)CPU_COUNT(&set) - 1;
+        n = sched_getaffinity(0, sizeof(set), &set) ? 1 : (uint32_t)CPU_COUNT(&set);
+    n = n ? n - 1 : 0;
     n = n > MAX_WORKERS ? MAX_WORKERS : n;
     atomic_store_explicit(&size, n + 1, memory_order_relaxed);
     return n;
@@ -366,7 +368,7 @@ static uint64_t budget(void)
         UINT64_MAX; /* not read yet; several threads may find the same */
     uint64_t v = atomic_load_explicit(&value, memory_order_relaxed);
     if (v == UINT64_MAX) {
-        const char *s = getenv("TFR_SOFT_BUDGET");
+        const char *s = tfr_env_str("TFR_SOFT_BUDGET");
         v = s ? strtoull(s, NULL, 10) : 0;
         v = v > INT64_MAX ? INT64_MAX : v;
         atomic_store_explicit(&value, v, memory_order_relaxed);

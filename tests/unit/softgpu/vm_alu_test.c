@@ -304,6 +304,8 @@ static uint64_t to_half(double f)
     X(mul_f16x2, W32("mul.f16x2 %r0, %r1, %r2;"), to_half((double)half(a >> 16) * (double)half(b >> 16)) << 16 | to_half((double)half(a & 0xffff) * (double)half(b & 0xffff))) \
     X(neg_f16x2, W32("neg.f16x2 %r0, %r1;"), a ^ 0x80008000u) \
     X(setp_f16, WP("setp.le.f16 %p1, %h1, %h2;"), half(A & 0xffff) <= half(B & 0xffff)) \
+    X(set_f16x2, W32("set.gt.f16x2.f16x2 %r0, %r1, %r2;"), (half(a >> 16) > half(b >> 16) ? 0x3c000000u : 0) | (half(a & 0xffff) > half(b & 0xffff) ? 0x3c00u : 0)) \
+    X(set_pair_mask, W32("set.le.u32.f16x2 %r0, %r1, %r2;"), (half(a >> 16) <= half(b >> 16) ? 0xffff0000u : 0) | (half(a & 0xffff) <= half(b & 0xffff) ? 0xffffu : 0)) \
     X(pack, "mov.b64 %rd0, {%r2, %r1};", (uint64_t)a << 32 | b) \
     X(unpack, W32("{.reg .b16 p, q; mov.b32 {p, q}, %r1; mov.b32 %r0, {q, p};}"), a >> 16 | a << 16) \
     X(vabsdiff4, W32("vabsdiff4.u32.u32.u32.add %r0, %r1, %r2, %r3;"), ({ uint32_t s_ = c; for (int i = 0; i < 32; i += 8) s_ += (uint32_t)abs((int)(a >> i & 255) - (int)(b >> i & 255)); s_; }))
