@@ -272,11 +272,12 @@ CUresult cuCtxGetId(CUcontext handle, unsigned long long *id)
     return CUDA_SUCCESS;
 }
 
+/* cudart asks before it resets a device, also one with a sticky error: that is no reason to refuse.
+ */
 CUresult cuCtxGetApiVersion(CUcontext handle, unsigned int *version)
 {
-    CUresult result = tfr_enter_noctx();
-    if (result != CUDA_SUCCESS)
-        return result;
+    if (!tfr_client.snapshot)
+        return CUDA_ERROR_NOT_INITIALIZED;
     if (!context_of(handle))
         return CUDA_ERROR_INVALID_CONTEXT;
     if (!version)

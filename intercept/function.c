@@ -37,40 +37,53 @@ static struct tfr_function *function_from(const struct tfr_function_info *info, 
     return f;
 }
 
-static CUresult function_ask(struct tfr_module *module, const char *name,
-                             struct tfr_function **f_out)
+/* Looks the kernel up over there under this id; the answer in *f_out unless that is NULL. */
+static CUresult lookup(uint64_t parent, uint64_t id, const char *name, struct tfr_function **f_out)
 {
-    uint64_t id;
     uint32_t name_len = (uint32_t)strlen(name) + 1, len;
-    CUresult result = tfr_handle_new(module->child, &id);
-    if (result != CUDA_SUCCESS)
-        return result;
     struct tfr_ask ask;
     struct tfr_function_get_req *req =
         tfr_ask_begin(&ask, TFR_OP_function_get, (uint32_t)sizeof *req + name_len);
-    if (!req) {
-        tfr_handle_drop(module->child, id);
+    if (!req)
         return ask.result;
-    }
-    req->parent = module->id;
+    req->parent = parent;
     req->id = id;
     req->name_len = name_len;
     req->reserved = 0;
     memcpy(req + 1, name, name_len);
-    struct tfr_function *f = NULL;
     const struct tfr_function_info *info = tfr_ask_send(&ask, sizeof *info);
-    if (info && tfr_ask_payload(&ask, &len))
-        f = function_from(info, len);
-    result = tfr_ask_end(&ask);
+    if (info && f_out)
+        *f_out = tfr_ask_payload(&ask, &len) ? function_from(info, len) : NULL;
+    return tfr_ask_end(&ask);
+}
+
+CUresult tfr_function_restore(const struct tfr_function *f)
+{
+    return lookup(f->module->id, f->id, f->name, NULL);
+}
+
+static CUresult function_ask(struct tfr_module *module, const char *name,
+                             struct tfr_function **f_out)
+{
+    uint64_t id;
+    struct tfr_function *f = NULL;
+    char *name_copy = strdup(name);
+    CUresult result = name_copy ? tfr_handle_new(module->child, &id) : CUDA_ERROR_OUT_OF_MEMORY;
+    if (result != CUDA_SUCCESS) {
+        free(name_copy);
+        return result;
+    }
+    result = lookup(module->id, id, name, &f);
     if (result == CUDA_SUCCESS && !f)
         result = CUDA_ERROR_OUT_OF_MEMORY;
     if (result != CUDA_SUCCESS) {
         tfr_handle_drop(module->child, id);
+        free(name_copy);
         return result;
     }
     f->id = id;
     f->module = module;
-    f->name = strdup(name);
+    f->name = name_copy;
     *f_out = f;
     return CUDA_SUCCESS;
 }

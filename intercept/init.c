@@ -287,6 +287,7 @@ CUresult tfr_client_attach(void)
         if (result == CUDA_SUCCESS) {
             tfr_lane_init();
             tfr_client.attached = true;
+            result = tfr_module_restore_all();
         }
     }
     pthread_mutex_unlock(&tfr_client.set_up_lock);

@@ -17,6 +17,14 @@ static int limit_of(CUdevice_attribute attribute)
     return tfr_client.snapshot->device[tfr_thread.ctx->device].attribute[attribute];
 }
 
+/* A grid or block that the device does not have: INVALID_VALUE to programs that launch functions, 9
+ * (cudaErrorInvalidConfiguration, which the driver's list of codes leaves out) to those that launch
+ * kernels, which is what cudart does and hands on. */
+static CUresult bad_shape(const struct tfr_function *f)
+{
+    return tfr_id_kind(f->id) == TFR_KIND_KERNEL ? (CUresult)9 : CUDA_ERROR_INVALID_VALUE;
+}
+
 /* Outside the limits that nearly every launch is far inside of: the device's own decide. */
 static CUresult shape_check_slow(const struct tfr_function *f, const struct shape *s)
 {
@@ -28,10 +36,10 @@ static CUresult shape_check_slow(const struct tfr_function *f, const struct shap
         return f->refused;
     for (int i = 0; i < 6; i++)
         if (s->dim[i] == 0 || s->dim[i] > (unsigned int)limit_of(limit[i]))
-            return CUDA_ERROR_INVALID_VALUE;
+            return bad_shape(f);
     uint64_t threads = (uint64_t)s->dim[3] * s->dim[4] * s->dim[5];
     if (threads > (unsigned int)limit_of(CU_DEVICE_ATTRIBUTE_MAX_THREADS_PER_BLOCK))
-        return CUDA_ERROR_INVALID_VALUE;
+        return bad_shape(f);
     if (threads > (unsigned int)f->max_threads)
         return CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES;
     return s->shared > (unsigned int)f->max_shared ? CUDA_ERROR_INVALID_VALUE : CUDA_SUCCESS;

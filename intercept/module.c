@@ -135,30 +135,107 @@ static CUresult module_new(enum tfr_kind kind, struct tfr_module **module_out)
     return CUDA_SUCCESS;
 }
 
-static CUresult load(enum tfr_kind kind, const void *image, const struct jit *jit, uint64_t *id_out)
+/* Uploads the module's image, if the session lacks it, and loads it under the module's id. */
+static CUresult module_send(const struct tfr_module *module, const struct jit *jit)
 {
+    uint64_t image_id;
+    CUresult result = tfr_image_upload(module->image, module->image_len, &image_id);
+    return result != CUDA_SUCCESS ? result : load_ask(image_id, module->id, jit);
+}
+
+static CUresult load(enum tfr_kind kind, const void *image, const struct jit *jit,
+                     struct tfr_module **module_out)
+{
+    struct tfr_module *module;
     const void *start;
-    uint64_t len, image_id;
+    uint64_t len;
     if (!image)
         return CUDA_ERROR_INVALID_VALUE;
     if (!tfr_image_bytes(image, &start, &len))
         return CUDA_ERROR_INVALID_IMAGE;
-    CUresult result = tfr_image_upload(start, len, &image_id);
+    CUresult result = module_new(kind, &module);
     if (result != CUDA_SUCCESS)
         return result;
-    struct tfr_module *module;
-    result = module_new(kind, &module);
-    if (result != CUDA_SUCCESS)
-        return result;
-    result = load_ask(image_id, module->id, jit);
+    module->image = start;
+    module->image_len = len;
+    result = module_send(module, jit);
     if (result != CUDA_SUCCESS) {
         tfr_handle_drop(kind, module->id);
         free(module);
         return result;
     }
     tfr_handle_bind(module->id, module);
-    *id_out = module->id;
+    *module_out = module;
     return CUDA_SUCCESS;
+}
+
+/* ---- libraries outlive sessions ---- */
+
+static pthread_mutex_t libraries_lock = PTHREAD_MUTEX_INITIALIZER; /* guards the list */
+static struct tfr_module *libraries;
+
+static bool option_set(CUlibraryOption want, const CUlibraryOption *options, void **values,
+                       unsigned int n)
+{
+    for (unsigned int i = 0; options && i < n; i++)
+        if (options[i] == want)
+            return !values || values[i];
+    return false;
+}
+
+/* An image that its owner may take away is copied. */
+static void library_keep(struct tfr_module *library, bool preserved)
+{
+    if (!preserved) {
+        library->image_copy = malloc(library->image_len);
+        if (library->image_copy)
+            memcpy(library->image_copy, library->image, library->image_len);
+        library->image = library->image_copy;
+    }
+    pthread_mutex_lock(&libraries_lock);
+    library->next_library = libraries;
+    libraries = library;
+    pthread_mutex_unlock(&libraries_lock);
+}
+
+static void library_forget(const struct tfr_module *library)
+{
+    pthread_mutex_lock(&libraries_lock);
+    for (struct tfr_module **at = &libraries; *at; at = &(*at)->next_library) {
+        if (*at == library) {
+            *at = library->next_library;
+            break;
+        }
+    }
+    pthread_mutex_unlock(&libraries_lock);
+}
+
+CUresult tfr_module_restore_all(void)
+{
+    struct jit none = {0};
+    CUresult result = CUDA_SUCCESS;
+    pthread_mutex_lock(&libraries_lock);
+    for (struct tfr_module *l = libraries; l && result == CUDA_SUCCESS; l = l->next_library) {
+        result = l->image ? module_send(l, &none) : CUDA_ERROR_OUT_OF_MEMORY;
+        for (struct tfr_function *f = l->functions; f && result == CUDA_SUCCESS; f = f->next)
+            result = tfr_function_restore(f);
+    }
+    pthread_mutex_unlock(&libraries_lock);
+    return result;
+}
+
+/* ---- unloading ---- */
+
+static void globals_free(struct tfr_module *module)
+{
+    while (module->globals) {
+        struct tfr_global *g = module->globals;
+        struct tfr_range range;
+        module->globals = g->next;
+        tfr_range_take(g->addr, 1u << TFR_RANGE_GLOBAL, &range);
+        free(g->name);
+        free(g);
+    }
 }
 
 static void module_free(void *arg)
@@ -172,14 +249,8 @@ static void module_free(void *arg)
         free(f->name);
         free(f);
     }
-    while (module->globals) {
-        struct tfr_global *g = module->globals;
-        struct tfr_range range;
-        module->globals = g->next;
-        tfr_range_take(g->addr, 1u << TFR_RANGE_GLOBAL, &range);
-        free(g->name);
-        free(g);
-    }
+    globals_free(module);
+    free(module->image_copy);
     free(module);
 }
 
@@ -199,6 +270,7 @@ static CUresult unload(enum tfr_kind kind, const void *handle, uint16_t op)
     tfr_ask_send(&ask, 0);
     result = tfr_ask_end(&ask);
     tfr_handle_drop(kind, module->id);
+    library_forget(module);
     module_free(module);
     return result;
 }
@@ -206,7 +278,10 @@ static CUresult unload(enum tfr_kind kind, const void *handle, uint16_t op)
 void tfr_module_forget_all(void)
 {
     tfr_handle_clear(TFR_KIND_MODULE, module_free);
-    tfr_handle_clear(TFR_KIND_LIBRARY, module_free);
+    pthread_mutex_lock(&libraries_lock);
+    for (struct tfr_module *l = libraries; l; l = l->next_library)
+        globals_free(l);
+    pthread_mutex_unlock(&libraries_lock);
     tfr_image_forget_all();
 }
 
@@ -214,7 +289,7 @@ CUresult cuModuleLoadDataEx(CUmodule *module, const void *image, unsigned int op
                             CUjit_option *options, void **values)
 {
     struct jit jit = {0};
-    uint64_t id;
+    struct tfr_module *loaded;
     CUresult result = tfr_enter();
     if (result != CUDA_SUCCESS)
         return result;
@@ -222,9 +297,9 @@ CUresult cuModuleLoadDataEx(CUmodule *module, const void *image, unsigned int op
         return CUDA_ERROR_INVALID_VALUE;
     result = jit_read(option_n, options, values, &jit);
     if (result == CUDA_SUCCESS)
-        result = load(TFR_KIND_MODULE, image, &jit, &id);
+        result = load(TFR_KIND_MODULE, image, &jit, &loaded);
     if (result == CUDA_SUCCESS)
-        *module = tfr_handle_ptr(id);
+        *module = tfr_handle_ptr(loaded->id);
     return result;
 }
 
@@ -282,11 +357,8 @@ CUresult cuLibraryLoadData(CUlibrary *library, const void *image, CUjit_option *
                            void **jit_values, unsigned int jit_n, CUlibraryOption *options,
                            void **values, unsigned int option_n)
 {
-    (void)options;
-    (void)values;
-    (void)option_n;
     struct jit jit = {0};
-    uint64_t id;
+    struct tfr_module *loaded;
     CUresult result = tfr_enter_noctx();
     if (result != CUDA_SUCCESS)
         return result;
@@ -296,10 +368,12 @@ CUresult cuLibraryLoadData(CUlibrary *library, const void *image, CUjit_option *
     if (result == CUDA_SUCCESS)
         result = jit_read(jit_n, jit_options, jit_values, &jit);
     if (result == CUDA_SUCCESS)
-        result = load(TFR_KIND_LIBRARY, image, &jit, &id);
-    if (result == CUDA_SUCCESS)
-        *library = tfr_handle_ptr(id);
-    return result;
+        result = load(TFR_KIND_LIBRARY, image, &jit, &loaded);
+    if (result != CUDA_SUCCESS)
+        return result;
+    library_keep(loaded, option_set(CU_LIBRARY_BINARY_IS_PRESERVED, options, values, option_n));
+    *library = tfr_handle_ptr(loaded->id);
+    return CUDA_SUCCESS;
 }
 
 CUresult cuLibraryUnload(CUlibrary library)

@@ -33,6 +33,12 @@ struct tfr_module {
     pthread_mutex_t lock;      /* guards functions and globals */
     struct tfr_function *functions;
     struct tfr_global *globals;
+    /* A library outlives its session (cudart keeps it across cudaDeviceReset) and is loaded again
+     * from this. */
+    const void *image;
+    uint64_t image_len;
+    void *image_copy; /* of an image that its owner may take away, else NULL */
+    struct tfr_module *next_library;
 };
 
 /* A live CUfunction or CUkernel, or NULL. */
@@ -56,7 +62,15 @@ void tfr_image_forget_all(void);
 
 /* ---- module.c ---- */
 
-/* The session ended. */
+/* The session ended: modules are gone, libraries wait for the next one. */
 void tfr_module_forget_all(void);
+
+/* A new session: it gets the libraries and kernels of the last one under their ids. */
+CUresult tfr_module_restore_all(void);
+
+/* ---- function.c ---- */
+
+/* Names the kernel to a new session. */
+CUresult tfr_function_restore(const struct tfr_function *f);
 
 #endif
