@@ -39,7 +39,7 @@ static CUresult copy(struct soft_stream *stream, uint64_t dst, uint64_t src, uin
     if (wait)
         soft_stream_ref(stream);
     result = soft_submit(stream, &op, stage ? (const void *)src : NULL, stage ? (uint32_t)len : 0,
-                         sync || len <= SOFT_INLINE_COPY, &seq);
+                         sync || len <= soft_inline_copy, &seq);
     if (wait) {
         if (result == CUDA_SUCCESS)
             soft_stream_wait(stream, seq);

@@ -60,7 +60,7 @@ static CUresult copy(CUstream handle, const struct side *dst, const struct side 
     ctx = stream->ctx;
     soft_stream_ref(stream);
     result = soft_submit(stream, &op, NULL, 0,
-                         wait || (uint64_t)width * height * depth <= SOFT_INLINE_COPY, &seq);
+                         wait || (uint64_t)width * height * depth <= soft_inline_copy, &seq);
     if (wait && result == CUDA_SUCCESS) {
         soft_stream_wait(stream, seq);
         result = soft_ctx_usable(ctx);

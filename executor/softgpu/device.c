@@ -6,12 +6,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/env.h"
 #include "base/log.h"
 #include "face/face.h"
 
 int soft_arch = 90;
+uint64_t soft_inline_copy = 64 << 10, soft_inline_work = 32 << 10;
 
 /* Of every attribute that does not depend on the device. */
 static const struct {
@@ -129,6 +131,12 @@ CUresult soft_dev_init(void)
     uint64_t n = tfr_env_u64("TFR_SOFT_DEVICES");
     soft_dev_n = n > SOFT_DEV_MAX ? (int)SOFT_DEV_MAX : (int)n;
     read_arch();
+    /* A client and an executor that spin leave a worker no core: there a hop costs more than this.
+     */
+    if (sysconf(_SC_NPROCESSORS_ONLN) <= 2) {
+        soft_inline_copy = 1 << 20;
+        soft_inline_work = 64 << 10;
+    }
     return soft_dev_n ? CUDA_SUCCESS : CUDA_ERROR_NO_DEVICE;
 }
 

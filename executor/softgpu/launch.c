@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { PARAM_ROOM = 4096, INLINE_WORK = 32768 };
+enum { PARAM_ROOM = 4096 };
 
 struct launch {
     CUfunction handle;
@@ -73,10 +73,11 @@ static CUresult pack(const struct launch *l, const struct vm_kernel_info *info, 
 static bool small(const struct launch *l, const struct vm_kernel_info *info)
 {
     uint64_t blocks = (uint64_t)l->grid[0] * l->grid[1];
-    if (!info->bound || l->cooperative || blocks > INLINE_WORK || l->grid[2] > INLINE_WORK)
+    if (!info->bound || l->cooperative || blocks > soft_inline_work ||
+        l->grid[2] > soft_inline_work)
         return false;
     return blocks * l->grid[2] * l->block[0] * l->block[1] * l->block[2] * info->bound <=
-           INLINE_WORK;
+           soft_inline_work;
 }
 
 static CUresult submit(const struct launch *l, struct soft_func *func, struct soft_stream *stream)

@@ -26,7 +26,7 @@ static CUresult fill(CUstream handle, CUdeviceptr at, uint64_t pitch, uint32_t v
     uint64_t seq;
     ctx = stream->ctx;
     soft_stream_ref(stream);
-    result = soft_submit(stream, &op, NULL, 0, row * height <= SOFT_INLINE_COPY, &seq);
+    result = soft_submit(stream, &op, NULL, 0, row * height <= soft_inline_copy, &seq);
     if (result == CUDA_SUCCESS && sync && !soft_is_device(at)) {
         soft_stream_wait(stream, seq);
         result = soft_ctx_usable(ctx);

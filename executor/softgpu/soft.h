@@ -28,7 +28,6 @@
 enum {
     SOFT_DEV_MAX = 8,
     SOFT_DRIVER_VERSION = 13000,
-    SOFT_INLINE_COPY = 64 << 10, /* bytes: longer copies are a worker's */
     SOFT_LIMIT_N = CU_LIMIT_MAX,
     SOFT_PRIORITY_HIGH = -5,
     /* The multiprocessor that occupancy is computed for. */
@@ -75,6 +74,9 @@ struct soft_dev {
 extern struct soft_dev soft_devs[SOFT_DEV_MAX];
 extern int soft_dev_n;
 extern int soft_arch; /* 90 for compute capability 9.0 */
+/* What runs on the submitting thread if its stream is idle: bytes of a copy, thread-instructions of
+ * a launch.  More is a worker's. */
+extern uint64_t soft_inline_copy, soft_inline_work;
 
 struct soft_ctx {
     uint64_t handle, id;
