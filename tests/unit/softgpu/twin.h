@@ -1,6 +1,6 @@
 /* Twins: functions compiled for the host by the C compiler and for the GPU by nvcc, which have to
- * give the same bits.  Plain C without approximations, and neither compiler may fuse a product and a
- * sum.  Included by vm_twin_test.c and twin.cu.  Each takes three 64-bit values and gives one. */
+ * give the same bits.  Plain C without approximations, and neither compiler may fuse a product and
+ * a sum.  Included by vm_twin_test.c and twin.cu.  Each takes three 64-bit values and gives one. */
 #ifndef TFR_TESTS_TWIN_H
 #define TFR_TESTS_TWIN_H
 
@@ -15,7 +15,8 @@
 
 #define TWINS(X)                                                                                   \
     X(collatz)                                                                                     \
-    X(gcd) X(hash) X(isqrt) X(crc) X(divisions) X(bubble) X(parse) X(newton) X(horner) X(mandel)   \
+    X(gcd)                                                                                         \
+    X(hash) X(isqrt) X(crc) X(divisions) X(bubble) X(parse) X(newton) X(horner) X(mandel)          \
         X(pendulum) X(narrow) X(towers) X(automaton) X(mixed) X(bits_of_double) X(records)
 
 TWIN uint64_t collatz(uint64_t a, uint64_t b, uint64_t c)
