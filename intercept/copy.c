@@ -14,7 +14,16 @@
 #include "intercept/memory.h"
 #include "intercept/stream.h"
 
-enum { INLINE_MAX = 1024, CHUNK = 512 << 10, IN_FLIGHT = 8 };
+enum { INLINE_MAX = 1024, CHUNK_MIN = 64 << 10, CHUNK_MAX = 512 << 10, IN_FLIGHT = 8 };
+
+/* Pieces grow: a small first one lets the other side start early, large ones suit a copy engine. */
+static uint64_t piece_len(uint64_t done, uint64_t left)
+{
+    uint64_t n = CHUNK_MIN;
+    while (n < CHUNK_MAX && n <= done)
+        n *= 2;
+    return left < n ? left : n;
+}
 
 /* One copy record without its bytes. */
 static CUresult copy_post(struct tfr_stream *stream, enum tfr_copy_kind kind, uint64_t dst,
@@ -68,8 +77,8 @@ static CUresult send_inline(struct tfr_stream *stream, uint64_t dst, const void 
 static CUresult send_push(struct tfr_stream *stream, uint64_t dst, const uint8_t *src, uint64_t len,
                           uint32_t flags)
 {
-    while (len) {
-        uint64_t n = len < CHUNK ? len : CHUNK, seq;
+    for (uint64_t done = 0; len;) {
+        uint64_t n = piece_len(done, len), seq;
         struct tfr_extent extent;
         CUresult result = tfr_lane_take(n, &extent);
         if (result != CUDA_SUCCESS)
@@ -82,6 +91,7 @@ static CUresult send_push(struct tfr_stream *stream, uint64_t dst, const uint8_t
         if (result != CUDA_SUCCESS)
             return result;
         tfr_lane_give(extent, stream, seq);
+        done += n;
         src += n;
         dst += n;
         len -= n;
@@ -209,8 +219,8 @@ static CUresult pull_piece(struct tfr_stream *stream, uint64_t src, uint64_t len
 
 static CUresult pull_later(struct tfr_stream *stream, uint8_t *dst, uint64_t src, uint64_t len)
 {
-    while (len) {
-        uint64_t n = len < CHUNK ? len : CHUNK;
+    for (uint64_t done = 0; len;) {
+        uint64_t n = piece_len(done, len);
         struct owed *o = calloc(1, sizeof *o);
         if (!o)
             return CUDA_ERROR_OUT_OF_MEMORY;
@@ -229,6 +239,7 @@ static CUresult pull_later(struct tfr_stream *stream, uint8_t *dst, uint64_t src
         owed_tail = &o->next;
         atomic_fetch_add_explicit(&owed_n, 1, memory_order_release);
         pthread_mutex_unlock(&owed_lock);
+        done += n;
         dst += n;
         src += n;
         len -= n;
@@ -241,35 +252,37 @@ static CUresult pull_now(struct tfr_stream *stream, uint8_t *dst, uint64_t src, 
 {
     struct {
         struct tfr_extent extent;
-        uint64_t seq;
+        uint64_t seq, len;
     } flight[IN_FLIGHT];
     uint64_t asked = 0, done = 0;
+    unsigned int asked_n = 0, done_n = 0;
     CUresult result = CUDA_SUCCESS;
     while (done < len) {
-        while (result == CUDA_SUCCESS && asked < len &&
-               asked - done < IN_FLIGHT * (uint64_t)CHUNK) {
-            uint64_t n = len - asked < CHUNK ? len - asked : CHUNK;
-            uint32_t at = (uint32_t)(asked / CHUNK % IN_FLIGHT);
+        while (result == CUDA_SUCCESS && asked < len && asked_n - done_n < IN_FLIGHT) {
+            uint64_t n = piece_len(asked, len - asked);
+            unsigned int at = asked_n % IN_FLIGHT;
             /* Who waits for room has none: else threads that pull would wait for each other. */
-            if (asked == done)
+            if (asked_n == done_n)
                 result = tfr_lane_take(n, &flight[at].extent);
             else if (!tfr_lane_try(n, &flight[at].extent))
                 break;
             if (result == CUDA_SUCCESS)
                 result = pull_piece(stream, src + asked, n, &flight[at].extent, &flight[at].seq);
-            if (result == CUDA_SUCCESS)
+            if (result == CUDA_SUCCESS) {
+                flight[at].len = n;
                 asked += n;
+                asked_n++;
+            }
         }
-        if (done >= asked)
+        if (done_n == asked_n)
             return result;
-        uint32_t at = (uint32_t)(done / CHUNK % IN_FLIGHT);
-        uint64_t n = len - done < CHUNK ? len - done : CHUNK;
+        unsigned int at = done_n++ % IN_FLIGHT;
         CUresult waited = wait_for(stream, flight[at].seq);
         if (waited != CUDA_SUCCESS)
             return waited;
-        memcpy(dst + done, tfr_client.lane + flight[at].extent.at, n);
+        memcpy(dst + done, tfr_client.lane + flight[at].extent.at, flight[at].len);
         tfr_lane_free(flight[at].extent);
-        done += n;
+        done += flight[at].len;
     }
     return result;
 }

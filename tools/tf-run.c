@@ -3,9 +3,9 @@
  * The program replaces this process, so pid, exit status, signals, stdin and stdout are the
  * program's own.  Without an address (nor TFR_EXECUTORS) a private executor is started first:
  * through a double fork, because the program must not find a child that it did not make, in a
- * session of its own, and without what could make it load our libcuda.so.1 in place of a real one.
- * It watches our pid and ends with it.  Exit status of our own: 2 usage, 125 no executor, 126 and
- * 127 as in a shell. */
+ * process group of its own, and without what could make it load our libcuda.so.1 in place of a real
+ * one. It watches our pid and ends with it.  Exit status of our own: 2 usage, 125 no executor, 126
+ * and 127 as in a shell. */
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
@@ -145,7 +145,9 @@ static pid_t spawn_executor(const struct places *places, const char *addr, int r
         return -1;
     }
     if (group == 0) {
-        setsid();
+        /* Not a session: its own scheduler group would make our yields and the program's useless to
+         * each other. */
+        setpgid(0, 0);
         pid_t pid = fork();
         if (pid == 0)
             exec_executor(places, addr, owner, ready);

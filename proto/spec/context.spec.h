@@ -83,7 +83,7 @@ TFR_CALL(0x0000, POLL)
 CUresult cuCtxSynchronize_v2(CUcontext ctx);
 
 /* A limit of the context. */
-TFR_CALL(0x0201, SYNC, HELPER)
+TFR_CALL(0x0201, SYNC)
 CUresult cuCtxGetLimit(TFR_OUT(1) size_t *value, CUlimit limit);
 
 /* Sets a limit of the context. */

@@ -258,9 +258,9 @@ class PrivateExecutor(unittest.TestCase):
                 self.assertEqual(program.stdout.readline(), b"ready\n")
                 found = private_executors(program.pid)
                 self.assertTrue(found)
-                mine, table = os.getsid(program.pid), processes()
                 for pid in found:
-                    self.assertNotEqual(table[pid][1], mine, "it shares the program's session")
+                    self.assertNotEqual(os.getpgid(pid), os.getpgid(program.pid),
+                                        "it shares the program's process group")
                 workers = set().union(*map(descendants, found))
                 program.send_signal(end)
                 program.wait(LIMIT_S)
