@@ -6,6 +6,8 @@
 
 #include <stdlib.h>
 
+enum { ROUNDS = 256 }; /* from barrier to barrier, until the caller may look at budget and stop */
+
 struct vm_block *vm_block_new(void)
 {
     return calloc(1, sizeof(struct vm_block));
@@ -222,7 +224,7 @@ static bool runnable(const struct vm_warp *w)
 enum vm_step vm_block_step(struct vm_block *blk)
 {
     const struct vm_job *job = blk->job;
-    for (;;) {
+    for (int round = 0; round < ROUNDS; round++) {
         bool ran = false, yielded = false;
         for (uint32_t i = 0; i < blk->warp_n; i++) {
             struct vm_warp *w = &blk->warp[i];
@@ -241,6 +243,7 @@ enum vm_step vm_block_step(struct vm_block *blk)
         if (yielded)
             return VM_STEP_YIELD;
     }
+    return VM_STEP_YIELD;
 }
 
 uint64_t vm_block_count(struct vm_block *blk)

@@ -275,6 +275,7 @@ Test(vm_fault, stops_at_its_instruction_budget)
 {
     setenv("TFR_SOFT_BUDGET", "1000000", 1);
     faults("L: add.u32 %r1, %r1, 1; bra L;", CUDA_ERROR_LAUNCH_TIMEOUT, "budget");
+    faults("L: bar.sync 0; bra L;", CUDA_ERROR_LAUNCH_TIMEOUT, "budget");
 }
 
 static _Atomic bool stop_flag;
