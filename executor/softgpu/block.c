@@ -183,6 +183,8 @@ static void start_warp(struct vm_block *blk, struct vm_warp *w, uint32_t threads
     w->rotate = false;
     w->force = NULL;
     w->group_n = 0;
+    if (w->stack)
+        vm_stack_reset(w);
     vm_push(w, w->alive, c->frame[0]->entry);
     for (uint32_t i = 0; i < c->special_n; i++) {
         const struct vm_special *s = &c->special[i];

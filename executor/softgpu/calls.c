@@ -32,7 +32,14 @@ void vm_stack_free(struct vm_warp *w)
     w->stack = NULL;
 }
 
-/* Room for one level more.  After a launch that was cut off, leftovers of saved columns go here. */
+/* A launch that was cut off leaves saved columns behind. */
+void vm_stack_reset(struct vm_warp *w)
+{
+    for (int i = 0; w->stack && i < VM_LANES; i++)
+        w->stack->saved[i].n = 0;
+}
+
+/* Room for one level more. */
 static bool reserve(struct vm_warp *w)
 {
     if (!w->stack)
@@ -154,20 +161,11 @@ static const struct vm_ins *enter(struct vm_warp *w, const struct vm_ins *in, ui
     return VM_LEAVE;
 }
 
-/* depth 0 may hold saved columns of a launch that failed */
-static void forget(struct vm_warp *w)
-{
-    if (w->depth == 0 && w->stack && w->active == w->alive)
-        for (int i = 0; i < VM_LANES; i++)
-            w->stack->saved[i].n = 0;
-}
-
 const struct vm_ins *vm_op_call(struct vm_warp *w, const struct vm_ins *in)
 {
     uint32_t m = vm_mask(w, in);
     if (!m)
         return in + 1;
-    forget(w);
     if (in->call->native)
         return vm_native_call(w, in, m) ? in + 1 : VM_LEAVE;
     return enter(w, in, m, in->call->callee);
@@ -191,7 +189,6 @@ const struct vm_ins *vm_op_call_reg(struct vm_warp *w, const struct vm_ins *in)
     uint32_t m = vm_mask(w, in), same = 0;
     if (!m)
         return in + 1;
-    forget(w);
     unsigned int first = (unsigned int)__builtin_ctz(m);
     const struct vm_frame *fr = NULL;
     for (uint32_t i = 1; i < code->frame_n && !fr; i++)

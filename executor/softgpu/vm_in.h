@@ -330,6 +330,7 @@ const struct vm_ins *vm_op_call(struct vm_warp *w, const struct vm_ins *in);
 const struct vm_ins *vm_op_call_reg(struct vm_warp *w, const struct vm_ins *in);
 const struct vm_ins *vm_op_ret(struct vm_warp *w, const struct vm_ins *in);
 void vm_stack_free(struct vm_warp *w);
+void vm_stack_reset(struct vm_warp *w);
 bool vm_native_call(struct vm_warp *w, const struct vm_ins *in, uint32_t m);
 
 /* decode.c: under the module's lock. */
