@@ -1,6 +1,7 @@
-/* The arena: one reserved range of addresses, dealt out in chunks of 2 MiB, with a table of page
- * marks beside it.  Only addresses: memory comes with the first touch, capacity is devmem.c's
- * accounting. */
+/* The arena: one range of addresses, dealt out in chunks of 2 MiB, with a table of page marks
+ * beside it.  Only addresses: memory comes with the first touch, capacity is devmem.c's accounting.
+ * The first quarter, the zone, is left unmapped for reservations that ask for their address;
+ * nothing else is placed there, so that a client and an executor can agree on a window. */
 #include "executor/softgpu/arena.h"
 
 #include <stdlib.h>
@@ -22,6 +23,7 @@ static uint8_t *pages;
 static uint8_t *writable;   /* per chunk: the host mapping is already read-write */
 static struct extent *gaps; /* free chunks, by address */
 static uint32_t gap_n, gap_cap;
+static uint32_t zone_n; /* the first chunks are only for reservations that ask for their address */
 
 static void *table_new(size_t len)
 {
@@ -52,6 +54,9 @@ CUresult soft_arena_map(void)
     gaps = malloc(64 * sizeof(*gaps));
     if (!pages || !soft_chunk_of || !writable || !gaps)
         return CUDA_ERROR_OUT_OF_MEMORY;
+    zone_n = (uint32_t)(n / 4);
+    if (munmap((void *)base, (uint64_t)zone_n << SOFT_CHUNK_SHIFT))
+        return CUDA_ERROR_OPERATING_SYSTEM;
     gap_cap = 64;
     gap_n = 1;
     gaps[0] = (struct extent){0, (uint32_t)n};
@@ -102,7 +107,7 @@ bool soft_arena_take(uint32_t n, uint64_t align, uint32_t *at_out)
     if (align < SOFT_CHUNK)
         align = SOFT_CHUNK;
     for (uint32_t i = 0; i < gap_n; i++) {
-        uint64_t at = chunk_align(gaps[i].at, align);
+        uint64_t at = chunk_align(gaps[i].at < zone_n ? zone_n : gaps[i].at, align);
         if (at + n <= (uint64_t)gaps[i].at + gaps[i].n) {
             *at_out = (uint32_t)at;
             return gap_cut(i, (uint32_t)at, n);
@@ -113,6 +118,8 @@ bool soft_arena_take(uint32_t n, uint64_t align, uint32_t *at_out)
 
 bool soft_arena_take_at(uint32_t at, uint32_t n)
 {
+    if (at < zone_n && n > zone_n - at)
+        return false;
     for (uint32_t i = 0; i < gap_n && gaps[i].at <= at; i++)
         if ((uint64_t)at + n <= (uint64_t)gaps[i].at + gaps[i].n)
             return gap_cut(i, at, n);
@@ -166,7 +173,23 @@ bool soft_arena_open(uint32_t at, uint32_t n)
     return true;
 }
 
-void soft_arena_closed(uint32_t at, uint32_t n)
+/* In the zone a reservation is a mapping of its own, and never over somebody else's. */
+bool soft_arena_hold(uint32_t at, uint32_t n)
 {
+    void *base = (void *)(soft_mem.base + ((uint64_t)at << SOFT_CHUNK_SHIFT));
+    uint64_t len = (uint64_t)n << SOFT_CHUNK_SHIFT;
+    int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
+    flags |= at < zone_n ? MAP_FIXED_NOREPLACE : MAP_FIXED;
+    void *got = mmap(base, len, PROT_NONE, flags, -1, 0);
+    if (got != base && got != MAP_FAILED)
+        munmap(got, len); /* kernels before 4.17 take the address for a hint */
+    return got == base;
+}
+
+void soft_arena_let_go(uint32_t at, uint32_t n)
+{
+    if (at < zone_n)
+        munmap((void *)(soft_mem.base + ((uint64_t)at << SOFT_CHUNK_SHIFT)),
+               (uint64_t)n << SOFT_CHUNK_SHIFT);
     memset(&writable[at], 0, n);
 }

@@ -14,8 +14,9 @@ bool soft_arena_take_at(uint32_t at, uint32_t n);
 void soft_arena_give(uint32_t at, uint32_t n);
 /* Chunks can be written by the host from now on. */
 bool soft_arena_open(uint32_t at, uint32_t n);
-/* They were mapped anew without access. */
-void soft_arena_closed(uint32_t at, uint32_t n);
+/* Addresses taken for a reservation are mapped without access.  False: somebody else is there. */
+bool soft_arena_hold(uint32_t at, uint32_t n);
+void soft_arena_let_go(uint32_t at, uint32_t n);
 /* Page marks: what kernels may do with [base, base+len). */
 void soft_arena_mark(uint64_t base, uint64_t len, unsigned int access);
 

@@ -526,6 +526,24 @@ void soft_heap_clear(struct soft_heap *heap)
 
 /* ---- reservations ---- */
 
+static bool hold(uint32_t at, uint32_t n)
+{
+    if (soft_arena_hold(at, n))
+        return true;
+    soft_arena_give(at, n);
+    return false;
+}
+
+static bool space_take(uint32_t n, uint64_t align, uint64_t hint, uint32_t *at_out)
+{
+    if (hint && soft_is_device(hint) && (hint & (SOFT_CHUNK - 1)) == 0) {
+        *at_out = chunk_at(hint);
+        if (soft_arena_take_at(*at_out, n) && hold(*at_out, n))
+            return true;
+    }
+    return soft_arena_take(n, align, at_out) && hold(*at_out, n);
+}
+
 bool soft_space_take(struct soft_reserve *reserve, uint64_t align, uint64_t hint)
 {
     uint32_t at = 0, n = (uint32_t)(reserve->len >> SOFT_CHUNK_SHIFT);
@@ -533,12 +551,7 @@ bool soft_space_take(struct soft_reserve *reserve, uint64_t align, uint64_t hint
     if (!chunk)
         return false;
     pthread_mutex_lock(&mem_lock);
-    bool ok = hint && soft_is_device(hint) && (hint & (SOFT_CHUNK - 1)) == 0 &&
-              soft_arena_take_at(chunk_at(hint), n);
-    if (ok)
-        at = chunk_at(hint);
-    else
-        ok = soft_arena_take(n, align, &at);
+    bool ok = space_take(n, align, hint, &at);
     if (ok) {
         reserve->base = soft_mem.base + ((uint64_t)at << SOFT_CHUNK_SHIFT);
         *chunk = (struct chunk){
@@ -560,7 +573,7 @@ void soft_space_give(struct soft_reserve *reserve)
     for (uint32_t i = 0; i < n; i++) {
         soft_chunk_of[at + i] = NULL;
     }
-    soft_arena_closed(at, n); /* vmm.c left them without access */
+    soft_arena_let_go(at, n);
     soft_arena_give(at, n);
     pthread_mutex_unlock(&mem_lock);
 }

@@ -179,11 +179,6 @@ CUresult cuMemAddressReserve(CUdeviceptr *out, size_t len, size_t align, CUdevic
     reserve->len = len;
     pthread_mutex_lock(&vmm_lock);
     bool ok = soft_space_take(reserve, align, hint);
-    if (ok && mmap((void *)reserve->base, len, PROT_NONE,
-                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0) == MAP_FAILED) {
-        soft_space_give(reserve);
-        ok = false;
-    }
     pthread_mutex_unlock(&vmm_lock);
     if (!ok) {
         free(reserve);

@@ -1,6 +1,8 @@
 /* Virtual memory management: what may be touched, and when. */
 #include "tests/unit/softgpu/api_kit.h"
 
+#include <sys/mman.h>
+
 enum { UNIT = 2 << 20 };
 
 static const CUmemAllocationProp prop = {
@@ -100,6 +102,26 @@ Test(soft_vmm, honours_a_free_hint)
     cr_expect_eq(again, at + 2 * UNIT);
     ok(cuMemAddressReserve(&third, 4 * UNIT, 0, at + 2 * UNIT, 0)); /* taken: somewhere else */
     cr_expect_neq(third, again);
+}
+
+Test(soft_vmm, leaves_a_window_to_those_who_ask_for_it)
+{
+    const CUdeviceptr window = 0x200000000000;
+    const size_t len = (size_t)8 << 30;
+    CUdeviceptr at, other;
+    kit_open();
+    ok(cuMemAlloc(&other, 64 << 20));
+    cr_expect(other < window || other >= window + len);
+    ok(cuMemAddressReserve(&at, len, 0, window, 0));
+    cr_expect_eq(at, window);
+    ok(cuMemAddressFree(at, len));
+    /* Somebody else's mapping is not taken over. */
+    void *mine = mmap((void *)window, 4096, PROT_NONE,
+                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
+    cr_assert_eq((CUdeviceptr)mine, window);
+    ok(cuMemAddressReserve(&at, len, 0, window, 0));
+    cr_expect_neq(at, window);
+    ok(cuMemAddressFree(at, len));
 }
 
 Test(soft_vmm, counts_against_the_capacity)
