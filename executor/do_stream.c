@@ -11,8 +11,8 @@ static CUresult stream_add(struct tfr_session *s, uint64_t id, uint32_t word, ui
     struct tfr_stream *stream = calloc(1, sizeof *stream);
     if (!stream)
         return CUDA_ERROR_OUT_OF_MEMORY;
-    *stream = (struct tfr_stream){
-        .real = real, .word = word, .ctx = ctx, .joins_legacy = joins_legacy, .fence = s->fence};
+    *stream =
+        (struct tfr_stream){.real = real, .word = word, .ctx = ctx, .joins_legacy = joins_legacy};
     CUresult result = tfr_object_new_aux(s, TFR_KIND_STREAM, id, real, stream);
     if (result != CUDA_SUCCESS)
         free(stream);
@@ -25,8 +25,6 @@ CUresult do_context(struct tfr_session *s, const struct tfr_rec *rec, struct tfr
     const struct tfr_context_req *req = (const struct tfr_context_req *)rec;
     if (req->device >= (uint32_t)s->device_n || req->legacy_word >= TFR_STREAM_SLOTS)
         return tfr_session_bad(s, rec, "no such device or word");
-    if (s->ctx[req->device] && s->fence_event[req->device])
-        return tfr_session_bad(s, rec, "context announced twice");
     CUcontext ctx = s->ctx[req->device];
     CUresult result = CUDA_SUCCESS;
     if (!ctx)
@@ -34,7 +32,8 @@ CUresult do_context(struct tfr_session *s, const struct tfr_rec *rec, struct tfr
     s->ctx[req->device] = ctx;
     if (result == CUDA_SUCCESS)
         result = tfr_session_enter(s, (uint16_t)(req->device + 1));
-    if (result == CUDA_SUCCESS)
+    /* Announced again after it was released while another device's was in use: it lives on. */
+    if (result == CUDA_SUCCESS && !s->fence_event[req->device])
         result = s->cu->cuEventCreate(&s->fence_event[req->device], CU_EVENT_DISABLE_TIMING);
     if (result == CUDA_SUCCESS)
         result = stream_add(s, req->legacy, req->legacy_word, req->device, CU_STREAM_LEGACY, true);
@@ -46,7 +45,7 @@ CUresult do_context(struct tfr_session *s, const struct tfr_rec *rec, struct tfr
 static CUresult fence_wait(struct tfr_session *s, struct tfr_stream *stream)
 {
     stream->fence = s->fence;
-    if (s->fence_legacy && stream->joins_legacy)
+    if (s->fence_legacy && stream->joins_legacy && stream->ctx == s->fence_ctx)
         return CUDA_SUCCESS;
     return s->cu->cuStreamWaitEvent(stream->real, s->fence_event[s->fence_ctx], 0);
 }
@@ -57,7 +56,11 @@ CUresult tfr_stream_get(struct tfr_session *s, uint64_t id, struct tfr_stream **
     if (!stream)
         return CUDA_ERROR_INVALID_HANDLE;
     *stream_out = stream;
-    return stream->fence == s->fence ? CUDA_SUCCESS : fence_wait(s, stream);
+    /* A thread may wait for, or copy in, a stream of a device that is not its current one. */
+    CUresult result = tfr_session_enter(s, (uint16_t)(stream->ctx + 1));
+    if (result != CUDA_SUCCESS || stream->fence == s->fence)
+        return result;
+    return fence_wait(s, stream);
 }
 
 CUresult do_stream_new(struct tfr_session *s, const struct tfr_rec *rec, struct tfr_reply *reply)
