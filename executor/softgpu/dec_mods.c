@@ -48,7 +48,6 @@ static const struct word words[] = {
     {"finite", DM_TEST, VO_TESTP_FINITE}, {"infinite", DM_TEST, VO_TESTP_INFINITE},
     {"number", DM_TEST, VO_TESTP_NUMBER}, {"notanumber", DM_TEST, VO_TESTP_NOTANUMBER},
     {"normal", DM_TEST, VO_TESTP_NORMAL}, {"subnormal", DM_TEST, VO_TESTP_SUBNORMAL},
-    {"warp", DM_WARP, 0},
 };
 /* clang-format on */
 

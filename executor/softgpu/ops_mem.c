@@ -189,6 +189,4 @@ VM_FILLER(mem)
     PUT_VECTOR(PT_U32, 1, u32_32, 2, 1)
     PUT_VECTOR(PT_U32, 1, u32_32, 4, 2)
     PUT_VECTOR(PT_U64, 2, u64_64, 2, 1)
-    isa->fn[VO_LD_ANY][PT_NONE] = vm_ld_lanes;
-    isa->fn[VO_ST_ANY][PT_NONE] = vm_st_lanes;
 }

@@ -335,7 +335,6 @@ static void take_fn_directives(struct ptx_parser *p)
 {
     while (p->tok.kind == PK_DIR) {
         if (ptx_is(p, ".noreturn")) {
-            p->fn->noreturn = true;
             ptx_next(p);
         } else if (ptx_is(p, ".maxntid")) {
             p->fn->max_threads = take_counts(p, NULL);
@@ -440,7 +439,6 @@ static void take_fn(struct ptx_parser *p, bool entry, bool is_extern, bool weak)
         fn->next = keep.next;
         fn->index = keep.index;
         fn->addressed = keep.addressed;
-        fn->noreturn |= keep.noreturn;
         p->fvar_tail = &fn->vars;
     }
     p->fn = fn;
@@ -479,7 +477,6 @@ static void take_target(struct ptx_parser *p)
         if (s.n > 3 && s.n < 10 && !memcmp(s.s, "sm_", 3)) {
             for (uint32_t i = 3; i < s.n && s.s[i] >= '0' && s.s[i] <= '9'; i++)
                 p->tree->target = p->tree->target * 10 + (s.s[i] - '0');
-            p->tree->arch_specific = s.s[s.n - 1] == 'a' || s.s[s.n - 1] == 'f';
         }
         ptx_next(p);
         if (!ptx_punct(p, ','))

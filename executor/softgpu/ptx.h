@@ -167,7 +167,7 @@ struct ptx_proto {
 struct ptx_fn {
     struct ptx_fn *next;
     const char *name;
-    bool entry, has_body, is_extern, weak, noreturn, addressed;
+    bool entry, has_body, is_extern, weak, addressed;
     const char *unsupported; /* a directive that we do not honour */
     uint32_t line;
     struct ptx_var *params, *rets, *vars; /* vars: everything else declared inside */
@@ -188,7 +188,6 @@ struct ptx_tree {
     char *text;
     size_t len;
     int version, target; /* 90, 75 */
-    bool arch_specific;  /* sm_90a */
     struct ptx_var *vars;
     struct ptx_fn *fns;
     uint32_t var_n, fn_n, shared_n;

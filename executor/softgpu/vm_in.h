@@ -20,7 +20,7 @@
 #include "executor/softgpu/vm.h"
 #include "executor/softgpu/vm_ops.h"
 
-enum { VM_LANES = 32, VM_ALL = -1, VM_MAX_WARPS = 32, VM_BARRIERS = 16 };
+enum { VM_LANES = 32, VM_MAX_WARPS = 32, VM_BARRIERS = 16 };
 
 /* Windows of the generic address space; no host address looks like that. */
 #define VM_WIN_SHIFT  56
@@ -187,7 +187,6 @@ struct vm_warp {
     uint8_t group_n;
     uint32_t turn;
     const struct vm_ins *force; /* run this .sync operation though members are missing */
-    uint32_t ready;
     struct vm_stack *stack;
     uint32_t lsp[VM_LANES]; /* bytes of local memory in use */
     struct vm_group group[VM_LANES + 1];
@@ -301,14 +300,13 @@ enum {
     VM_BAR_NEG = 16
 };
 
-/* ops_addr.c: where the lanes' addresses are in this process.  False: a fault was raised. */
+/* addr.c: where the lanes' addresses are in this process.  False: a fault was raised. */
 bool vm_resolve(struct vm_warp *w, const struct vm_ins *in, uint32_t m, unsigned int space,
                 const uint64_t *addr, uint32_t len, unsigned int want, void **ptr);
 /* Addresses of a memory instruction: register a (32- or 64-bit, VM_MEM_A32) + imm. */
 void vm_addresses(const struct vm_warp *w, const struct vm_ins *in, uint64_t *addr);
 const struct vm_ins *vm_ld_lanes(struct vm_warp *w, const struct vm_ins *in);
 const struct vm_ins *vm_st_lanes(struct vm_warp *w, const struct vm_ins *in);
-/* The kernel's parameters at an address held in a register. */
 
 /* aux of memory instructions */
 enum {

@@ -134,8 +134,6 @@ enum vm_op {
     VO_CVTA, /* aux: window, + VM_CVTA_TO */
     VO_ISSPACEP,
     VO_LD_PARAM,
-    VO_LD_ANY,
-    VO_ST_ANY,
     VO_ATOM,
     VO_CP_ASYNC,
     VO_FP_WRAP,
@@ -187,7 +185,6 @@ enum { VM_CC_IN = 1, VM_CC_OUT = 2 };
 /* aux of votes: the source predicate is negated. */
 enum { VM_VOTE_NEG = 1 };
 enum { VM_CVTA_TO = 16 };
-enum { VM_SHFL_PRED = 1 };
 
 enum vm_atom_op {
     VA_ADD,
