@@ -101,6 +101,17 @@ CUresult do_mark(struct tfr_session *s, const struct tfr_rec *rec, struct tfr_re
     return result != CUDA_SUCCESS ? result : tfr_news_ask(s, stream, rec->seq);
 }
 
+CUresult do_stream_query(struct tfr_session *s, const struct tfr_rec *rec, struct tfr_reply *reply)
+{
+    (void)reply;
+    const struct tfr_stream_query_req *req = (const struct tfr_stream_query_req *)rec;
+    struct tfr_stream *stream;
+    CUresult result = tfr_stream_get(s, req->stream, &stream);
+    if (result == CUDA_SUCCESS)
+        result = tfr_news_ask(s, stream, rec->seq);
+    return result != CUDA_SUCCESS ? result : s->cu->cuStreamQuery(stream->real);
+}
+
 CUresult do_event_new(struct tfr_session *s, const struct tfr_rec *rec, struct tfr_reply *reply)
 {
     (void)reply;

@@ -90,7 +90,7 @@ static void sleep_once(const _Atomic uint64_t *word, uint64_t want)
     pthread_mutex_unlock(&tfr_client.sleep_lock);
 }
 
-CUresult tfr_wait_word(const _Atomic uint64_t *word, uint64_t want, enum tfr_wait_reason why)
+static CUresult wait_long(const _Atomic uint64_t *word, uint64_t want, enum tfr_wait_reason why)
 {
     struct tfr_relax relax = TFR_RELAX_INIT(why);
     while (atomic_load_explicit(word, memory_order_acquire) < want) {
@@ -104,8 +104,21 @@ CUresult tfr_wait_word(const _Atomic uint64_t *word, uint64_t want, enum tfr_wai
         if (step == TFR_RELAX_SLEEP)
             sleep_once(word, want);
     }
-    tfr_text_take();
     return CUDA_SUCCESS;
+}
+
+CUresult tfr_wait_word(const _Atomic uint64_t *word, uint64_t want, enum tfr_wait_reason why)
+{
+    CUresult result = CUDA_SUCCESS;
+    if (atomic_load_explicit(word, memory_order_acquire) < want) {
+        atomic_fetch_add_explicit(&tfr_client.waiters, 1, memory_order_acq_rel);
+        result = wait_long(word, want, why);
+        /* pairs with the acquire in tfr_client_quiet */
+        atomic_fetch_sub_explicit(&tfr_client.waiters, 1, memory_order_release);
+    }
+    if (result == CUDA_SUCCESS)
+        tfr_text_take();
+    return result;
 }
 
 /* ---- the ring ---- */
@@ -124,6 +137,18 @@ static void ring_lock(void)
 static void ring_unlock(void)
 {
     atomic_store_explicit(&tfr_client.ring_lock, 0, memory_order_release);
+}
+
+void tfr_client_quiet(void)
+{
+    struct tfr_relax relax = TFR_RELAX_INIT(TFR_WAIT_LOCK);
+    while (atomic_load_explicit(&tfr_client.waiters, memory_order_acquire)) {
+        pthread_cond_broadcast(&tfr_client.sleep_cond);
+        tfr_relax_nap(&relax);
+    }
+    ring_lock();
+    tfr_client.open = false;
+    ring_unlock();
 }
 
 /* The ring is full: waits for credit with the ring lock held, as everybody else would wait too. */
@@ -158,6 +183,11 @@ void *tfr_post_begin(uint16_t op, uint32_t len)
     const struct tfr_context *ctx = tfr_thread.ctx;
     uint16_t ctx_at = ctx ? (uint16_t)(ctx->device + 1) : 0;
     ring_lock();
+    if (__builtin_expect(!tfr_client.open, 0)) {
+        ring_unlock();
+        tfr_thread.post_error = CUDA_ERROR_CONTEXT_IS_DESTROYED;
+        return NULL;
+    }
     void *rec = tfr_ring_reserve(&tfr_client.tx, len, op, ctx_at);
     if (__builtin_expect(!rec, 0)) {
         rec = reserve_slow(op, len, ctx_at);

@@ -41,7 +41,9 @@ struct tfr_client {
 
     /* The ring's writer. */
     _Alignas(64) _Atomic uint32_t ring_lock;
-    struct tfr_ring_tx tx; /* guarded by ring_lock */
+    struct tfr_ring_tx tx;    /* guarded by ring_lock */
+    bool open;                /* guarded by ring_lock: the ring has a reader */
+    _Atomic uint32_t waiters; /* threads in tfr_wait_word: a detach sees them out first */
 
     _Alignas(64) _Atomic uint64_t slots; /* bit set: reply slot free */
     pthread_mutex_t set_up_lock;         /* guards set-up and tear-down */
@@ -75,6 +77,10 @@ void tfr_text_take(void);
 
 /* The executor is gone: says why once, and makes every later call answer an error. */
 CUresult tfr_client_broken(const char *why);
+
+/* Before the session's memory goes: waits until the threads that wait have seen tfr_client.error
+ * (100 ms at most), and closes the ring to records. */
+void tfr_client_quiet(void);
 
 /* The sticky error of the session: GPU fault, refusal nobody foresaw, lost executor.  CUDA_SUCCESS
  * if none. */

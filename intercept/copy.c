@@ -210,6 +210,19 @@ void tfr_copy_deliver_before(struct tfr_stream *stream)
         ;
 }
 
+void tfr_copy_forget_all(void)
+{
+    pthread_mutex_lock(&owed_lock);
+    while (owed_head) {
+        struct owed *o = owed_head;
+        owed_head = o->next;
+        free(o);
+    }
+    owed_tail = &owed_head;
+    atomic_store_explicit(&owed_n, 0, memory_order_release);
+    pthread_mutex_unlock(&owed_lock);
+}
+
 /* One piece into an extent; its mark tells that it is there. */
 static CUresult pull_piece(struct tfr_stream *stream, uint64_t src, uint64_t len,
                            const struct tfr_extent *extent, uint64_t *seq_out)

@@ -126,8 +126,10 @@ CUresult cuDevicePrimaryCtxReset_v2(CUdevice dev)
     if (!ctx)
         return CUDA_ERROR_INVALID_DEVICE;
     pthread_mutex_lock(&retain_lock);
-    if (atomic_load_explicit(&ctx->active, memory_order_acquire))
+    if (atomic_load_explicit(&ctx->active, memory_order_acquire)) {
+        tfr_context_wait(ctx); /* natively a reset lets kernels finish and print */
         context_end(ctx);
+    }
     pthread_mutex_unlock(&retain_lock);
     return CUDA_SUCCESS;
 }

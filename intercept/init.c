@@ -144,7 +144,13 @@ static void fork_child(void)
         close(tfr_client.boot);
     tfr_client.boot = -1;
     atomic_store_explicit(&tfr_client.error, CUDA_ERROR_NOT_INITIALIZED, memory_order_release);
-    tfr_client.feedback = &page_of_zeros; /* the page did not come along */
+    tfr_client.feedback = &page_of_zeros; /* the pages did not come along */
+    tfr_client.attached = tfr_client.open = false;
+    /* Whoever held these is a thread of the parent. */
+    atomic_store_explicit(&tfr_client.ring_lock, 0, memory_order_relaxed);
+    atomic_store_explicit(&tfr_client.waiters, 0, memory_order_relaxed);
+    pthread_mutex_init(&tfr_client.set_up_lock, NULL);
+    pthread_mutex_init(&tfr_client.sleep_lock, NULL);
 }
 
 static void fork_watch(void)
@@ -267,8 +273,10 @@ static tfr_status attach_steps(struct set_up *up)
     tfr_client.lane_len = up->welcome.lane_len;
     status = tfr_ring_tx_init(&tfr_client.tx, up->dev, up->link, up->session, up->welcome.ring_at,
                               up->welcome.ring_size, &page->feedback.ring_head);
-    if (status == TFR_OK)
+    if (status == TFR_OK) {
         tfr_client.feedback = &page->feedback;
+        tfr_client.open = true;
+    }
     return status;
 }
 
@@ -294,28 +302,42 @@ CUresult tfr_client_attach(void)
     return result;
 }
 
+/* Nobody waits for the session or posts to it any more; its memory goes. */
+static void session_end(void)
+{
+    const struct tfr_transport_ops *ops = tfr_client.link->ops;
+    tfr_client_quiet();
+    tfr_client.attached = false;
+    close(tfr_client.boot);
+    tfr_client.boot = -1;
+    tfr_copy_forget_all();
+    tfr_stream_forget_all();
+    tfr_module_forget_all();
+    tfr_memory_forget_all();
+    tfr_client.feedback = &page_of_zeros;
+    atomic_store_explicit(&tfr_client.slots, ~0ull, memory_order_release);
+    tfr_ring_tx_fini(&tfr_client.tx);
+    ops->forget(tfr_client.session);
+    ops->close(tfr_client.link);
+    ops->release(tfr_client.dev);
+}
+
 void tfr_client_detach(void)
 {
+    uint32_t none = 0;
     pthread_mutex_lock(&tfr_client.set_up_lock);
     for (int i = 0; i < TFR_DEVICES_MAX; i++) {
         atomic_store_explicit(&tfr_contexts[i].active, 0, memory_order_release);
         tfr_contexts[i].retained = 0;
     }
-    if (tfr_client.attached) {
-        tfr_client.attached = false;
-        close(tfr_client.boot);
-        tfr_client.boot = -1;
-        tfr_stream_forget_all();
-        tfr_module_forget_all();
-        tfr_memory_forget_all();
-        tfr_client.feedback = &page_of_zeros;
-        atomic_store_explicit(&tfr_client.slots, ~0ull, memory_order_release);
-        const struct tfr_transport_ops *ops = tfr_client.link->ops;
-        tfr_ring_tx_fini(&tfr_client.tx);
-        ops->forget(tfr_client.session);
-        ops->close(tfr_client.link);
-        ops->release(tfr_client.dev);
-    }
+    /* Ends the waits of other threads; a lost executor stays lost. */
+    bool ours = atomic_compare_exchange_strong_explicit(&tfr_client.error, &none,
+                                                        CUDA_ERROR_CONTEXT_IS_DESTROYED,
+                                                        memory_order_acq_rel, memory_order_acquire);
+    if (tfr_client.attached)
+        session_end();
+    if (ours)
+        atomic_store_explicit(&tfr_client.error, CUDA_SUCCESS, memory_order_release);
     pthread_mutex_unlock(&tfr_client.set_up_lock);
 }
 

@@ -94,6 +94,9 @@ bool tfr_copy_deliver_next(const struct tfr_stream *stream);
 /* The same for all of them. */
 void tfr_copy_deliver_before(struct tfr_stream *stream);
 
+/* The session ended: what was owed will not come. */
+void tfr_copy_forget_all(void);
+
 /* Is an unfinished copy into registered memory under way? */
 bool tfr_copy_owed(void);
 

@@ -331,6 +331,26 @@ CUresult cuStreamDestroy(CUstream handle)
     return cuStreamDestroy_v2(handle);
 }
 
+/* No mark covers the stream's work yet, so its word cannot tell: the driver is asked, once, and a
+ * mark goes with the question; later queries are loads. */
+static CUresult query_ask(struct tfr_stream *stream)
+{
+    struct tfr_ask ask;
+    struct tfr_stream_query_req *req = tfr_ask_begin(&ask, TFR_OP_stream_query, sizeof *req);
+    if (!req)
+        return ask.result;
+    req->stream = stream->id;
+    atomic_store_explicit(&stream->mark, req->head.seq, memory_order_relaxed);
+    TFR_COUNT(marks, 1);
+    tfr_ask_send(&ask, 0);
+    CUresult result = tfr_ask_end(&ask);
+    /* Done, so its word is on its way: what was copied is delivered after it. */
+    if (result == CUDA_SUCCESS)
+        result =
+            tfr_wait_word(&tfr_client.feedback->stream[stream->word], ask.seq, TFR_WAIT_STREAM);
+    return result;
+}
+
 CUresult cuStreamQuery(CUstream handle)
 {
     CUresult result = tfr_enter();
@@ -341,8 +361,11 @@ CUresult cuStreamQuery(CUstream handle)
         return CUDA_ERROR_INVALID_HANDLE;
     uint64_t target = tfr_stream_target(stream);
     if (!tfr_word_reached(stream->word, target)) {
-        result = tfr_stream_ask_mark(stream, target);
-        return result != CUDA_SUCCESS ? result : CUDA_ERROR_NOT_READY;
+        if (atomic_load_explicit(&stream->mark, memory_order_relaxed) >= target)
+            return CUDA_ERROR_NOT_READY;
+        result = query_ask(stream);
+        if (result != CUDA_SUCCESS)
+            return result;
     }
     tfr_copy_deliver();
     return CUDA_SUCCESS;

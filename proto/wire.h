@@ -185,6 +185,13 @@ struct tfr_mark_req {
     uint64_t reserved;
 };
 
+/* Asks where the stream is, and for a mark: CUDA_SUCCESS or CUDA_ERROR_NOT_READY. */
+struct tfr_stream_query_req {
+    struct tfr_rec head;
+    uint32_t slot, in_len;
+    uint64_t stream;
+};
+
 struct tfr_event_new_req {
     struct tfr_rec head;
     uint64_t event;

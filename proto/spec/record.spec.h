@@ -47,3 +47,5 @@ TFR_RECORD(0x0015, module_unload, SYNC, HELPER)
 TFR_RECORD(0x0016, function_set, SYNC, HELPER)
 /* Launches a kernel and answers: cooperative and cluster launches. */
 TFR_RECORD(0x0017, launch_asked, SYNC)
+/* Where a stream is, for the first query after work. */
+TFR_RECORD(0x0018, stream_query, SYNC)
