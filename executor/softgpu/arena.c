@@ -54,8 +54,11 @@ CUresult soft_arena_map(void)
     gaps = malloc(64 * sizeof(*gaps));
     if (!pages || !soft_chunk_of || !writable || !gaps)
         return CUDA_ERROR_OUT_OF_MEMORY;
-    zone_n = (uint32_t)(n / 4);
-    if (munmap((void *)base, (uint64_t)zone_n << SOFT_CHUNK_SHIFT))
+    /* Elsewhere the kernel would fill the hole with stacks and libraries, which are no device
+     * memory. */
+    if (at == ARENA_HINT)
+        zone_n = (uint32_t)(n / 4);
+    if (zone_n && munmap((void *)base, (uint64_t)zone_n << SOFT_CHUNK_SHIFT))
         return CUDA_ERROR_OPERATING_SYSTEM;
     gap_cap = 64;
     gap_n = 1;
