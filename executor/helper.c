@@ -19,6 +19,7 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* guards all below */
 static pthread_cond_t wake = PTHREAD_COND_INITIALIZER;
 static struct job *first, **last = &first;
 static int idle, waiting;
+static int threads; /* ever started; the pump alone starts them */
 
 static struct job *job_take(void)
 {
@@ -36,23 +37,41 @@ static struct job *job_take(void)
     return job;
 }
 
+static void job_run(void)
+{
+    struct job *job = job_take();
+    tfr_session_run(job->s, job->info, job->rec);
+    free(job);
+}
+
 static void *helper_main(void *arg)
 {
     (void)arg;
     prctl(PR_SET_NAME, "tfr-helper");
-    for (;;) {
-        struct job *job = job_take();
-        tfr_session_run(job->s, job->info, job->rec);
-        free(job);
-    }
+    for (;;)
+        job_run();
     return NULL;
+}
+
+/* Only the pump starts helpers, and they never end.  Without a single one it does the work itself,
+ * late rather than never. */
+static void helper_start(void)
+{
+    pthread_t thread;
+    if (pthread_create(&thread, NULL, helper_main, NULL) == 0) {
+        pthread_detach(thread);
+        threads++;
+        return;
+    }
+    tfr_warn("no further helper thread");
+    if (!threads)
+        job_run();
 }
 
 void tfr_helper_run(struct tfr_session *s, const struct tfr_op_info *info,
                     const struct tfr_rec *rec)
 {
     struct job *job = malloc(sizeof *job + rec->size);
-    pthread_t thread;
     if (!job) {
         tfr_session_run(s, info, rec);
         return;
@@ -65,7 +84,6 @@ void tfr_helper_run(struct tfr_session *s, const struct tfr_op_info *info,
     bool more = ++waiting > idle;
     pthread_cond_signal(&wake);
     pthread_mutex_unlock(&lock);
-    if (more &&
-        (pthread_create(&thread, NULL, helper_main, NULL) != 0 || pthread_detach(thread) != 0))
-        tfr_warn("no further helper thread: %m");
+    if (more)
+        helper_start();
 }
