@@ -236,11 +236,12 @@ bool tfr_result_is_fatal(CUresult result)
 static void run_asked(struct tfr_session *s, const struct tfr_op_info *info,
                       const struct tfr_rec *rec)
 {
-    uint32_t slot = ((const struct asked_req *)rec)->slot;
-    if (rec->size < sizeof(struct asked_req) || slot >= TFR_REPLY_SLOTS) {
+    if (rec->size < sizeof(struct asked_req) ||
+        ((const struct asked_req *)rec)->slot >= TFR_REPLY_SLOTS) {
         tfr_session_bad(s, rec, "no reply slot");
         return;
     }
+    uint32_t slot = ((const struct asked_req *)rec)->slot;
     /* pairs with the release in tfr_news_reply */
     atomic_load_explicit(&s->answered[slot], memory_order_acquire);
     struct tfr_reply reply = {.payload = s->reply[slot].payload};
