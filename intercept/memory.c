@@ -175,8 +175,10 @@ static CUresult host_map(const struct tfr_area *area, unsigned int flags, uint64
 
 static CUresult host_alloc(void **ptr, size_t len, unsigned int flags)
 {
+    /* Every page is populated: more than there is would not fail but have us killed. */
+    uint64_t most = (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE);
     uint64_t bytes = page_up(len);
-    if (bytes < len || bytes > window_len)
+    if (bytes < len || bytes > window_len || bytes > most)
         return CUDA_ERROR_OUT_OF_MEMORY;
     uint64_t at = atomic_fetch_add_explicit(&window_used, bytes + PAGE, memory_order_relaxed);
     if (at + bytes > window_len)
