@@ -9,8 +9,9 @@
 /* What the executor says of a kernel, checked: it is not trusted with our memory. */
 static struct tfr_function *function_from(const struct tfr_function_info *info, uint32_t len)
 {
-    uint32_t n = info->param_n;
-    if (n > TFR_PARAMS_MAX || info->param_len > TFR_PARAM_BYTES_MAX ||
+    const struct tfr_function_info head = *info; /* read once: the executor could change it */
+    uint32_t n = head.param_n;
+    if (n > TFR_PARAMS_MAX || head.param_len > TFR_PARAM_BYTES_MAX ||
         len < sizeof *info + n * sizeof info->param[0])
         return NULL;
     struct tfr_function *f = calloc(1, sizeof *f);
@@ -22,10 +23,10 @@ static struct tfr_function *function_from(const struct tfr_function_info *info, 
         return NULL;
     }
     memcpy(f->param, info->param, n * sizeof *f->param);
-    memcpy(f->attribute, info->attribute, sizeof f->attribute);
-    f->refused = (CUresult)info->refused;
+    memcpy(f->attribute, head.attribute, sizeof f->attribute);
+    f->refused = (CUresult)head.refused;
     f->param_n = n;
-    f->param_len = info->param_len;
+    f->param_len = head.param_len;
     for (uint32_t i = 0; i < n; i++)
         if (!tfr_span_inside(f->param[i].at, f->param[i].size, f->param_len)) {
             free(f->param);
