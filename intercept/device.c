@@ -53,9 +53,11 @@ CUresult cuDeviceGetCount(int *count)
 CUresult cuDeviceGet(CUdevice *dev, int ordinal)
 {
     const struct tfr_snapshot_device *device;
+    CUresult result = device_at(ordinal, &device);
+    if (result == CUDA_ERROR_NOT_INITIALIZED)
+        return result;
     if (!dev)
         return CUDA_ERROR_INVALID_VALUE;
-    CUresult result = device_at(ordinal, &device);
     if (result == CUDA_SUCCESS)
         *dev = ordinal;
     return result;
