@@ -16,16 +16,24 @@ struct launch {
     bool cooperative;
 };
 
+/* A shape that the device does not have.  Programs see cudaErrorInvalidConfiguration (9) natively,
+ * and cudart, which launches kernels and not functions, hands on what the driver answers. */
+static CUresult bad_shape(const struct launch *l)
+{
+    return soft_handle_get((uint64_t)l->handle, SOFT_KERNEL) ? (CUresult)9
+                                                             : CUDA_ERROR_INVALID_VALUE;
+}
+
 static CUresult check_dims(const struct launch *l, const struct soft_func *func)
 {
     static const uint32_t grid_max[3] = {2147483647, 65535, 65535}, block_max[3] = {1024, 1024, 64};
     for (int i = 0; i < 3; i++)
         if (l->grid[i] == 0 || l->block[i] == 0 || l->grid[i] > grid_max[i] ||
             l->block[i] > block_max[i])
-            return CUDA_ERROR_INVALID_VALUE;
+            return bad_shape(l);
     uint32_t threads = l->block[0] * l->block[1] * l->block[2];
     if (threads > 1024)
-        return CUDA_ERROR_INVALID_VALUE;
+        return bad_shape(l);
     if (threads > func->info->max_threads)
         return CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES;
     if (l->shared_len > (uint32_t)atomic_load_explicit(&func->max_dynamic, memory_order_relaxed))

@@ -1,5 +1,5 @@
-/* cudaDeviceReset: lets kernels finish and print, forgets memory and errors, and the program's own kernels go on
- * working after it. */
+/* cudaDeviceReset: lets kernels finish and print, forgets memory and errors, and the program's own
+ * kernels go on working after it. */
 #include <cstdio>
 #include "check.h"
 

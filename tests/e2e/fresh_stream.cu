@@ -1,5 +1,5 @@
-/* A stream that is created after a synchronous copy comes after that copy, although nobody waited for
- * the device: cudaMemcpy has returned. */
+/* A stream that is created after a synchronous copy comes after that copy, although nobody waited
+ * for the device: cudaMemcpy has returned. */
 #include "check.h"
 
 enum { LEN = 16 << 20, ROUNDS = 12 };

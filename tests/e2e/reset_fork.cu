@@ -1,6 +1,6 @@
 /* Ends of a session while the program goes on: a reset finishes what is under way and prints what
- * kernels said, also with copies into registered memory and while another thread waits; a child that
- * was forked ends like any process and is refused. */
+ * kernels said, also with copies into registered memory and while another thread waits; a child
+ * that was forked ends like any process and is refused. */
 #include <pthread.h>
 #include <sys/wait.h>
 #include <unistd.h>

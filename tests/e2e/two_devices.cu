@@ -1,5 +1,6 @@
-/* Two devices in one program: a reset of the second leaves the first alone, and a thread may wait for and
- * copy in a stream of the device that is not its current one.  With one device it has nothing to show. */
+/* Two devices in one program: a reset of the second leaves the first alone, and a thread may wait
+ * for and copy in a stream of the device that is not its current one.  With one device it has
+ * nothing to show. */
 #include "check.h"
 
 __global__ void bump(unsigned *x)

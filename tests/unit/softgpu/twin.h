@@ -16,8 +16,9 @@
 #define TWINS(X)                                                                                   \
     X(collatz)                                                                                     \
     X(gcd)                                                                                         \
-    X(hash) X(isqrt) X(crc) X(divisions) X(bubble) X(parse) X(newton) X(horner) X(mandel)          \
-        X(pendulum) X(narrow) X(towers) X(automaton) X(mixed) X(bits_of_double) X(records)
+    X(hash)                                                                                        \
+    X(isqrt) X(crc) X(divisions) X(bubble) X(parse) X(newton) X(horner) X(mandel) X(pendulum)      \
+        X(narrow) X(towers) X(automaton) X(mixed) X(bits_of_double) X(records)
 
 TWIN uint64_t collatz(uint64_t a, uint64_t b, uint64_t c)
 {
