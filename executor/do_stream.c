@@ -107,9 +107,12 @@ CUresult do_stream_query(struct tfr_session *s, const struct tfr_rec *rec, struc
     const struct tfr_stream_query_req *req = (const struct tfr_stream_query_req *)rec;
     struct tfr_stream *stream;
     CUresult result = tfr_stream_get(s, req->stream, &stream);
-    if (result == CUDA_SUCCESS)
-        result = tfr_news_ask(s, stream, rec->seq);
-    return result != CUDA_SUCCESS ? result : s->cu->cuStreamQuery(stream->real);
+    if (result != CUDA_SUCCESS)
+        return result;
+    /* Before the mark, which is work too: no GPU has done it by the next line. */
+    CUresult now = s->cu->cuStreamQuery(stream->real);
+    result = tfr_news_ask(s, stream, rec->seq);
+    return result != CUDA_SUCCESS ? result : now;
 }
 
 CUresult do_event_new(struct tfr_session *s, const struct tfr_rec *rec, struct tfr_reply *reply)
