@@ -98,10 +98,17 @@ static void context_end(struct tfr_context *ctx)
     tfr_client_detach();
 }
 
+/* cudart releases at exit, in forked children too: a thread of the parent may hold the lock. */
+static bool is_child(void)
+{
+    return atomic_load_explicit(&tfr_client.error, memory_order_acquire) ==
+           CUDA_ERROR_NOT_INITIALIZED;
+}
+
 CUresult cuDevicePrimaryCtxRelease_v2(CUdevice dev)
 {
     struct tfr_context *ctx = context_of_device(dev);
-    if (!tfr_client.snapshot)
+    if (!tfr_client.snapshot || is_child())
         return CUDA_ERROR_NOT_INITIALIZED;
     if (!ctx)
         return CUDA_ERROR_INVALID_DEVICE;
@@ -120,7 +127,7 @@ CUresult cuDevicePrimaryCtxRelease(CUdevice dev)
 
 CUresult cuDevicePrimaryCtxReset_v2(CUdevice dev)
 {
-    if (!tfr_client.snapshot)
+    if (!tfr_client.snapshot || is_child())
         return CUDA_ERROR_NOT_INITIALIZED;
     struct tfr_context *ctx = context_of_device(dev);
     if (!ctx)
