@@ -6,6 +6,7 @@
 
 #include <errno.h>
 #include <poll.h>
+#include <sched.h>
 #include <time.h>
 
 #include "base/clock.h"
@@ -13,6 +14,8 @@
 #include "intercept/entry.h"
 #include "intercept/stream.h"
 #include "transport/boot.h"
+
+enum { LOOK_MS = 50, SLOT_NONE = TFR_REPLY_SLOTS };
 
 /* Every request that is answered has its slot here. */
 struct asked_req {
@@ -40,6 +43,19 @@ CUresult tfr_client_broken(const char *why)
     return tfr_client_error();
 }
 
+/* Programs poll events and streams for hours, and a socket that closes rings no bell. */
+CUresult tfr_client_look(void)
+{
+    static __thread uint64_t next_ns;
+    uint64_t now = tfr_clock_now();
+    if (now >= next_ns) {
+        next_ns = now + LOOK_MS * TFR_NS_PER_MS;
+        if (tfr_client.boot >= 0 && tfr_boot_gone(tfr_client.boot))
+            tfr_client_broken("the executor is gone");
+    }
+    return tfr_client_error();
+}
+
 /* ---- sleeping: one thread polls the link's descriptor for all, the others wait for it ---- */
 
 /* Has anything ended the wait? */
@@ -47,6 +63,15 @@ static bool wait_over(const _Atomic uint64_t *word, uint64_t want)
 {
     return atomic_load_explicit(word, memory_order_acquire) >= want || tfr_client_error() ||
            tfr_text_waiting();
+}
+
+static void leader_set(enum tfr_sleep_leader leader)
+{
+    pthread_mutex_lock(&tfr_client.sleep_lock);
+    tfr_client.sleep_leader = leader;
+    if (leader == TFR_SLEEP_NONE)
+        pthread_cond_broadcast(&tfr_client.sleep_cond);
+    pthread_mutex_unlock(&tfr_client.sleep_lock);
 }
 
 static void sleep_as_leader(const _Atomic uint64_t *word, uint64_t want)
@@ -57,6 +82,7 @@ static void sleep_as_leader(const _Atomic uint64_t *word, uint64_t want)
         tfr_client_broken("the executor is gone");
         return;
     }
+    leader_set(TFR_SLEEP_ARMED);
     if (!wait_over(word, want)) {
         struct pollfd p[2] = {{.fd = fd, .events = POLLIN},
                               {.fd = tfr_client.boot, .events = POLLRDHUP}};
@@ -67,27 +93,43 @@ static void sleep_as_leader(const _Atomic uint64_t *word, uint64_t want)
         tfr_client_broken("the executor is gone");
 }
 
+/* Does the word belong to the session of now?  Pages of older ones stay mapped. */
+static bool word_alive(const _Atomic uint64_t *word)
+{
+    /* pairs with the release in tfr_client_quiet */
+    return atomic_load_explicit(&tfr_client.attached, memory_order_acquire) &&
+           (uintptr_t)word - (uintptr_t)tfr_client.feedback < sizeof(struct tfr_page_area);
+}
+
+/* With sleep_lock held: until the leader wakes.  Not before it has armed: it looks at its own word
+ * alone, and nobody rings for one that changes meanwhile. */
+static void sleep_behind(const _Atomic uint64_t *word, uint64_t want)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_REALTIME, &t);
+    t.tv_nsec += 100 * (long)TFR_NS_PER_MS;
+    t.tv_sec += t.tv_nsec / (long)TFR_NS_PER_S;
+    t.tv_nsec %= (long)TFR_NS_PER_S;
+    if (!wait_over(word, want))
+        pthread_cond_timedwait(&tfr_client.sleep_cond, &tfr_client.sleep_lock, &t);
+}
+
 static void sleep_once(const _Atomic uint64_t *word, uint64_t want)
 {
     pthread_mutex_lock(&tfr_client.sleep_lock);
-    if (tfr_client.sleep_leader) {
-        struct timespec t;
-        clock_gettime(CLOCK_REALTIME, &t);
-        t.tv_nsec += 100 * (long)TFR_NS_PER_MS;
-        t.tv_sec += t.tv_nsec / (long)TFR_NS_PER_S;
-        t.tv_nsec %= (long)TFR_NS_PER_S;
-        if (!wait_over(word, want))
-            pthread_cond_timedwait(&tfr_client.sleep_cond, &tfr_client.sleep_lock, &t);
-        pthread_mutex_unlock(&tfr_client.sleep_lock);
-        return;
+    enum tfr_sleep_leader leader = tfr_client.sleep_leader;
+    bool alive = word_alive(word);
+    if (alive && leader == TFR_SLEEP_ARMED)
+        sleep_behind(word, want);
+    if (alive && leader == TFR_SLEEP_NONE)
+        tfr_client.sleep_leader = TFR_SLEEP_ARMING;
+    pthread_mutex_unlock(&tfr_client.sleep_lock);
+    if (alive && leader == TFR_SLEEP_NONE) {
+        sleep_as_leader(word, want);
+        leader_set(TFR_SLEEP_NONE);
+    } else if (leader == TFR_SLEEP_ARMING) {
+        sched_yield();
     }
-    tfr_client.sleep_leader = true;
-    pthread_mutex_unlock(&tfr_client.sleep_lock);
-    sleep_as_leader(word, want);
-    pthread_mutex_lock(&tfr_client.sleep_lock);
-    tfr_client.sleep_leader = false;
-    pthread_cond_broadcast(&tfr_client.sleep_cond);
-    pthread_mutex_unlock(&tfr_client.sleep_lock);
 }
 
 static CUresult wait_long(const _Atomic uint64_t *word, uint64_t want, enum tfr_wait_reason why)
@@ -99,6 +141,8 @@ static CUresult wait_long(const _Atomic uint64_t *word, uint64_t want, enum tfr_
             continue;
         tfr_text_take(); /* news may wait behind it */
         CUresult error = tfr_client_error();
+        if (error == CUDA_SUCCESS && !word_alive(word))
+            error = CUDA_ERROR_CONTEXT_IS_DESTROYED;
         if (error != CUDA_SUCCESS && atomic_load_explicit(word, memory_order_acquire) < want)
             return error;
         if (step == TFR_RELAX_SLEEP)
@@ -142,6 +186,8 @@ static void ring_unlock(void)
 void tfr_client_quiet(void)
 {
     struct tfr_relax relax = TFR_RELAX_INIT(TFR_WAIT_LOCK);
+    /* pairs with the acquire in word_alive */
+    atomic_store_explicit(&tfr_client.attached, false, memory_order_release);
     while (atomic_load_explicit(&tfr_client.waiters, memory_order_acquire)) {
         pthread_cond_broadcast(&tfr_client.sleep_cond);
         tfr_relax_nap(&relax);
@@ -149,6 +195,11 @@ void tfr_client_quiet(void)
     ring_lock();
     tfr_client.open = false;
     ring_unlock();
+    /* One that began to wait while we looked. */
+    pthread_mutex_lock(&tfr_client.sleep_lock);
+    while (tfr_client.sleep_leader != TFR_SLEEP_NONE)
+        pthread_cond_wait(&tfr_client.sleep_cond, &tfr_client.sleep_lock);
+    pthread_mutex_unlock(&tfr_client.sleep_lock);
 }
 
 /* The ring is full: waits for credit with the ring lock held, as everybody else would wait too. */
@@ -227,6 +278,7 @@ CUresult tfr_post_end_on(struct tfr_stream *stream, uint64_t *seq_out)
 
 /* ---- asking ---- */
 
+/* SLOT_NONE: the session has failed, and slots whose answers never came stay taken. */
 static uint32_t slot_take(void)
 {
     struct tfr_relax relax = TFR_RELAX_INIT(TFR_WAIT_REPLY);
@@ -240,8 +292,11 @@ static uint32_t slot_take(void)
                                                       memory_order_relaxed))
                 return at;
         }
-        if (tfr_relax(&relax) == TFR_RELAX_SLEEP)
-            tfr_relax_nap(&relax);
+        if (tfr_relax(&relax) == TFR_RELAX_SPUN)
+            continue;
+        if (tfr_client_look() != CUDA_SUCCESS)
+            return SLOT_NONE;
+        tfr_relax_nap(&relax);
     }
 }
 
@@ -253,6 +308,10 @@ static void slot_give(uint32_t at)
 void *tfr_ask_begin(struct tfr_ask *ask, uint16_t op, uint32_t len)
 {
     ask->slot = slot_take();
+    if (ask->slot == SLOT_NONE) {
+        ask->result = tfr_client_error();
+        return NULL;
+    }
     struct asked_req *req = tfr_post_begin(op, len);
     if (!req) {
         ask->result = tfr_post_failed();

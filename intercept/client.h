@@ -34,7 +34,7 @@ struct tfr_client {
     struct tfr_dev *dev;
     struct tfr_peer_mem *session; /* the worker's memory */
     int boot;                     /* the boot socket; closed: the executor is gone */
-    bool attached;
+    _Atomic bool attached;        /* pairs with the acquire in word_alive */
     /* What every call answers from now on (CUresult): the executor is gone, or we are a forked
      * child. Pairs with the acquire in tfr_enter. */
     _Atomic uint32_t error;
@@ -49,7 +49,7 @@ struct tfr_client {
     pthread_mutex_t set_up_lock;         /* guards set-up and tear-down */
     pthread_mutex_t sleep_lock;          /* guards sleep_leader */
     pthread_cond_t sleep_cond;
-    bool sleep_leader;
+    enum tfr_sleep_leader { TFR_SLEEP_NONE, TFR_SLEEP_ARMING, TFR_SLEEP_ARMED } sleep_leader;
 };
 
 extern struct tfr_client tfr_client;
@@ -81,6 +81,10 @@ CUresult tfr_client_broken(const char *why);
 /* Before the session's memory goes: waits until the threads that wait have seen tfr_client.error
  * (100 ms at most), and closes the ring to records. */
 void tfr_client_quiet(void);
+
+/* For loops that wait without tfr_wait_word: breaks the session if the executor has gone, looking
+ * every now and then.  Returns the session's error. */
+CUresult tfr_client_look(void);
 
 /* The sticky error of the session: GPU fault, refusal nobody foresaw, lost executor.  CUDA_SUCCESS
  * if none. */

@@ -138,14 +138,15 @@ static void fork_child(void)
 {
     /* The parent's session stays the parent's: nothing here may wake, wait for or keep alive what
      * is its. */
-    if (tfr_client.attached)
+    if (atomic_load_explicit(&tfr_client.attached, memory_order_acquire))
         tfr_client.link->ops->forked(tfr_client.link);
     if (tfr_client.boot >= 0)
         close(tfr_client.boot);
     tfr_client.boot = -1;
     atomic_store_explicit(&tfr_client.error, CUDA_ERROR_NOT_INITIALIZED, memory_order_release);
     tfr_client.feedback = &page_of_zeros; /* the pages did not come along */
-    tfr_client.attached = tfr_client.open = false;
+    atomic_store_explicit(&tfr_client.attached, false, memory_order_relaxed);
+    tfr_client.open = false;
     /* Whoever held these is a thread of the parent. */
     atomic_store_explicit(&tfr_client.ring_lock, 0, memory_order_relaxed);
     atomic_store_explicit(&tfr_client.waiters, 0, memory_order_relaxed);
@@ -284,7 +285,8 @@ CUresult tfr_client_attach(void)
 {
     pthread_mutex_lock(&tfr_client.set_up_lock);
     CUresult result = (CUresult)atomic_load_explicit(&tfr_client.error, memory_order_acquire);
-    if (result == CUDA_SUCCESS && !tfr_client.attached) {
+    if (result == CUDA_SUCCESS &&
+        !atomic_load_explicit(&tfr_client.attached, memory_order_acquire)) {
         if (tfr_client.boot < 0)
             result = connect_boot();
         struct set_up up = {.session_fd = -1, .page = {.fd = -1}};
@@ -294,7 +296,7 @@ CUresult tfr_client_attach(void)
             close(up.page.fd);
         if (result == CUDA_SUCCESS) {
             tfr_lane_init();
-            tfr_client.attached = true;
+            atomic_store_explicit(&tfr_client.attached, true, memory_order_release);
             result = tfr_module_restore_all();
         }
     }
@@ -302,12 +304,20 @@ CUresult tfr_client_attach(void)
     return result;
 }
 
+/* Gives the session's memory back and keeps its addresses: a thread that stages bytes into the lane
+ * at this moment writes them nowhere. */
+static void memory_drop(const struct tfr_peer_mem *session)
+{
+    if (mmap(session->ops->addr(session), session->len, PROT_READ | PROT_WRITE,
+             MAP_FIXED | MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0) == MAP_FAILED)
+        tfr_warn("memory of the session that ended: %m");
+}
+
 /* Nobody waits for the session or posts to it any more; its memory goes. */
 static void session_end(void)
 {
     const struct tfr_transport_ops *ops = tfr_client.link->ops;
     tfr_client_quiet();
-    tfr_client.attached = false;
     close(tfr_client.boot);
     tfr_client.boot = -1;
     tfr_copy_forget_all();
@@ -317,7 +327,7 @@ static void session_end(void)
     tfr_client.feedback = &page_of_zeros;
     atomic_store_explicit(&tfr_client.slots, ~0ull, memory_order_release);
     tfr_ring_tx_fini(&tfr_client.tx);
-    ops->forget(tfr_client.session);
+    memory_drop(tfr_client.session);
     ops->close(tfr_client.link);
     ops->release(tfr_client.dev);
 }
@@ -334,7 +344,7 @@ void tfr_client_detach(void)
     bool ours = atomic_compare_exchange_strong_explicit(&tfr_client.error, &none,
                                                         CUDA_ERROR_CONTEXT_IS_DESTROYED,
                                                         memory_order_acq_rel, memory_order_acquire);
-    if (tfr_client.attached)
+    if (atomic_load_explicit(&tfr_client.attached, memory_order_acquire))
         session_end();
     if (ours)
         atomic_store_explicit(&tfr_client.error, CUDA_SUCCESS, memory_order_release);
