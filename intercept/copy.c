@@ -156,10 +156,11 @@ static void cut_settle(void)
 {
     struct tfr_relax relax = TFR_RELAX_INIT(TFR_WAIT_LOCK);
     while (atomic_load_explicit(&tfr_client.feedback->cut, memory_order_acquire) & 1) {
-        if (tfr_relax(&relax) == TFR_RELAX_SLEEP)
-            tfr_relax_nap(&relax);
-        if (tfr_client_error() != CUDA_SUCCESS)
+        if (tfr_relax(&relax) == TFR_RELAX_SPUN)
+            continue;
+        if (tfr_client_look() != CUDA_SUCCESS)
             return;
+        tfr_relax_nap(&relax);
     }
 }
 

@@ -76,7 +76,7 @@ CUresult cuEventRecordWithFlags(CUevent handle, CUstream stream_handle, unsigned
     struct tfr_stream *stream = tfr_stream_of(stream_handle);
     if (!event || !stream)
         return CUDA_ERROR_INVALID_HANDLE;
-    if (flags & ~(unsigned int)CU_EVENT_RECORD_EXTERNAL)
+    if (flags) /* the one flag there is means something while capturing only */
         return CUDA_ERROR_INVALID_VALUE;
     pthread_mutex_lock(&event->lock);
     struct tfr_event_record_req *req = tfr_post_begin(TFR_OP_event_record, sizeof *req);
@@ -121,8 +121,10 @@ CUresult cuEventQuery(CUevent handle)
     if (!event)
         return CUDA_ERROR_INVALID_HANDLE;
     uint64_t seq = event_at(event, &word);
-    if (!tfr_word_reached(word, seq))
-        return CUDA_ERROR_NOT_READY;
+    if (!tfr_word_reached(word, seq)) {
+        result = tfr_client_look();
+        return result != CUDA_SUCCESS ? result : CUDA_ERROR_NOT_READY;
+    }
     tfr_copy_deliver();
     return CUDA_SUCCESS;
 }
@@ -157,7 +159,7 @@ CUresult cuStreamWaitEvent(CUstream stream_handle, CUevent handle, unsigned int 
     struct tfr_event *event = event_of(handle);
     if (!event || !stream)
         return CUDA_ERROR_INVALID_HANDLE;
-    if (flags & ~(unsigned int)CU_EVENT_WAIT_EXTERNAL)
+    if (flags) /* as above */
         return CUDA_ERROR_INVALID_VALUE;
     uint64_t seq = event_at(event, &word);
     if (seq == 0 || tfr_word_reached(word, seq))

@@ -114,7 +114,7 @@ static CUresult room_wait(void)
         struct tfr_relax relax = TFR_RELAX_INIT(TFR_WAIT_LANE_SPACE);
         tfr_relax_nap(&relax);
     }
-    return result == CUDA_SUCCESS ? tfr_client_error() : result;
+    return result == CUDA_SUCCESS ? tfr_client_look() : result;
 }
 
 CUresult tfr_lane_take(uint64_t len, struct tfr_extent *extent_out)

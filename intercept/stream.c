@@ -175,9 +175,11 @@ static pthread_once_t thread_once = PTHREAD_ONCE_INIT;
 static void thread_end(void *arg)
 {
     struct tfr_thread *thread = arg;
+    /* A forked child has no ring, a lost executor no streams. */
+    bool alive = tfr_client_error() == CUDA_SUCCESS;
     for (int i = 0; i < TFR_DEVICES_MAX; i++) {
         struct tfr_stream *own = thread->own[i];
-        if (own && tfr_handle_object(TFR_KIND_STREAM, tfr_handle_ptr(thread->own_id[i])))
+        if (alive && own && tfr_handle_object(TFR_KIND_STREAM, tfr_handle_ptr(thread->own_id[i])))
             stream_destroy(own);
         thread->own[i] = NULL;
     }
@@ -361,9 +363,10 @@ CUresult cuStreamQuery(CUstream handle)
         return CUDA_ERROR_INVALID_HANDLE;
     uint64_t target = tfr_stream_target(stream);
     if (!tfr_word_reached(stream->word, target)) {
-        if (atomic_load_explicit(&stream->mark, memory_order_relaxed) >= target)
-            return CUDA_ERROR_NOT_READY;
-        result = query_ask(stream);
+        if (atomic_load_explicit(&stream->mark, memory_order_relaxed) < target)
+            result = query_ask(stream);
+        else if ((result = tfr_client_look()) == CUDA_SUCCESS)
+            result = CUDA_ERROR_NOT_READY;
         if (result != CUDA_SUCCESS)
             return result;
     }
