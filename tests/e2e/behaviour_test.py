@@ -162,6 +162,12 @@ class Death(unittest.TestCase):
     def test_killed_executor_is_an_error_in_a_long_wait(self):
         self.killed_executor("hang")
 
+    def test_killed_executor_is_an_error_to_who_polls(self):
+        self.killed_executor("poll")
+
+    def test_killed_executor_is_an_error_to_each_of_many_threads(self):
+        self.killed_executor("crowd")
+
     def test_workers_end_with_their_executor(self):
         with executor() as (address, daemon), client(address, "idle") as program:
             self.assertEqual(program.stdout.readline(), "ready\n")

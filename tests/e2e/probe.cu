@@ -1,6 +1,7 @@
 /* The program that behaviour_test.py makes into what it needs: each way of ending, waiting, reading
  * and running that a program may have.  usage: probe WHAT [NUMBER] */
 #include <errno.h>
+#include <pthread.h>
 #include <signal.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -97,6 +98,43 @@ static int hang(void)
     return 5;
 }
 
+/* Asks again and again, and never waits, for a kernel that never ends. */
+static int poll(void)
+{
+    unsigned *x = (unsigned *)device_alloc(32 * sizeof(unsigned));
+    cudaError_t got;
+    CUDA(cudaMemset(x, 0, 32 * sizeof(unsigned)));
+    endless<<<1, 1>>>(x);
+    LAUNCHED();
+    say("ready");
+    while ((got = cudaStreamQuery(0)) == cudaErrorNotReady)
+        usleep(10000);
+    printf("%s\n", cudaGetErrorName(got));
+    return 5;
+}
+
+static void *allocate(void *arg)
+{
+    void *x;
+    while (cudaMalloc(&x, 256) == cudaSuccess && cudaFree(x) == cudaSuccess)
+        ;
+    return arg;
+}
+
+/* More threads wait for answers than answers fit in at a time. */
+static int crowd(void)
+{
+    pthread_t thread[80];
+    touch_device();
+    for (int i = 0; i < 80; i++)
+        CHECK(pthread_create(&thread[i], NULL, allocate, NULL) == 0);
+    say("ready");
+    for (int i = 0; i < 80; i++)
+        pthread_join(thread[i], NULL);
+    printf("%s\n", cudaGetErrorName(cudaDeviceSynchronize()));
+    return 5;
+}
+
 /* Asks for nothing while it sleeps: is alive, holds a session. */
 static int idle(void)
 {
@@ -158,6 +196,10 @@ int main(int argc, char **argv)
         return spin();
     if (!strcmp(what, "hang"))
         return hang();
+    if (!strcmp(what, "poll"))
+        return poll();
+    if (!strcmp(what, "crowd"))
+        return crowd();
     if (!strcmp(what, "idle"))
         return idle();
     if (!strcmp(what, "steady"))
