@@ -31,6 +31,7 @@ CUresult cuEventCreate(CUevent *event_out, unsigned int flags)
         return result;
     }
     event->flags = flags;
+    event->ctx = tfr_thread.ctx;
     pthread_mutex_init(&event->lock, NULL);
     tfr_handle_bind(event->id, event);
     struct tfr_event_new_req *req = tfr_post_begin(TFR_OP_event_new, sizeof *req);
@@ -74,7 +75,7 @@ CUresult cuEventRecordWithFlags(CUevent handle, CUstream stream_handle, unsigned
         return result;
     struct tfr_event *event = event_of(handle);
     struct tfr_stream *stream = tfr_stream_of(stream_handle);
-    if (!event || !stream)
+    if (!event || !stream || event->ctx != stream->ctx)
         return CUDA_ERROR_INVALID_HANDLE;
     if (flags) /* the one flag there is means something while capturing only */
         return CUDA_ERROR_INVALID_VALUE;
@@ -181,7 +182,7 @@ CUresult cuEventElapsedTime_v2(float *ms, CUevent start_handle, CUevent end_hand
     if (result != CUDA_SUCCESS)
         return result;
     struct tfr_event *start = event_of(start_handle), *end = event_of(end_handle);
-    if (!start || !end)
+    if (!start || !end || start->ctx != end->ctx)
         return CUDA_ERROR_INVALID_HANDLE;
     if (!ms)
         return CUDA_ERROR_INVALID_VALUE;

@@ -129,6 +129,12 @@ static inline void body_fill(struct tfr_launch *to, const struct launch *l)
     }
 }
 
+/* A stream of the current device: a driver refuses to launch in another's. */
+static inline bool stream_fits(const struct tfr_stream *stream)
+{
+    return stream && stream->ctx == tfr_thread.ctx;
+}
+
 static CUresult post(const struct launch *l)
 {
     struct tfr_launch_req *req = tfr_post_begin(TFR_OP_launch, (uint32_t)sizeof *req + body_len(l));
@@ -184,7 +190,7 @@ CUresult cuLaunchKernel(CUfunction fn, unsigned int grid_x, unsigned int grid_y,
     struct launch l = {.f = tfr_function_of(fn),
                        .stream = tfr_stream_of(stream),
                        .shape = {{grid_x, grid_y, grid_z, block_x, block_y, block_z}, shared}};
-    if (__builtin_expect(!l.f || !l.stream, 0))
+    if (__builtin_expect(!l.f || !stream_fits(l.stream), 0))
         return CUDA_ERROR_INVALID_HANDLE;
     result = shape_check(l.f, &l.shape);
     if (result == CUDA_SUCCESS)
@@ -204,7 +210,7 @@ CUresult cuLaunchCooperativeKernel(CUfunction fn, unsigned int grid_x, unsigned 
                        .stream = tfr_stream_of(stream),
                        .shape = {{grid_x, grid_y, grid_z, block_x, block_y, block_z}, shared},
                        .flags = TFR_LAUNCH_COOPERATIVE};
-    if (!l.f || !l.stream)
+    if (!l.f || !stream_fits(l.stream))
         return CUDA_ERROR_INVALID_HANDLE;
     result = shape_check(l.f, &l.shape);
     if (result == CUDA_SUCCESS)
@@ -250,7 +256,7 @@ static CUresult launch_config(const CUlaunchConfig *c, CUstream stream, CUfuncti
                   c->sharedMemBytes},
         .attrs = c->attrs,
         .attr_n = c->numAttrs};
-    if (!l.f || !l.stream)
+    if (!l.f || !stream_fits(l.stream))
         return CUDA_ERROR_INVALID_HANDLE;
     CUresult result = attrs_check(c, &must_ask);
     if (result == CUDA_SUCCESS)

@@ -19,6 +19,7 @@ struct tfr_stream {
 
 struct tfr_event {
     uint64_t id;
+    const struct tfr_context *ctx;
     unsigned int flags;
     pthread_mutex_t lock; /* guards word and seq together */
     uint32_t word;

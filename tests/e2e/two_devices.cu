@@ -20,14 +20,22 @@ static void use(int device, unsigned *sum)
     *sum += got[31];
 }
 
+static cudaError_t launch_in(cudaStream_t stream)
+{
+    bump<<<1, 32, 0, stream>>>((unsigned *)NULL);
+    return cudaGetLastError();
+}
+
 int main(void)
 {
     unsigned sum = 0, got[32], *x;
     cudaStream_t stream;
+    cudaEvent_t event;
     int n;
     CUDA(cudaGetDeviceCount(&n));
     if (n < 2) {
-        printf("sum 4\nother 1\n");
+        printf("sum 4\nother 1\nlaunch in the other's stream: cudaErrorInvalidResourceHandle\n"
+               "record there: cudaErrorInvalidResourceHandle\nand go on: cudaSuccess\n");
         return 0;
     }
     for (int round = 0; round < 2; round++) {
@@ -49,5 +57,9 @@ int main(void)
     CUDA(cudaMemcpyAsync(got, x, sizeof(got), cudaMemcpyDeviceToHost, stream));
     CUDA(cudaStreamSynchronize(stream));
     printf("other %u\n", got[31]);
+    CUDA(cudaEventCreate(&event));
+    show("launch in the other's stream", launch_in(stream));
+    show("record there", cudaEventRecord(event, stream));
+    show("and go on", cudaDeviceSynchronize());
     return 0;
 }
