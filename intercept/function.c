@@ -225,6 +225,19 @@ CUresult cuKernelSetAttribute(CUfunction_attribute attribute, int value, CUkerne
     return attribute_set(kernel, attribute, value);
 }
 
+CUresult cuKernelSetCacheConfig(CUkernel kernel, CUfunc_cache config, CUdevice dev)
+{
+    CUresult result = tfr_enter_noctx();
+    if (result != CUDA_SUCCESS)
+        return result;
+    if (!tfr_function_of(kernel))
+        return CUDA_ERROR_INVALID_HANDLE;
+    if (dev < 0 || dev >= (int)tfr_client.snapshot->device_n)
+        return CUDA_ERROR_INVALID_DEVICE;
+    return (int)config < 0 || config > CU_FUNC_CACHE_PREFER_EQUAL ? CUDA_ERROR_INVALID_VALUE
+                                                                  : CUDA_SUCCESS;
+}
+
 static CUresult param_info(const void *handle, size_t index, size_t *at, size_t *size)
 {
     struct tfr_function *f = tfr_function_of(handle);

@@ -98,6 +98,10 @@ CUresult cuFuncSetAttribute(CUfunction fn, CUfunction_attribute attribute, int v
 TFR_CALL(0x0502, SYNC)
 CUresult cuFuncSetCacheConfig(CUfunction fn, CUfunc_cache config);
 
+/* Cache preference of a kernel: a hint, kept by nobody. */
+TFR_CALL(0x0000, LOCAL, NOCTX)
+CUresult cuKernelSetCacheConfig(CUkernel kernel, CUfunc_cache config, CUdevice dev);
+
 /* Loads a lazily loaded function. */
 TFR_CALL(0x0503, SYNC, HELPER)
 CUresult cuFuncLoad(CUfunction fn);
