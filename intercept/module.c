@@ -254,21 +254,29 @@ static void module_free(void *arg)
     free(module);
 }
 
+static CUresult unload_ask(uint64_t id, uint16_t op)
+{
+    struct tfr_ask ask;
+    struct tfr_module_unload_req *req = tfr_ask_begin(&ask, op, sizeof *req);
+    if (!req)
+        return ask.result;
+    req->id = id;
+    tfr_ask_send(&ask, 0);
+    return tfr_ask_end(&ask);
+}
+
+/* A library needs no context, and after a reset no session either: its owner may be about to take
+ * the image away, so that it must not be loaded again. */
 static CUresult unload(enum tfr_kind kind, const void *handle, uint16_t op)
 {
-    CUresult result = tfr_enter();
+    CUresult result = kind == TFR_KIND_LIBRARY ? tfr_enter_noctx() : tfr_enter();
     if (result != CUDA_SUCCESS)
         return result;
     struct tfr_module *module = tfr_handle_object(kind, handle);
     if (!module)
         return CUDA_ERROR_INVALID_HANDLE;
-    struct tfr_ask ask;
-    struct tfr_module_unload_req *req = tfr_ask_begin(&ask, op, sizeof *req);
-    if (!req)
-        return ask.result;
-    req->id = module->id;
-    tfr_ask_send(&ask, 0);
-    result = tfr_ask_end(&ask);
+    if (atomic_load_explicit(&tfr_client.attached, memory_order_acquire))
+        result = unload_ask(module->id, op);
     tfr_handle_drop(kind, module->id);
     library_forget(module);
     module_free(module);
