@@ -1,6 +1,6 @@
 /* What the driver prints for kernels (device printf, assert) belongs on the client's stdout.
  * The worker's stdout becomes a memfd that we also have mapped: whether something was printed is
- * one load of the byte where the next text would start.  Consumed pages are given back. */
+ * one load of the bytes where the next text would start.  Consumed pages are given back. */
 #define TFR_LOG_PART "executor"
 #include <fcntl.h>
 #include <stdio.h>
@@ -35,12 +35,22 @@ tfr_status tfr_text_open(struct tfr_session *s)
     return TFR_OK;
 }
 
-/* Where the text that starts at `done` ends: at the first byte that was never written. */
+/* Is there text?  It may begin with zeros of its own: the bytes behind them tell. */
+static bool text_there(void)
+{
+    uint64_t word;
+    if (!printed || done + sizeof word > text_room)
+        return false;
+    memcpy(&word, printed + done, sizeof word);
+    return word != 0;
+}
+
+/* Where the text that starts at `done` ends: where the next would be written. */
 static uint64_t text_end(uint64_t room)
 {
-    uint64_t n = text_room - done < room ? text_room - done : room;
-    const char *end = memchr(printed + done, 0, n);
-    return end ? (uint64_t)(end - printed) : done + n;
+    off_t end = lseek(STDOUT_FILENO, 0, SEEK_CUR);
+    uint64_t n = end > (off_t)done ? (uint64_t)end - done : 0;
+    return done + (n < room ? n : room);
 }
 
 static void pages_give_back(uint64_t from, uint64_t to)
@@ -54,7 +64,7 @@ static void pages_give_back(uint64_t from, uint64_t to)
 
 bool tfr_text_bring(struct tfr_session *s)
 {
-    if (__builtin_expect(!printed || done >= text_room || !printed[done], 1))
+    if (__builtin_expect(!text_there(), 1))
         return true;
     uint64_t tail = atomic_load_explicit(&s->feedback->text_tail, memory_order_relaxed);
     /* pairs with the release in the client's text.c; the client may lie, and hurts its own text
@@ -73,5 +83,5 @@ bool tfr_text_bring(struct tfr_session *s)
     /* pairs with the acquire in tfr_text_waiting */
     atomic_store_explicit(&s->feedback->text_tail, tail + (to - from), memory_order_release);
     s->link->ops->ring(s->link);
-    return done >= text_room || !printed[done];
+    return !text_there();
 }
