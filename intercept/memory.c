@@ -52,6 +52,18 @@ static CUresult alloc_ask(uint64_t len, uint64_t height, uint32_t element,
     return tfr_ask_end(&ask);
 }
 
+/* One address goes to the executor and is answered. */
+static CUresult ask_addr(uint16_t op, uint64_t addr)
+{
+    struct tfr_ask ask;
+    struct tfr_free_req *req = tfr_ask_begin(&ask, op, sizeof *req);
+    if (!req)
+        return ask.result;
+    req->addr = addr;
+    tfr_ask_send(&ask, 0);
+    return tfr_ask_end(&ask);
+}
+
 static CUresult alloc_known(uint64_t addr, uint64_t len)
 {
     struct tfr_range range = {
@@ -60,12 +72,13 @@ static CUresult alloc_known(uint64_t addr, uint64_t len)
         return CUDA_SUCCESS;
     tfr_warn("device address 0x%llx is taken by other memory of this process",
              (unsigned long long)addr);
+    ask_addr(TFR_OP_free, addr);
     return CUDA_ERROR_OUT_OF_MEMORY;
 }
 
 CUresult cuMemAlloc_v2(CUdeviceptr *addr_out, size_t len)
 {
-    struct tfr_alloc_rep rep;
+    struct tfr_alloc_rep rep = {0};
     CUresult result = tfr_enter();
     if (result != CUDA_SUCCESS)
         return result;
@@ -82,7 +95,7 @@ CUresult cuMemAlloc_v2(CUdeviceptr *addr_out, size_t len)
 CUresult cuMemAllocPitch_v2(CUdeviceptr *addr_out, size_t *pitch_out, size_t width, size_t height,
                             unsigned int element)
 {
-    struct tfr_alloc_rep rep;
+    struct tfr_alloc_rep rep = {0};
     CUresult result = tfr_enter();
     if (result != CUDA_SUCCESS)
         return result;
@@ -97,18 +110,6 @@ CUresult cuMemAllocPitch_v2(CUdeviceptr *addr_out, size_t *pitch_out, size_t wid
         *pitch_out = rep.pitch;
     }
     return result;
-}
-
-/* One address goes to the executor and is answered. */
-static CUresult ask_addr(uint16_t op, uint64_t addr)
-{
-    struct tfr_ask ask;
-    struct tfr_free_req *req = tfr_ask_begin(&ask, op, sizeof *req);
-    if (!req)
-        return ask.result;
-    req->addr = addr;
-    tfr_ask_send(&ask, 0);
-    return tfr_ask_end(&ask);
 }
 
 CUresult cuMemFree_v2(CUdeviceptr addr)
@@ -275,6 +276,14 @@ CUresult cuMemHostUnregister(void *ptr)
     return CUDA_SUCCESS;
 }
 
+static void registered_explain(void)
+{
+    static _Atomic bool said;
+    if (!atomic_exchange_explicit(&said, true, memory_order_relaxed))
+        tfr_warn("kernels do not see memory that was registered: its bytes are staged for copies; "
+                 "cudaHostAlloc gives memory that they do see");
+}
+
 CUresult cuMemHostGetDevicePointer_v2(CUdeviceptr *addr, void *ptr, unsigned int flags)
 {
     CUresult result = tfr_enter();
@@ -283,8 +292,10 @@ CUresult cuMemHostGetDevicePointer_v2(CUdeviceptr *addr, void *ptr, unsigned int
     if (!addr || flags)
         return CUDA_ERROR_INVALID_VALUE;
     struct tfr_range range = tfr_range_find((uint64_t)ptr);
-    if (range.kind == TFR_RANGE_REGISTERED)
-        return CUDA_ERROR_NOT_SUPPORTED; /* the GPU does not see the application's own pages */
+    if (range.kind == TFR_RANGE_REGISTERED) {
+        registered_explain();
+        return CUDA_ERROR_NOT_SUPPORTED;
+    }
     if (range.kind != TFR_RANGE_MAPPED)
         return CUDA_ERROR_INVALID_VALUE;
     *addr = range.device_addr + ((uint64_t)ptr - range.base);
