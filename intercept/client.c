@@ -333,7 +333,7 @@ const void *tfr_ask_send(struct tfr_ask *ask, size_t min_len)
     if (ask->result != CUDA_SUCCESS)
         return NULL;
     ask->result = (CUresult)slot->result;
-    uint32_t len = slot->len;
+    uint32_t len = *(const volatile uint32_t *)&slot->len;
     if (ask->result != CUDA_SUCCESS || len < min_len || len > sizeof slot->payload) {
         if (ask->result == CUDA_SUCCESS)
             ask->result = tfr_client_broken("the executor sent a malformed reply");
@@ -345,10 +345,12 @@ const void *tfr_ask_send(struct tfr_ask *ask, size_t min_len)
 const void *tfr_ask_payload(const struct tfr_ask *ask, uint32_t *len_out)
 {
     struct tfr_reply_slot *slot = &tfr_client.reply[ask->slot];
-    if (atomic_load_explicit(&slot->seq, memory_order_acquire) != ask->seq ||
-        slot->len > sizeof slot->payload)
+    if (atomic_load_explicit(&slot->seq, memory_order_acquire) != ask->seq)
         return NULL;
-    *len_out = slot->len;
+    uint32_t len = *(const volatile uint32_t *)&slot->len; /* read once: it is the executor's */
+    if (len > sizeof slot->payload)
+        return NULL;
+    *len_out = len;
     return slot->payload;
 }
 
