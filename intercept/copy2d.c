@@ -54,11 +54,13 @@ static CUresult rectangle(const CUDA_MEMCPY2D *c, CUstream handle, bool sync)
                          src_pitch, &src);
     if (result != CUDA_SUCCESS || !width || !height)
         return result;
-    if (height > 1 && (dst_pitch < width || src_pitch < width))
+    uint64_t all;
+    if (__builtin_mul_overflow(width, height, &all) ||
+        (height > 1 && (dst_pitch < width || src_pitch < width)))
         return CUDA_ERROR_INVALID_VALUE;
     enum tfr_direction way = direction_of(&dst, &src);
     if (dst_pitch == width && src_pitch == width)
-        return tfr_copy_bytes(way, dst.at, src.at, width * height, stream, sync);
+        return tfr_copy_bytes(way, dst.at, src.at, all, stream, sync);
     for (uint64_t row = 0; row < height && result == CUDA_SUCCESS; row++)
         result = tfr_copy_bytes(way, dst.at + row * dst_pitch, src.at + row * src_pitch, width,
                                 stream, sync);
