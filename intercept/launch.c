@@ -121,6 +121,8 @@ static inline void body_fill(struct tfr_launch *to, const struct launch *l)
         params_pack(at, l->f, l->params);
     else if (l->block_len)
         memcpy(at, l->block, l->block_len);
+    if (l->block_len && l->block_len < l->f->param_len)
+        memset(at + l->block_len, 0, l->f->param_len - l->block_len); /* not what the ring held */
     struct tfr_launch_attr *attr = (struct tfr_launch_attr *)(at + ((l->f->param_len + 7) & ~7u));
     for (uint32_t i = 0; i < l->attr_n; i++) {
         attr[i].id = (uint32_t)l->attrs[i].id;
