@@ -304,7 +304,7 @@ CUresult cuStreamCreateWithPriority(CUstream *stream_out, unsigned int flags, in
         priority = tfr_client.snapshot->priority_least;
     if (priority < tfr_client.snapshot->priority_greatest)
         priority = tfr_client.snapshot->priority_greatest;
-    struct tfr_stream *stream;
+    struct tfr_stream *stream = NULL;
     result = stream_create(tfr_thread.ctx, flags, priority, &stream);
     if (result == CUDA_SUCCESS)
         *stream_out = tfr_handle_ptr(stream->id);

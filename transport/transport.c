@@ -173,7 +173,7 @@ tfr_status tfr_memfd_create(const char *name, size_t len, void *at, struct tfr_a
 {
     size_t size = page_round(len);
     tfr_status status = TFR_E_SYS;
-    void *addr;
+    void *addr = NULL;
     int fd;
 
     if (len == 0 || size < len)
