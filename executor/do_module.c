@@ -97,16 +97,55 @@ static void jit_answer(const struct jit *jit, struct tfr_reply *reply)
     memcpy(at + sizeof head + head.info_len, jit->error, head.error_len);
 }
 
+/* What cudart hands to a driver for relocatable code: the linked fatbin and those it was made of.
+ */
+struct wrapper {
+    uint32_t magic, version;
+    const void *data;
+    const void *const *extra;
+    const void *part[TFR_IMAGE_PARTS_MAX + 2]; /* ended by NULL */
+};
+
+/* The image as it is, or, where several fatbins stand end to end, a wrapper of them. */
+static const void *image_wrap(const struct tfr_image *image, struct wrapper *w)
+{
+    struct {
+        uint32_t magic;
+        uint16_t version, header_len;
+        uint64_t body_len;
+    } head;
+    uint32_t n = 0;
+    uint64_t at = 0;
+    while (n <= TFR_IMAGE_PARTS_MAX && tfr_span_inside(at, sizeof head, image->len)) {
+        memcpy(&head, image->bytes + at, sizeof head);
+        if (head.magic != 0xba55ed50u || !tfr_span_inside(at, head.header_len, image->len) ||
+            !tfr_span_inside(at + head.header_len, head.body_len, image->len))
+            break;
+        w->part[n++] = image->bytes + at;
+        at += head.header_len + head.body_len;
+    }
+    if (n < 2 || at != image->len)
+        return image->bytes;
+    w->part[n] = NULL;
+    w->magic = 0x466243b1u;
+    w->version = 2;
+    w->data = w->part[0];
+    w->extra = &w->part[1];
+    return w;
+}
+
 static CUresult module_load(struct tfr_session *s, const struct tfr_module_load_req *req,
                             const struct tfr_image *image, struct jit *jit)
 {
     void *real = NULL;
+    struct wrapper wrapper;
+    const void *bytes = image_wrap(image, &wrapper);
     enum tfr_kind kind = tfr_id_kind(req->id);
-    CUresult result = kind == TFR_KIND_MODULE
-                          ? s->cu->cuModuleLoadDataEx((CUmodule *)&real, image->bytes, jit->n,
-                                                      jit->option, jit->value)
-                          : s->cu->cuLibraryLoadData((CUlibrary *)&real, image->bytes, jit->option,
-                                                     jit->value, jit->n, NULL, NULL, 0);
+    CUresult result =
+        kind == TFR_KIND_MODULE
+            ? s->cu->cuModuleLoadDataEx((CUmodule *)&real, bytes, jit->n, jit->option, jit->value)
+            : s->cu->cuLibraryLoadData((CUlibrary *)&real, bytes, jit->option, jit->value, jit->n,
+                                       NULL, NULL, 0);
     return result != CUDA_SUCCESS ? result : tfr_object_new(s, kind, req->id, real);
 }
 

@@ -50,6 +50,14 @@ static bool looks_like_text(const char *text)
     return true;
 }
 
+/* A fatbin's bytes by its header; what is behind them is somebody else's. */
+static uint64_t fatbin_len(const void *image)
+{
+    struct fatbin f;
+    memcpy(&f, image, sizeof f);
+    return f.header_len + f.body_len;
+}
+
 bool tfr_image_bytes(const void *image, const void **start_out, uint64_t *len_out)
 {
     uint32_t magic;
@@ -64,9 +72,7 @@ bool tfr_image_bytes(const void *image, const void **start_out, uint64_t *len_ou
     }
     *start_out = image;
     if (magic == fatbin_magic) {
-        struct fatbin f;
-        memcpy(&f, image, sizeof f);
-        *len_out = f.header_len + f.body_len;
+        *len_out = fatbin_len(image);
         return true;
     }
     if (memcmp(image, ELFMAG, SELFMAG) == 0) {
@@ -78,6 +84,35 @@ bool tfr_image_bytes(const void *image, const void **start_out, uint64_t *len_ou
         return true;
     }
     return false;
+}
+
+/* Relocatable code: behind `data`, the linked container, stand those it was made of.  They travel
+ * end to end; the executor makes a wrapper of them again. */
+bool tfr_image_parts(const void *image, void **copy_out, uint64_t *len_out)
+{
+    struct wrapper w;
+    memcpy(&w, image, sizeof w.magic);
+    if (w.magic != WRAPPER_MAGIC)
+        return false;
+    memcpy(&w, image, sizeof w);
+    const void *const *extra = w.extra;
+    if (w.version != 2 || !w.data || !extra || !extra[0])
+        return false;
+    uint64_t len = fatbin_len(w.data);
+    int n = 0;
+    for (; n < TFR_IMAGE_PARTS_MAX && extra[n]; n++)
+        len += fatbin_len(extra[n]);
+    uint8_t *copy = malloc(len), *at = copy;
+    if (!copy)
+        return false;
+    for (int i = -1; i < n; i++) {
+        const void *part = i < 0 ? w.data : extra[i];
+        memcpy(at, part, fatbin_len(part));
+        at += fatbin_len(part);
+    }
+    *copy_out = copy;
+    *len_out = len;
+    return true;
 }
 
 /* ---- sent once ---- */

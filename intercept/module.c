@@ -151,16 +151,23 @@ static CUresult load(enum tfr_kind kind, const void *image, const struct jit *ji
     uint64_t len;
     if (!image)
         return CUDA_ERROR_INVALID_VALUE;
-    if (!tfr_image_bytes(image, &start, &len))
+    void *copy = NULL;
+    if (tfr_image_parts(image, &copy, &len))
+        start = copy;
+    else if (!tfr_image_bytes(image, &start, &len))
         return CUDA_ERROR_INVALID_IMAGE;
     CUresult result = module_new(kind, &module);
-    if (result != CUDA_SUCCESS)
+    if (result != CUDA_SUCCESS) {
+        free(copy);
         return result;
+    }
+    module->image_copy = copy;
     module->image = start;
     module->image_len = len;
     result = module_send(module, jit);
     if (result != CUDA_SUCCESS) {
         tfr_handle_drop(kind, module->id);
+        free(copy);
         free(module);
         return result;
     }
@@ -186,7 +193,7 @@ static bool option_set(CUlibraryOption want, const CUlibraryOption *options, voi
 /* An image that its owner may take away is copied. */
 static void library_keep(struct tfr_module *library, bool preserved)
 {
-    if (!preserved) {
+    if (!preserved && !library->image_copy) {
         library->image_copy = malloc(library->image_len);
         if (library->image_copy)
             memcpy(library->image_copy, library->image, library->image_len);

@@ -55,6 +55,10 @@ static inline struct tfr_function *tfr_function_of(const void *handle)
 /* The bytes to send for what a program handed to a load call, or false: none of the formats. */
 bool tfr_image_bytes(const void *image, const void **start_out, uint64_t *len_out);
 
+/* The same for a wrapper of relocatable code, whose containers are put end to end in a copy that is
+ * the caller's to free; false: it is not one. */
+bool tfr_image_parts(const void *image, void **copy_out, uint64_t *len_out);
+
 /* Makes sure that the executor has the image; *id_out names it. */
 CUresult tfr_image_upload(const void *start, uint64_t len, uint64_t *id_out);
 

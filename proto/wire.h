@@ -326,6 +326,9 @@ struct tfr_image_put_req { /* one piece of an image, out of the lane */
     uint64_t lane_at, len;
 };
 
+/* An image may be several fatbins end to end: relocatable code. */
+enum { TFR_IMAGE_PARTS_MAX = 1024 };
+
 enum { TFR_JIT_OPTIONS_MAX = 24, TFR_JIT_LOG_MAX = 16384 };
 
 struct tfr_module_load_req { /* answered with struct tfr_module_load_rep, also on failure */

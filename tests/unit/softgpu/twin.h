@@ -13,12 +13,12 @@
 #define TWIN static
 #endif
 
-#define TWINS(X)                                                                                   \
-    X(collatz)                                                                                     \
-    X(gcd)                                                                                         \
-    X(hash)                                                                                        \
-    X(isqrt) X(crc) X(divisions) X(bubble) X(parse) X(newton) X(horner) X(mandel) X(pendulum)      \
-        X(narrow) X(towers) X(automaton) X(mixed) X(bits_of_double) X(records)
+/* clang-format off */
+#define TWINS(X) \
+    X(collatz) X(gcd) X(hash) X(isqrt) X(crc) X(divisions) \
+    X(bubble) X(parse) X(newton) X(horner) X(mandel) X(pendulum) \
+    X(narrow) X(towers) X(automaton) X(mixed) X(bits_of_double) X(records)
+/* clang-format on */
 
 TWIN uint64_t collatz(uint64_t a, uint64_t b, uint64_t c)
 {
