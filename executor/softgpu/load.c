@@ -340,10 +340,13 @@ CUresult vm_kernel_prepare(struct vm_kernel *k, struct vm_text *why)
         if (r) {
             k->refused = r;
         } else {
-            uint32_t regs = k->fn->reg_n / 4;
+            /* No compiler takes more than lets a block of the largest size run. */
+            uint32_t regs = k->fn->reg_n / 4, most = 65536 / k->info.max_threads & ~7u;
+            if (most > 255)
+                most = 255;
             k->info.local_len = code->local_len;
             k->info.bound = bound_of(code);
-            k->info.regs = regs < 8 ? 8 : regs > 255 ? 255 : regs;
+            k->info.regs = regs < 8 ? 8 : regs > most ? most : regs;
             atomic_store_explicit(&k->code, code, memory_order_release); /* with vm_run */
         }
     }

@@ -107,7 +107,8 @@ SIGNED(s16, uint32_t, int16_t, uint16_t, uint16_t)
 SIGNED(s32, uint32_t, int32_t, uint32_t, uint32_t)
 SIGNED(s64, uint64_t, int64_t, uint64_t, uint64_t)
 
-/* Carry chains.  CC.CF is one bit per lane in the warp; for subtraction it is the borrow. */
+/* Carry chains.  CC.CF is one bit per lane in the warp.  A subtraction is a + ~b + 1, so the flag
+ * it leaves means that nothing was borrowed: nvcc's 128-bit division adds it up with addc. */
 #define CHAIN(n, S, W, BITS)                                                                       \
     VM_OP(addc_##n)                                                                                \
     {                                                                                              \
@@ -128,7 +129,7 @@ SIGNED(s64, uint64_t, int64_t, uint64_t, uint64_t)
         S *d = VM_REG(S, in->d);                                                                   \
         VM_EACH(i, vm_mask(w, in))                                                                 \
         {                                                                                          \
-            W diff = (W)a[i] - b[i] - (in->aux & VM_CC_IN ? w->carry >> i & 1 : 0);                \
+            W diff = (W)a[i] + (S)~b[i] + (in->aux & VM_CC_IN ? w->carry >> i & 1 : 1);            \
             d[i] = (S)diff;                                                                        \
             if (in->aux & VM_CC_OUT)                                                               \
                 w->carry = (w->carry & ~(1u << i)) | (uint32_t)(diff >> BITS & 1) << i;            \

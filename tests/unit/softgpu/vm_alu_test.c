@@ -202,6 +202,7 @@ static uint64_t to_half(double f)
     X(neg_s64, "neg.s64 %rd0, %rd1;", 0 - A) \
     X(carry, "{.reg .b32 x,y; .reg .b32 p,q,s,t; mov.b64 {x,y}, %rd1; mov.b64 {p,q}, %rd2; add.cc.u32 s, x, p; addc.u32 t, y, q; mov.b64 %rd0, {s,t};}", A + B) \
     X(borrow, "{.reg .b32 x,y; .reg .b32 p,q,s,t; mov.b64 {x,y}, %rd1; mov.b64 {p,q}, %rd2; sub.cc.u32 s, x, p; subc.u32 t, y, q; mov.b64 %rd0, {s,t};}", A - B) \
+    X(no_borrow, "{.reg .b32 s,t; sub.cc.u32 s, %r1, %r2; addc.u32 t, 0, 0; cvt.u64.u32 %rd0, t;}", (uint32_t)a >= (uint32_t)b) \
     X(mad_carry, "{.reg .b32 s,t; mad.lo.cc.u32 s, %r1, %r2, %r3; madc.hi.u32 t, %r1, %r2, 0; mov.b64 %rd0, {s,t};}", (uint64_t)a * b + c) \
     X(carry64, "{.reg .b64 s; add.cc.u64 s, %rd1, %rd2; addc.u64 %rd0, 0, 0;}", A + B < A) \
     X(dp4a_ss, W32("dp4a.s32.s32 %r0, %r1, %r2, %r3;"), c + (uint32_t)((int8_t)a * (int8_t)b + (int8_t)(a >> 8) * (int8_t)(b >> 8) + (int8_t)(a >> 16) * (int8_t)(b >> 16) + (int8_t)(a >> 24) * (int8_t)(b >> 24))) \
