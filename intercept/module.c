@@ -81,7 +81,7 @@ static void log_copy(char *to, uint64_t room, void **len_out, const char *text, 
         memcpy(to, text, n);
         to[n - 1] = 0;
         if (len_out)
-            *(uint32_t *)len_out = (uint32_t)n;
+            *(uint32_t *)len_out = (uint32_t)(n - 1);
     }
 }
 

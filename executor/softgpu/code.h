@@ -15,6 +15,8 @@ struct soft_jit {
 CUresult soft_image_ptx(const void *image, const struct soft_jit *jit, char **ptx_out,
                         size_t *len_out);
 void soft_image_refuse(const struct soft_jit *jit, const char *why);
+/* The image has been loaded: the logs are empty. */
+void soft_image_accept(const struct soft_jit *jit);
 CUresult soft_image_file(const char *path, char **image_out);
 
 struct soft_func {

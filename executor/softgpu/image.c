@@ -56,9 +56,12 @@ CUresult soft_image_ptx(const void *image, const struct soft_jit *jit, char **pt
     CUresult result = vm_image_ptx(image, SIZE_MAX, soft_arch, ptx_out, len_out, &why);
     if (result)
         soft_image_refuse(jit, why.s);
-    else
-        log_fill(jit->n, jit->options, jit->values, "");
     return result;
+}
+
+void soft_image_accept(const struct soft_jit *jit)
+{
+    log_fill(jit->n, jit->options, jit->values, "");
 }
 
 CUresult soft_image_file(const char *path, char **image_out)

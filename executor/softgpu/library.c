@@ -153,6 +153,7 @@ static CUresult load(CUlibrary *out, const void *image, const struct soft_jit *j
         library_free(library);
         return result;
     }
+    soft_image_accept(jit);
     *out = (CUlibrary)library->handle;
     return CUDA_SUCCESS;
 }

@@ -124,9 +124,11 @@ static CUresult load(CUmodule *out, const void *image, const struct soft_jit *ji
         return result;
     result = soft_module_make(ctx, ptx, len, jit, NULL, &module);
     free(ptx);
-    if (result == CUDA_SUCCESS)
-        *out = (CUmodule)module->handle;
-    return result;
+    if (result != CUDA_SUCCESS)
+        return result;
+    soft_image_accept(jit);
+    *out = (CUmodule)module->handle;
+    return CUDA_SUCCESS;
 }
 
 CUresult cuModuleLoadData(CUmodule *module, const void *image)

@@ -380,7 +380,7 @@ static bool launch_ok(const struct vm_launch *l)
 {
     uint64_t threads = (uint64_t)l->block[0] * l->block[1];
     const uint32_t *req = l->kernel->fn->req; /* .reqntid */
-    if (req[0] && memcmp(req, l->block, sizeof(l->block)))
+    if (req[0] && memcmp(req, l->block, sizeof(l->block)) != 0)
         return false;
     return threads && threads <= 1024 && l->block[2] && threads * l->block[2] <= 1024 &&
            l->grid[0] && l->grid[1] && l->grid[2] && l->shared_len <= 1u << 28;
