@@ -41,7 +41,7 @@ static void reset_with_copies(void)
     for (int i = 0; i < 100; i++)
         CUDA(cudaMemset(dev, i, LEN));
     CUDA(cudaHostRegister(host, LEN, cudaHostRegisterDefault));
-    slow<<<1, 1>>>((unsigned *)dev, 20000000);
+    slow<<<1, 1>>>((unsigned *)dev, 4000000);
     LAUNCHED();
     CUDA(cudaMemcpyAsync(host, dev + 8, LEN - 8, cudaMemcpyDeviceToHost, 0));
     CHECK(pthread_create(&waiter, NULL, wait_for_all, NULL) == 0);
