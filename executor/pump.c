@@ -5,6 +5,7 @@
 #include "executor/pump.h"
 
 #include <poll.h>
+#include <sched.h>
 #include <sys/prctl.h>
 #include <time.h>
 
@@ -15,7 +16,8 @@
 #include "transport/boot.h"
 
 enum {
-    NEWS_EVERY = 16, /* records between looks at the mirror while records keep coming */
+    ASIDE_EVERY = 64, /* records between looks at the core that the client waits on */
+    NEWS_EVERY = 16,  /* records between looks at the mirror while records keep coming */
     MARK_NAP_NS =
         20000, /* between looks at the mirror once the spin budget is spent: no GPU rings a bell */
     IDLE_NAP_NS = 100000000,
@@ -35,6 +37,21 @@ static void record_run(struct tfr_session *s, const struct tfr_rec *rec)
         tfr_helper_run(s, info, rec);
     else
         tfr_session_run(s, info, rec);
+}
+
+/* On the client's own machine the scheduler may put both on one core, where each waits for the
+ * other's time slice though another core is idle.  Moves to any other core; the set of cores stays
+ * what it was. */
+static void step_aside(const struct tfr_session *s)
+{
+    cpu_set_t all, others;
+    uint32_t cpu = atomic_load_explicit(&s->client_page->cpu, memory_order_relaxed) - 1;
+    if (cpu != (uint32_t)sched_getcpu() || sched_getaffinity(0, sizeof all, &all) != 0)
+        return;
+    others = all;
+    CPU_CLR(cpu, &others);
+    if (CPU_COUNT(&others) && sched_setaffinity(0, sizeof others, &others) == 0)
+        sched_setaffinity(0, sizeof all, &all);
 }
 
 /* Sleeps until the client rings, its socket closes, or it is time to look at the mirror again. */
@@ -59,7 +76,7 @@ static void pump_sleep(struct tfr_session *s)
 void tfr_pump_run(struct tfr_session *s)
 {
     struct tfr_relax relax = TFR_RELAX_INIT(TFR_WAIT_RECORD);
-    uint32_t since_news = 0;
+    uint32_t since_news = 0, since_aside = 0;
     prctl(PR_SET_TIMERSLACK, 1000);
     while (!atomic_load_explicit(&s->ended, memory_order_acquire)) {
         struct tfr_rec *rec;
@@ -69,6 +86,10 @@ void tfr_pump_run(struct tfr_session *s)
             tfr_relax_again(&relax);
             if (tfr_ring_due(&s->rx))
                 tfr_news_credit(s);
+            if (++since_aside >= ASIDE_EVERY) {
+                since_aside = 0;
+                step_aside(s);
+            }
             if (++since_news < NEWS_EVERY)
                 continue;
         } else if (status != TFR_AGAIN) {

@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <poll.h>
 #include <sched.h>
+#include <sched.h>
 #include <time.h>
 
 #include "base/clock.h"
@@ -135,6 +136,9 @@ static void sleep_once(const _Atomic uint64_t *word, uint64_t want)
 static CUresult wait_long(const _Atomic uint64_t *word, uint64_t want, enum tfr_wait_reason why)
 {
     struct tfr_relax relax = TFR_RELAX_INIT(why);
+    /* Two who spin for each other should not share a core: the pump steps aside. */
+    atomic_store_explicit(&tfr_client.page->cpu, (uint32_t)sched_getcpu() + 1,
+                          memory_order_relaxed);
     while (atomic_load_explicit(word, memory_order_acquire) < want) {
         enum tfr_relax_step step = tfr_relax(&relax);
         if (step == TFR_RELAX_SPUN)

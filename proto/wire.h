@@ -147,6 +147,7 @@ struct tfr_page_area {
 /* Written by the client alone, in executor memory. */
 struct tfr_client_page {
     _Alignas(64) _Atomic uint64_t text_head; /* bytes of text taken */
+    _Alignas(64) _Atomic uint32_t cpu; /* where a thread last began to wait, plus one; a hint */
 };
 static_assert(sizeof(struct tfr_client_page) <= 4096, "client page");
 
