@@ -200,3 +200,15 @@ CUresult cuLaunchKernelEx(const CUlaunchConfig *c, CUfunction f, void **params, 
         result = apply(&c->attrs[i], &l);
     return result ? result : launch(&l);
 }
+
+/* The stream stands inside the configuration: the one twin that gen.py cannot make. */
+CUresult cuLaunchKernelEx_ptsz(const CUlaunchConfig *config, CUfunction f, void **params,
+                               void **extra)
+{
+    if (!config)
+        return cuLaunchKernelEx(config, f, params, extra);
+    CUlaunchConfig mine = *config;
+    if (!mine.hStream)
+        mine.hStream = CU_STREAM_PER_THREAD;
+    return cuLaunchKernelEx(&mine, f, params, extra);
+}
