@@ -184,12 +184,6 @@ void tfr_session_serve(struct tfr_session *s)
 
 /* ---- one record ---- */
 
-/* Requests that are answered name their slot first. */
-struct asked_req {
-    struct tfr_rec head;
-    uint32_t slot, in_len;
-};
-
 void *tfr_reply_room(struct tfr_reply *reply, uint32_t len)
 {
     const uint32_t room = sizeof(((struct tfr_reply_slot *)0)->payload);
@@ -236,12 +230,12 @@ bool tfr_result_is_fatal(CUresult result)
 static void run_asked(struct tfr_session *s, const struct tfr_op_info *info,
                       const struct tfr_rec *rec)
 {
-    if (rec->size < sizeof(struct asked_req) ||
-        ((const struct asked_req *)rec)->slot >= TFR_REPLY_SLOTS) {
+    if (rec->size < sizeof(struct tfr_asked_req) ||
+        ((const struct tfr_asked_req *)rec)->slot >= TFR_REPLY_SLOTS) {
         tfr_session_bad(s, rec, "no reply slot");
         return;
     }
-    uint32_t slot = ((const struct asked_req *)rec)->slot;
+    uint32_t slot = ((const struct tfr_asked_req *)rec)->slot;
     /* pairs with the release in tfr_news_reply */
     atomic_load_explicit(&s->answered[slot], memory_order_acquire);
     struct tfr_reply reply = {.payload = s->reply[slot].payload};

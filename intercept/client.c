@@ -7,7 +7,6 @@
 #include <errno.h>
 #include <poll.h>
 #include <sched.h>
-#include <sched.h>
 #include <time.h>
 
 #include "base/clock.h"
@@ -17,12 +16,6 @@
 #include "transport/boot.h"
 
 enum { LOOK_MS = 50, SLOT_NONE = TFR_REPLY_SLOTS };
-
-/* Every request that is answered has its slot here. */
-struct asked_req {
-    struct tfr_rec head;
-    uint32_t slot, in_len;
-};
 
 CUresult tfr_client_error(void)
 {
@@ -316,7 +309,7 @@ void *tfr_ask_begin(struct tfr_ask *ask, uint16_t op, uint32_t len)
         ask->result = tfr_client_error();
         return NULL;
     }
-    struct asked_req *req = tfr_post_begin(op, len);
+    struct tfr_asked_req *req = tfr_post_begin(op, len);
     if (!req) {
         ask->result = tfr_post_failed();
         slot_give(ask->slot);

@@ -151,6 +151,12 @@ struct tfr_client_page {
 };
 static_assert(sizeof(struct tfr_client_page) <= 4096, "client page");
 
+/* How every record that is answered begins, the generated ones too. */
+struct tfr_asked_req {
+    struct tfr_rec head;
+    uint32_t slot, in_len; /* the reply slot; bytes of variable input */
+};
+
 /* ---- records of our own ---- */
 
 /* Streams: id of a stream object; bit 63..56 TFR_KIND_STREAM.  Every context has its legacy stream
