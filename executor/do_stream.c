@@ -1,12 +1,12 @@
-/* Handlers of contexts, streams, events, marks. */
+/* Handlers of streams, events, marks. */
 #define TFR_LOG_PART "executor"
 #include <stdlib.h>
 
 #include "executor/session.h"
 #include "tfr_dispatch_decl.h"
 
-static CUresult stream_add(struct tfr_session *s, uint64_t id, uint32_t word, uint32_t ctx,
-                           CUstream real, bool joins_legacy)
+CUresult tfr_stream_add(struct tfr_session *s, uint64_t id, uint32_t word, uint32_t ctx,
+                        CUstream real, bool joins_legacy)
 {
     struct tfr_stream *stream = calloc(1, sizeof *stream);
     if (!stream)
@@ -16,27 +16,6 @@ static CUresult stream_add(struct tfr_session *s, uint64_t id, uint32_t word, ui
     CUresult result = tfr_object_new_aux(s, TFR_KIND_STREAM, id, real, stream);
     if (result != CUDA_SUCCESS)
         free(stream);
-    return result;
-}
-
-CUresult do_context(struct tfr_session *s, const struct tfr_rec *rec, struct tfr_reply *reply)
-{
-    (void)reply;
-    const struct tfr_context_req *req = (const struct tfr_context_req *)rec;
-    if (req->device >= (uint32_t)s->device_n || req->legacy_word >= TFR_STREAM_SLOTS)
-        return tfr_session_bad(s, rec, "no such device or word");
-    CUcontext ctx = s->ctx[req->device];
-    CUresult result = CUDA_SUCCESS;
-    if (!ctx)
-        result = s->cu->cuDevicePrimaryCtxRetain(&ctx, (CUdevice)req->device);
-    s->ctx[req->device] = ctx;
-    if (result == CUDA_SUCCESS)
-        result = tfr_session_enter(s, (uint16_t)(req->device + 1));
-    /* Announced again after it was released while another device's was in use: it lives on. */
-    if (result == CUDA_SUCCESS && !s->fence_event[req->device])
-        result = s->cu->cuEventCreate(&s->fence_event[req->device], CU_EVENT_DISABLE_TIMING);
-    if (result == CUDA_SUCCESS)
-        result = stream_add(s, req->legacy, req->legacy_word, req->device, CU_STREAM_LEGACY, true);
     return result;
 }
 
@@ -73,8 +52,8 @@ CUresult do_stream_new(struct tfr_session *s, const struct tfr_rec *rec, struct 
     CUresult result = s->cu->cuStreamCreateWithPriority(&real, req->flags, req->priority);
     if (result != CUDA_SUCCESS)
         return result;
-    result = stream_add(s, req->stream, req->word, rec->ctx - 1u, real,
-                        !(req->flags & CU_STREAM_NON_BLOCKING));
+    result = tfr_stream_add(s, req->stream, req->word, rec->ctx - 1u, real,
+                            !(req->flags & CU_STREAM_NON_BLOCKING));
     if (result != CUDA_SUCCESS)
         s->cu->cuStreamDestroy_v2(real);
     return result;

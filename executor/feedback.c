@@ -1,19 +1,11 @@
-/* News for the client: stream words, replies, credits, the sticky error; and the two threads that
- * keep them coming when the pump cannot.
+/* News for the client: stream words, replies, credits, the sticky error.
  *
  * The GPU writes marks into a mirror of ours by stream value writes; whoever plays the feedback
  * role carries them to the client's page.  The words of one pass are a consistent cut: if a stream
  * is shown past a wait for an event, the event's own stream is shown past the event. */
 #define TFR_LOG_PART "executor"
-#include <errno.h>
-#include <poll.h>
-#include <sys/prctl.h>
-#include <time.h>
-
-#include "base/clock.h"
 #include "base/log.h"
 #include "executor/session.h"
-#include "transport/boot.h"
 
 enum { WORDS = TFR_STREAM_SLOTS / 64, CUT_TRIES = 64 };
 
@@ -187,69 +179,4 @@ void tfr_session_sticky(struct tfr_session *s, CUresult result, const struct tfr
         s->link->ops->ring(s->link);
     }
     pthread_mutex_unlock(&s->sticky_lock);
-}
-
-/* ---- the threads ---- */
-
-static void nap_us(long us)
-{
-    struct timespec t = {.tv_sec = 0, .tv_nsec = us * 1000};
-    nanosleep(&t, NULL);
-}
-
-/* Takes the feedback role while the pump is away in a driver call.  Makes no driver call itself, so
- * it can be the heartbeat too. */
-static void *relief_main(void *arg)
-{
-    struct tfr_session *s = arg;
-    uint32_t seen = 0;
-    prctl(PR_SET_NAME, "tfr-relief");
-    while (!atomic_load_explicit(&s->ended, memory_order_acquire)) {
-        atomic_store_explicit(&s->feedback->heartbeat, tfr_clock_now() / TFR_NS_PER_MS,
-                              memory_order_relaxed);
-        if (!tfr_news_expected(s)) {
-            nap_us(5000);
-            continue;
-        }
-        uint32_t made = atomic_load_explicit(&s->news_pass, memory_order_relaxed);
-        if (made == seen)
-            tfr_news_bring(s);
-        seen = atomic_load_explicit(&s->news_pass, memory_order_relaxed);
-        nap_us(200);
-    }
-    return NULL;
-}
-
-/* Asks the driver whether a context has died: a mark never comes from a dead one.  May block. */
-static void *watch_main(void *arg)
-{
-    struct tfr_session *s = arg;
-    CUstream stream[TFR_DEVICES_MAX] = {0};
-    prctl(PR_SET_NAME, "tfr-watch");
-    while (!atomic_load_explicit(&s->ended, memory_order_acquire)) {
-        struct pollfd p = {.fd = s->boot, .events = POLLRDHUP};
-        bool expected = tfr_news_expected(s);
-        if (poll(&p, 1, expected ? 1 : 20) > 0 && tfr_boot_gone(s->boot)) {
-            atomic_store_explicit(&s->ended, 1, memory_order_release);
-            break;
-        }
-        for (int i = 0; expected && i < s->device_n; i++) {
-            if (!s->ctx[i] || tfr_session_enter(s, (uint16_t)(i + 1)) != CUDA_SUCCESS)
-                continue;
-            CUresult result = stream[i] ? s->cu->cuStreamQuery(stream[i])
-                                        : s->cu->cuStreamCreate(&stream[i], CU_STREAM_NON_BLOCKING);
-            if (result != CUDA_SUCCESS && result != CUDA_ERROR_NOT_READY)
-                tfr_session_sticky(s, result, NULL);
-        }
-    }
-    return NULL;
-}
-
-tfr_status tfr_news_start(struct tfr_session *s)
-{
-    pthread_t thread;
-    if (pthread_create(&thread, NULL, relief_main, s) != 0 ||
-        pthread_create(&thread, NULL, watch_main, s) != 0)
-        return tfr_fail(TFR_E_SYS, "no thread for the session: %m");
-    return TFR_OK;
 }

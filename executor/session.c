@@ -49,6 +49,20 @@ static uint64_t ring_size(void)
     return size;
 }
 
+/* The GPU waits on words of the client page. */
+static tfr_status page_register(struct tfr_session *s)
+{
+    CUresult result =
+        s->cu->cuMemHostRegister_v2(s->client_page, sizeof *s->client_page,
+                                    CU_MEMHOSTREGISTER_PORTABLE | CU_MEMHOSTREGISTER_DEVICEMAP);
+    if (result == CUDA_SUCCESS)
+        result = s->cu->cuMemHostGetDevicePointer_v2(&s->gate_gpu, s->client_page->gate, 0);
+    return result == CUDA_SUCCESS
+               ? TFR_OK
+               : tfr_fail(TFR_E_UNSUP, "the driver does not map host memory (error %d)",
+                          (int)result);
+}
+
 /* Pinned for the GPU's copy engine.  A driver that refuses leaves the lane pageable: slower, still
  * right. */
 static void lane_register(struct tfr_session *s)
@@ -88,7 +102,7 @@ tfr_status tfr_session_prepare(struct tfr_session *s, const struct tfr_cu *cu)
     s->device_n = device_n > TFR_DEVICES_MAX ? TFR_DEVICES_MAX : device_n;
 
     uint64_t ring = ring_size();
-    uint64_t lane_at = round_up(4096 + TFR_RING_AREA(ring), huge_page);
+    uint64_t lane_at = round_up(sizeof *s->client_page + TFR_RING_AREA(ring), huge_page);
     s->lane_len = round_up(tfr_env_u64("TFR_LANE_SIZE"), huge_page);
     if (!s->lane_len)
         s->lane_len = huge_page;
@@ -98,13 +112,14 @@ tfr_status tfr_session_prepare(struct tfr_session *s, const struct tfr_cu *cu)
     uint8_t *base = s->area.addr;
     madvise(base, s->area.len, MADV_POPULATE_WRITE);
     s->client_page = (struct tfr_client_page *)base;
-    tfr_ring_rx_init(&s->rx, base + 4096, ring);
+    tfr_ring_rx_init(&s->rx, base + sizeof *s->client_page, ring);
     s->lane = base + lane_at;
     s->record = aligned_alloc(64, ring / 8);
     if (!s->record)
         return tfr_fail(TFR_E_NOMEM, "record buffer");
     lane_register(s);
-    return mirror_make(s);
+    status = page_register(s);
+    return status == TFR_OK ? mirror_make(s) : status;
 }
 
 /* ---- joining ---- */
@@ -114,7 +129,7 @@ static tfr_status welcome_send(struct tfr_session *s)
     uint8_t *base = s->area.addr;
     struct tfr_welcome w = {.len = s->area.len,
                             .page_at = 0,
-                            .ring_at = 4096,
+                            .ring_at = sizeof *s->client_page,
                             .ring_size = s->rx.size,
                             .lane_at = (uint64_t)(s->lane - base),
                             .lane_len = s->lane_len,

@@ -54,6 +54,7 @@ struct tfr_session {
     /* Memory shown to the client (one memfd). */
     struct tfr_area area;
     struct tfr_client_page *client_page;
+    CUdeviceptr gate_gpu; /* where the GPU sees client_page->gate */
     struct tfr_ring_rx rx; /* the pump's */
     uint8_t *lane;
     uint64_t lane_len;
@@ -148,6 +149,8 @@ tfr_status tfr_text_open(struct tfr_session *s);
  * role only. */
 bool tfr_text_bring(struct tfr_session *s);
 
+/* ---- watch.c ---- */
+
 /* Relief and watch threads. */
 tfr_status tfr_news_start(struct tfr_session *s);
 
@@ -158,6 +161,10 @@ void tfr_helper_run(struct tfr_session *s, const struct tfr_op_info *info,
                     const struct tfr_rec *rec);
 
 /* ---- do_stream.c ---- */
+
+/* Enters a stream under the client's id. */
+CUresult tfr_stream_add(struct tfr_session *s, uint64_t id, uint32_t word, uint32_t ctx,
+                        CUstream real, bool joins_legacy);
 
 /* The stream of a record, with the session fence before it. */
 CUresult tfr_stream_get(struct tfr_session *s, uint64_t id, struct tfr_stream **stream_out);

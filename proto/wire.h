@@ -148,8 +148,11 @@ struct tfr_page_area {
 struct tfr_client_page {
     _Alignas(64) _Atomic uint64_t text_head; /* bytes of text taken */
     _Alignas(64) _Atomic uint32_t cpu; /* where a thread last began to wait, plus one; a hint */
+    /* The last gate of each stream (index: its word) that the client has opened.  The GPU waits on
+     * these: nothing that un-blocks it travels in the ring. */
+    _Alignas(4096) _Atomic uint64_t gate[TFR_STREAM_SLOTS];
 };
-static_assert(sizeof(struct tfr_client_page) <= 4096, "client page");
+static_assert(sizeof(struct tfr_client_page) % 4096 == 0, "client page");
 
 /* How every record that is answered begins, the generated ones too. */
 struct tfr_asked_req {
