@@ -1,0 +1,58 @@
+/* How bytes get there: lane extents, and copies whose last step is the client's. */
+#ifndef TFR_INTERCEPT_COPY_H
+#define TFR_INTERCEPT_COPY_H
+
+#include "intercept/entry.h"
+
+/* ---- lane.c: extents of the lane, allocated by the client ---- */
+
+struct tfr_extent {
+    uint64_t at;
+    uint32_t units;
+};
+
+enum { TFR_LANE_UNIT = 16384, TFR_LANE_CHUNK = 1 << 20 };
+
+void tfr_lane_init(void);
+
+/* An extent of at least len bytes (<= TFR_LANE_CHUNK).  Waits for one if the lane is full.  A
+ * thread that has an extent of its own, neither given nor owed, must not: several of them would
+ * wait for each other. */
+CUresult tfr_lane_take(uint64_t len, struct tfr_extent *extent_out);
+
+/* The same without waiting; false: the lane is full. */
+bool tfr_lane_try(uint64_t len, struct tfr_extent *extent_out);
+
+/* The extent is free once the stream has passed seq. */
+void tfr_lane_give(struct tfr_extent extent, struct tfr_stream *stream, uint64_t seq);
+
+/* The extent is free now. */
+void tfr_lane_free(struct tfr_extent extent);
+
+/* ---- copy.c ---- */
+
+enum tfr_direction { TFR_TO_DEVICE, TFR_FROM_DEVICE, TFR_ON_DEVICE, TFR_BY_ADDRESS };
+
+/* One copy in stream order; sync: the host side is done with when it returns.  Errors as the
+ * driver's. */
+CUresult tfr_copy_bytes(enum tfr_direction way, uint64_t dst, uint64_t src, uint64_t len,
+                        struct tfr_stream *stream, bool sync);
+
+/* Copies into registered memory arrive in the lane; whoever learns that a stream has passed brings
+ * them home before it tells the application.  One load when there are none. */
+void tfr_copy_deliver(void);
+
+/* Waits for and delivers the first copy that the stream (NULL: any) still owes to registered
+ * memory. False: there is none, or the session has failed. */
+bool tfr_copy_deliver_next(const struct tfr_stream *stream);
+
+/* The same for all of them. */
+void tfr_copy_deliver_before(struct tfr_stream *stream);
+
+/* The session ended: what was owed will not come. */
+void tfr_copy_forget_all(void);
+
+/* Is an unfinished copy into registered memory under way? */
+bool tfr_copy_owed(void);
+
+#endif
