@@ -28,6 +28,8 @@ static const struct tfr_env_row rows[] = {
     {"TFR_SOFT_MEMORY", "4g", "software GPU: bytes of device memory"},
     {"TFR_SOFT_DEVICES", "1", "software GPU: number of devices"},
     {"TFR_SOFT_CC", NULL, "software GPU: compute capability"},
+    {"TFR_SOFT_CHAOS", NULL,
+     "software GPU: a seed; as unkind as hardware may be: delays, short queues, shared channels"},
     {"TFR_SOFT_BUDGET", NULL,
      "software GPU: instructions a thread may run before the launch fails"},
     {"TFR_SOFT_WORKERS", NULL, "software GPU: threads that run kernels (default: one per core)"},

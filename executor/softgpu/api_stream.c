@@ -406,6 +406,7 @@ CUresult cuStreamBatchMemOp_v2(CUstream handle, unsigned int n, CUstreamBatchMem
         result = batch_op(&params[i], &op); /* all or nothing */
     for (unsigned int i = 0; i < n && result == CUDA_SUCCESS; i++) {
         batch_op(&params[i], &op);
+        op.follows = i > 0;
         result = soft_submit(stream, &op, NULL, 0, true, NULL);
     }
     return result;

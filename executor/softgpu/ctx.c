@@ -200,10 +200,12 @@ struct soft_ctx *soft_ctx_new(struct soft_dev *dev, unsigned int flags, unsigned
     ctx->api_version = version;
     ctx->primary = primary;
     pthread_mutex_init(&ctx->lock, NULL);
-    if (!ctx->handle || !ctx->heap || (!primary && !soft_ctx_start(ctx))) {
+    bool ok = !soft_chaos.on || soft_chaos_ctx(ctx);
+    if (!ok || !ctx->handle || !ctx->heap || (!primary && !soft_ctx_start(ctx))) {
         soft_handle_del(ctx->handle);
         free(ctx->heap);
-        free(ctx);
+        if (!ctx->channels) /* chaos has listed it */
+            free(ctx);
         return NULL;
     }
     return ctx;

@@ -76,6 +76,7 @@ CUresult soft_mem_init(void)
     pthread_mutex_lock(&mem_lock);
     if (result == CUDA_ERROR_NOT_INITIALIZED) {
         uint64_t memory = tfr_env_u64("TFR_SOFT_MEMORY");
+        soft_chaos_init();
         for (int i = 0; i < SOFT_DEV_MAX; i++)
             soft_devs[i] = (struct soft_dev){.at = i, .memory = memory};
         result = soft_arena_map();

@@ -133,7 +133,7 @@ static CUresult record(CUevent handle, CUstream stream_handle)
     if (stream->ctx != event->ctx)
         return CUDA_ERROR_INVALID_HANDLE;
     uint64_t version = claim(event);
-    if (event->flags & CU_EVENT_DISABLE_TIMING) {
+    if (event->flags & CU_EVENT_DISABLE_TIMING && !soft_chaos.on) {
         seq = soft_stream_position(stream);
     } else {
         struct soft_op op = {.kind = SOFT_OP_RECORD, .record = {event, version}};

@@ -22,6 +22,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "executor/softgpu/chaos.h"
 #include "executor/softgpu/devmem.h"
 #include "executor/softgpu/vm.h"
 
@@ -99,6 +100,7 @@ struct soft_ctx {
     CUfunc_cache cache;
     struct soft_ctx
         *next_dead; /* destroyed ones are kept: a thread may still have one as its current */
+    struct soft_channels *channels; /* chaos: channel.c's */
     uint32_t peers; /* devices whose memory was enabled; all of it is reachable anyway */
 };
 

@@ -44,6 +44,8 @@ struct soft_stream *soft_stream_new(struct soft_ctx *ctx, unsigned int flags, in
     stream->priority = priority;
     stream->blocking = !(flags & CU_STREAM_NON_BLOCKING);
     stream->id = soft_next_id();
+    if (soft_chaos.on)
+        soft_chaos_stream(stream);
     atomic_init(&stream->refs, 1);
     pthread_mutex_lock(&ctx->lock);
     stream->next = ctx->streams;
@@ -225,6 +227,8 @@ static bool append(struct soft_stream *stream, const struct soft_op *model, cons
     op->next = NULL;
     if (len)
         memcpy(room, data, len);
+    if (soft_chaos.on)
+        soft_chaos_ticket(stream, op);
     op->seq = atomic_load_explicit(&stream->submitted, memory_order_relaxed) + 1;
     if (stream->tail)
         stream->tail->next = op;
@@ -340,8 +344,8 @@ static bool can_run_here(const struct soft_op *op)
     return op->kind != SOFT_OP_WAIT_STREAM;
 }
 
-CUresult soft_submit(struct soft_stream *stream, const struct soft_op *op, const void *data,
-                     uint32_t len, bool cheap, uint64_t *seq_out)
+static CUresult submit(struct soft_stream *stream, const struct soft_op *op, const void *data,
+                       uint32_t len, bool cheap, uint64_t *seq_out)
 {
     bool ok = lock_joined(stream);
     if (ok && cheap && idle(stream) && can_run_here(op)) {
@@ -355,6 +359,19 @@ CUresult soft_submit(struct soft_stream *stream, const struct soft_op *op, const
         *seq_out = atomic_load_explicit(&stream->submitted, memory_order_relaxed);
     unlock_kick(stream);
     return ok ? CUDA_SUCCESS : CUDA_ERROR_OUT_OF_MEMORY;
+}
+
+CUresult soft_submit(struct soft_stream *stream, const struct soft_op *op, const void *data,
+                     uint32_t len, bool cheap, uint64_t *seq_out)
+{
+    if (__builtin_expect(!soft_chaos.on, 1))
+        return submit(stream, op, data, len, cheap, seq_out);
+    CUresult result = soft_chaos_enter(stream, op);
+    if (result)
+        return result;
+    result = submit(stream, op, data, len, false, seq_out);
+    soft_chaos_leave(stream);
+    return result;
 }
 
 uint64_t soft_stream_position(struct soft_stream *stream)
@@ -432,6 +449,25 @@ static enum step step(struct soft_stream *stream, struct soft_op *op)
     return STEP_DONE;
 }
 
+/* Until a waiting operation is through, nothing behind it in the channel starts. */
+static enum step chaos_step(struct soft_stream *stream, struct soft_op *op)
+{
+    uint64_t ticket = op->ticket;
+    bool waits = op->kind == SOFT_OP_WAIT_VALUE || op->kind == SOFT_OP_WAIT_STREAM;
+    bool holds = waits || op->kind == SOFT_OP_HOST || op->kind == SOFT_OP_CALLBACK;
+    if (!soft_chaos_turn(stream, op))
+        return STEP_PARKED;
+    if (!holds)
+        soft_chaos_pass(stream, ticket);
+    if (!waits)
+        soft_chaos_delay(stream);
+    if (step(stream, op) == STEP_PARKED)
+        return STEP_PARKED;
+    if (holds)
+        soft_chaos_pass(stream, ticket);
+    return STEP_DONE;
+}
+
 void soft_stream_work(struct soft_stream *stream)
 {
     struct soft_op *op = NULL;
@@ -453,7 +489,7 @@ void soft_stream_work(struct soft_stream *stream)
         if (!op)
             break;
         uint64_t seq = op->seq;
-        if (step(stream, op) == STEP_PARKED)
+        if ((soft_chaos.on ? chaos_step(stream, op) : step(stream, op)) == STEP_PARKED)
             return;
         complete(stream, seq);
     }

@@ -29,7 +29,9 @@ struct soft_box { /* a 3D piece of linear memory */
 struct soft_op {
     struct soft_op *next;
     uint64_t seq;
+    uint64_t ticket; /* chaos: its place in the channel */
     enum soft_op_kind kind;
+    bool follows; /* part of the submission before it */
     uint32_t data_len, data_cap;
     void *data; /* data_len bytes copied in at submission; `room` or a block behind it */
     union {
@@ -98,6 +100,8 @@ struct soft_stream {
     unsigned int flags;
     int priority;
     uint64_t id, handle;
+    struct soft_channel *channel; /* chaos */
+    uint64_t series;              /* chaos: delays; whoever carries the stream draws */
     _Atomic uint32_t refs;
 };
 
