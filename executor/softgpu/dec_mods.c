@@ -44,7 +44,7 @@ static const struct word words[] = {
     {"any", DM_ANY, 0}, {"ballot", DM_BALLOT, 0}, {"popc", DM_POPC, 0}, {"arrive", DM_ARRIVE, 0},
     {"red", DM_RED, 0}, {"cta", DM_CTA, 0}, {"add", DM_ATOM, VA_ADD}, {"min", DM_ATOM, VA_MIN},
     {"max", DM_ATOM, VA_MAX}, {"inc", DM_ATOM, VA_INC}, {"dec", DM_ATOM, VA_DEC},
-    {"exch", DM_ATOM, VA_EXCH}, {"cas", DM_ATOM, VA_CAS}, {"noftz", DM_NOFTZ, 0},
+    {"exch", DM_ATOM, VA_EXCH}, {"cas", DM_ATOM, VA_CAS}, {"noftz", DM_NOFTZ, 0}, {"rna", DM_RNA, 0}, {"satfinite", DM_SATFINITE, 0},
     {"finite", DM_TEST, VO_TESTP_FINITE}, {"infinite", DM_TEST, VO_TESTP_INFINITE},
     {"number", DM_TEST, VO_TESTP_NUMBER}, {"notanumber", DM_TEST, VO_TESTP_NOTANUMBER},
     {"normal", DM_TEST, VO_TESTP_NORMAL}, {"subnormal", DM_TEST, VO_TESTP_SUBNORMAL},

@@ -148,6 +148,42 @@ static void cvt_pair(struct dec *d)
     in->aux = d->m.round | (dec_has(d, DM_RELU) ? 1u << VM_AUX_SHIFT : 0);
 }
 
+/* cvt.rn.satfinite{.relu}.e4m3x2.f32 d, a, b; .e4m3x2.f16x2 d, a; cvt.rn{.relu}.f16x2.e4m3x2 d, a;
+ * cvt.rna.tf32.f32 d, a.  The same for e5m2x2. */
+static void cvt_narrow(struct dec *d)
+{
+    const struct ptx_opnd *o = d->p->opnd;
+    unsigned int to = d->m.type[0], from = d->m.type[1], op = VO_NONE, type = to;
+    bool two = from == PT_F32 && to != PT_TF32, rn = dec_has(d, DM_RND) && !d->m.round;
+    bool finite = dec_has(d, DM_SATFINITE);
+    if (to == PT_TF32)
+        op = from == PT_F32 && !finite &&
+                     dec_has(d, DM_RNA) != (dec_has(d, DM_RND) && d->m.round < 2)
+                 ? VO_CVT_NARROW
+                 : VO_NONE;
+    else if (to == PT_F16X2 && rn && !finite)
+        op = VO_CVT_WIDEN, type = from;
+    else if (rn && finite && (from == PT_F32 || from == PT_F16X2))
+        op = two ? VO_CVT_PACK : VO_CVT_NARROW;
+    if (op == VO_NONE || d->p->opnd_n != 2u + two || (d->m.seen & (DM(SAT) | DM(RNDI) | DM(FTZ)))) {
+        dec_invalid(d, "this form is not supported");
+        return;
+    }
+    uint32_t a = dec_src(d, &o[1], dec_bits(from)), at = dec_dst(d, &o[0], dec_bits(to));
+    uint32_t b = two ? dec_src(d, &o[2], PT_B32) : VM_TRASH;
+    struct vm_ins *in = dec_emit_op(d, op, type);
+    in->d = at;
+    in->a = a;
+    in->b = b;
+    in->aux = d->m.round | (dec_has(d, DM_RNA) ? VM_CVT_RNA : 0) |
+              (dec_has(d, DM_RELU) ? 1u << VM_AUX_SHIFT : 0);
+}
+
+static bool is_tensor(unsigned int t)
+{
+    return t == PT_E4M3X2 || t == PT_E5M2X2 || t == PT_TF32;
+}
+
 /* The integer type of a register's width, with the sign of t. */
 static unsigned int at_width(unsigned int t, uint32_t size)
 {
@@ -200,6 +236,14 @@ static void cvt(struct dec *d, unsigned int arg)
         return;
     const struct ptx_opnd *o = d->p->opnd;
     unsigned int to = d->m.type[0], from = d->m.type[1];
+    if (is_tensor(to) || is_tensor(from)) {
+        cvt_narrow(d);
+        return;
+    }
+    if (d->m.seen & (DM(RNA) | DM(SATFINITE))) {
+        dec_invalid(d, "this form is not supported");
+        return;
+    }
     if (to == PT_F16X2 || to == PT_BF16X2) {
         if (d->p->opnd_n == 3)
             cvt_pair(d);
@@ -304,7 +348,8 @@ static void isspacep(struct dec *d, unsigned int arg)
 
 const struct dec_row dec_move_rows[] = {
     {"mov", mov, 0, 0, 2, 2},
-    {"cvt", cvt, 0, DM(RND) | DM(RNDI) | DM(FTZ) | DM(SAT) | DM(RELU), 2, 3},
+    {"cvt", cvt, 0, DM(RND) | DM(RNDI) | DM(FTZ) | DM(SAT) | DM(RELU) | DM(RNA) | DM(SATFINITE), 2,
+     3},
     {"cvta", cvta, 0, DM(TO) | DM(SPACE), 2, 2},
     {"isspacep", isspacep, 0, DM(SPACE), 2, 2},
     {0},

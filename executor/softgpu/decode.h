@@ -48,6 +48,8 @@ enum dec_mod {
     DM_CTA,
     DM_ATOM, /* add min max inc dec exch cas */
     DM_NOFTZ,
+    DM_RNA,
+    DM_SATFINITE,
     DM_TEST,  /* finite infinite ... */
     DM_OTHER, /* a word of this opcode alone, left in `word` */
     DM_N

@@ -2,6 +2,7 @@
  * vm_image_ptx's users only.  Image bytes are hostile: every read is checked against the limit
  * where one is known, and against the sizes in the headers otherwise.  libzstd is loaded at run
  * time, because only compressed fatbins need it. */
+#include "executor/softgpu/ptx.h"
 #include "executor/softgpu/vm.h"
 
 #include <dlfcn.h>
@@ -16,7 +17,7 @@ enum {
     KIND_PTX = 1,
     FLAG_LZ4 = 0x2000,
     FLAG_ZSTD = 0x8000,
-    MAX_NEST = 8
+    MAX_PARTS = 4096
 };
 static const uint64_t MAX_TEXT = 1ull << 30;
 
@@ -159,6 +160,21 @@ static CUresult extract(const struct entry *e, char **ptx_out, size_t *len_out, 
 
 /* ---- containers ---- */
 
+/* The text of the entry that was chosen, or why there is none. */
+static CUresult found(const struct search *s, char **ptx_out, size_t *len_out, struct vm_text *why)
+{
+    if (s->best.data)
+        return extract(&s->best, ptx_out, len_out, why);
+    if (s->lowest_ptx == UINT32_MAX)
+        return fail(
+            why, CUDA_ERROR_NO_BINARY_FOR_GPU,
+            "the image holds no PTX, only machine code: compile with PTX, e.g. -arch=sm_75");
+    snprintf(why->s, sizeof(why->s),
+             "the image's PTX is for compute_%u and newer, the device is sm_%d", s->lowest_ptx,
+             s->arch);
+    return CUDA_ERROR_NO_BINARY_FOR_GPU;
+}
+
 static void consider(struct search *s, const uint8_t *h, uint64_t stored, uint32_t head)
 {
     struct entry e = {.data = h + head, .stored = stored, .flags = get64(h + 0x28)};
@@ -198,22 +214,68 @@ static CUresult walk(struct search *s, const uint8_t *p, struct vm_text *why)
     return CUDA_SUCCESS;
 }
 
-/* Version 2: the linked container, and behind `extra` an array of those it was made of. */
-static CUresult walk_wrapper(struct search *s, const uint8_t *p, struct vm_text *why)
+/* What a search has found, as text behind that of the modules before it. */
+static CUresult append(const struct search *s, char **text, size_t *len, struct vm_text *why)
 {
-    struct search all = *s;
+    char *more = NULL;
+    size_t n = 0;
+    CUresult r = found(s, &more, &n, why);
+    if (r || !*text) {
+        *text = r ? *text : more;
+        *len = r ? *len : n;
+        return r;
+    }
+    char *both = realloc(*text, *len + n + 2);
+    if (both) {
+        both[*len] = PTX_NEXT_MODULE;
+        memcpy(both + *len + 1, more, n + 1);
+        *text = both;
+        *len += n + 1;
+    }
+    free(more);
+    return both ? CUDA_SUCCESS : fail(why, CUDA_ERROR_OUT_OF_MEMORY, "out of memory");
+}
+
+/* The containers that the linked one was made of: one module each.  Device linking adds empty ones.
+ */
+static CUresult link_parts(const uint8_t *const *part, const struct search *how, char **text,
+                           size_t *len, struct vm_text *why)
+{
+    CUresult r = CUDA_SUCCESS;
+    for (int i = 0; !r && part[i] && i < MAX_PARTS; i++) {
+        struct search one = *how;
+        r = walk(&one, part[i], why);
+        if (!r && (one.cubin || one.lowest_ptx != UINT32_MAX))
+            r = append(&one, text, len, why);
+    }
+    if (r)
+        free(*text);
+    return r;
+}
+
+/* Version 2: the linked container, and behind `extra` an array of those it was made of.  The
+ * pointers are the program's own; a limit covers the wrapper alone. */
+static CUresult walk_wrapper(const uint8_t *p, int arch, char **ptx_out, size_t *len_out,
+                             struct vm_text *why)
+{
+    struct search s = {.arch = arch, .lowest_ptx = UINT32_MAX};
+    const struct search fresh = s;
     const uint8_t *data = (const uint8_t *)(uintptr_t)get64(p + 8);
     const uint8_t *const *extra = (const uint8_t *const *)(uintptr_t)get64(p + 16);
-    all.to = NULL; /* pointers of the program itself; a limit covers the wrapper alone */
+    char *text = NULL;
+    size_t len = 0;
     if (!data)
         return fail(why, CUDA_ERROR_INVALID_IMAGE, "the fatbin wrapper is empty");
-    CUresult r = walk(&all, data, why);
-    for (int i = 0; !r && get32(p + 4) >= 2 && extra && extra[i] && i < 4096 && !all.best.data; i++)
-        r = walk(&all, extra[i], why);
-    s->best = all.best;
-    s->lowest_ptx = all.lowest_ptx;
-    s->cubin = all.cubin;
-    return r;
+    CUresult r = walk(&s, data, why);
+    if (!r && !s.best.data && get32(p + 4) >= 2 && extra)
+        r = link_parts(extra, &fresh, &text, &len, why);
+    if (r)
+        return r;
+    if (!text)
+        return found(&s, ptx_out, len_out, why);
+    *ptx_out = text;
+    *len_out = len;
+    return CUDA_SUCCESS;
 }
 
 static bool looks_like_text(const struct search *s, const uint8_t *p)
@@ -237,35 +299,24 @@ CUresult vm_image_ptx(const void *image, size_t limit, int arch, char **ptx_out,
     why->s[0] = 0;
     if (!p || !readable(&s, p, 4))
         return fail(why, CUDA_ERROR_INVALID_IMAGE, "the image is empty");
-    CUresult r;
-    if (get32(p) == WRAPPER_MAGIC && readable(&s, p, 24)) {
-        r = limit == SIZE_MAX
-                ? walk_wrapper(&s, p, why)
-                : fail(why, CUDA_ERROR_INVALID_IMAGE,
-                       "a fatbin wrapper holds addresses: it cannot be read as bytes");
-    } else if (get32(p) == (uint32_t)CONTAINER_MAGIC) {
-        r = walk(&s, p, why);
-    } else if (get32(p) == 0x464c457f) {
+    if (get32(p) == WRAPPER_MAGIC && readable(&s, p, 24))
+        return limit == SIZE_MAX
+                   ? walk_wrapper(p, arch, ptx_out, len_out, why)
+                   : fail(why, CUDA_ERROR_INVALID_IMAGE,
+                          "a fatbin wrapper holds addresses: it cannot be read as bytes");
+    if (get32(p) == (uint32_t)CONTAINER_MAGIC) {
+        CUresult r = walk(&s, p, why);
+        return r ? r : found(&s, ptx_out, len_out, why);
+    }
+    if (get32(p) == 0x464c457f) {
         return fail(why, CUDA_ERROR_NO_BINARY_FOR_GPU,
                     "the image is machine code (a cubin): the software GPU runs PTX, compile with "
                     "it, e.g. -arch=sm_75");
-    } else if (looks_like_text(&s, p)) {
+    }
+    if (looks_like_text(&s, p)) {
         size_t n = s.to ? strnlen(image, limit) : strlen(image);
         struct entry e = {.data = p, .full = n};
         return extract(&e, ptx_out, len_out, why);
-    } else {
-        return fail(why, CUDA_ERROR_INVALID_IMAGE, "the image is neither a fatbin nor PTX");
     }
-    if (r)
-        return r;
-    if (s.best.data)
-        return extract(&s.best, ptx_out, len_out, why);
-    if (s.lowest_ptx != UINT32_MAX)
-        snprintf(why->s, sizeof(why->s),
-                 "the image's PTX is for compute_%u and newer, the device is sm_%d", s.lowest_ptx,
-                 arch);
-    else
-        fail(why, CUDA_ERROR_NO_BINARY_FOR_GPU,
-             "the image holds no PTX, only machine code: compile with PTX, e.g. -arch=sm_75");
-    return CUDA_ERROR_NO_BINARY_FOR_GPU;
+    return fail(why, CUDA_ERROR_INVALID_IMAGE, "the image is neither a fatbin nor PTX");
 }

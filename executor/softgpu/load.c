@@ -231,6 +231,16 @@ static void mark_addressed(struct vm_module *m)
         }
 }
 
+/* A minor version more is tried: most of what it brings, programs do not use. */
+static CUresult newer(const struct vm_module *m, struct vm_text *why)
+{
+    struct vm_text before = *why;
+    snprintf(why->s, sizeof(why->s), "PTX version %d.%d is newer than %d.%d%s%.400s",
+             m->tree.version / 10, m->tree.version % 10, PTX_NEWEST / 10, PTX_NEWEST % 10,
+             before.s[0] ? ": " : "", before.s);
+    return CUDA_ERROR_UNSUPPORTED_PTX_VERSION;
+}
+
 CUresult vm_module_load(const char *ptx, size_t len, struct vm_module **module_out,
                         struct vm_text *why)
 {
@@ -240,8 +250,9 @@ CUresult vm_module_load(const char *ptx, size_t len, struct vm_module **module_o
         return CUDA_ERROR_OUT_OF_MEMORY;
     pthread_mutex_init(&m->lock, NULL);
     CUresult r = ptx_parse(ptx, len, &m->tree, why);
-    if (r == CUDA_ERROR_INVALID_PTX && m->tree.version > PTX_NEWEST)
-        r = CUDA_ERROR_UNSUPPORTED_PTX_VERSION;
+    if ((r == CUDA_ERROR_INVALID_PTX && m->tree.version > PTX_NEWEST) ||
+        m->tree.version / 10 > PTX_NEWEST / 10)
+        r = newer(m, why);
     if (!r)
         mark_addressed(m);
     if (!r)
@@ -277,6 +288,12 @@ void vm_module_unload(struct vm_module *m)
     ptx_free(&m->tree);
     pthread_mutex_destroy(&m->lock);
     free(m);
+}
+
+int vm_module_target(const struct vm_module *module, bool *exact_out)
+{
+    *exact_out = module->tree.exact;
+    return module->tree.target;
 }
 
 size_t vm_module_kernel_n(const struct vm_module *module)

@@ -211,9 +211,9 @@ static void take_directive(struct ptx_parser *p)
     if (ptx_is(p, ".reg"))
         ptx_decl_reg(p);
     else if (ptx_is(p, ".extern") && (ptx_next(p), ptx_space_find(p, &space)))
-        ptx_decl_var(p, space, true, false);
+        ptx_decl_var(p, space, (struct ptx_linkage){.is_extern = true});
     else if (ptx_space_find(p, &space))
-        ptx_decl_var(p, space, false, false);
+        ptx_decl_var(p, space, (struct ptx_linkage){0});
     else if (ptx_is(p, ".loc") || ptx_is(p, ".file"))
         ptx_skip_line(p);
     else if (ptx_is(p, ".pragma"))
@@ -361,27 +361,43 @@ static void take_fn_directives(struct ptx_parser *p)
     }
 }
 
-static bool enter_fn(struct ptx_parser *p, struct ptx_fn **fn, struct ptx_slice s)
+/* The function that the text names; NULL after an error. */
+static struct ptx_fn *enter_fn(struct ptx_parser *p, struct ptx_fn *fn, struct ptx_slice s,
+                               struct ptx_linkage linkage)
 {
-    struct ptx_name *n = ptx_name_add(p, s, PN_FN);
+    struct ptx_name *n = ptx_name_declare(p, s, PN_FN, linkage);
     if (!n)
-        return false;
-    if (n->kind != PN_FN) {
-        ptx_error(p, "'%s' is declared twice", (*fn)->name);
-        return false;
+        return NULL;
+    if (n->kind != PN_FN || (n->to && ((struct ptx_fn *)n->to)->entry != fn->entry)) {
+        ptx_error(p, "'%s' is declared twice", fn->name);
+        return NULL;
     }
-    if (n->to) {
-        struct ptx_fn *old = n->to;
-        old->is_extern &= (*fn)->is_extern;
-        old->weak |= (*fn)->weak;
-        *fn = old;
-        return true;
-    }
-    n->to = *fn;
-    (*fn)->index = p->tree->fn_n++;
-    *p->fn_tail = *fn;
-    p->fn_tail = &(*fn)->next;
-    return true;
+    if (n->to)
+        return n->to;
+    n->to = fn;
+    fn->index = p->tree->fn_n++;
+    *p->fn_tail = fn;
+    p->fn_tail = &fn->next;
+    return fn;
+}
+
+/* Where the body goes that has been declared in `fresh`: into the function that is known already,
+ * or, if that has a better one, nowhere. */
+static struct ptx_fn *merge_fn(struct ptx_parser *p, struct ptx_fn *old, struct ptx_fn *fresh)
+{
+    if (old == fresh)
+        return old;
+    if (old->has_body && fresh->weak)
+        return fresh;
+    if (old->has_body && !old->weak)
+        ptx_twice(p, old->name, old->module);
+    struct ptx_fn keep = *old;
+    *old = *fresh;
+    old->next = keep.next;
+    old->index = keep.index;
+    old->addressed = keep.addressed;
+    p->fvar_tail = &old->vars;
+    return old;
 }
 
 static void take_body(struct ptx_parser *p)
@@ -396,7 +412,7 @@ static void take_body(struct ptx_parser *p)
 }
 
 /* Parameters of a declaration are parsed into a scratch function; a body's replace them. */
-static void take_fn(struct ptx_parser *p, bool entry, bool is_extern, bool weak)
+static void take_fn(struct ptx_parser *p, bool entry, struct ptx_linkage linkage)
 {
     struct ptx_fn *scratch = ptx_alloc(p->tree, sizeof(*scratch)), *fn = scratch;
     if (!fn) {
@@ -419,28 +435,19 @@ static void take_fn(struct ptx_parser *p, bool entry, bool is_extern, bool weak)
     }
     fn->name = ptx_strdup(p, s);
     fn->entry = entry;
-    fn->is_extern = is_extern;
-    fn->weak = weak;
+    fn->is_extern = linkage.is_extern;
+    fn->weak = linkage.weak;
+    fn->module = p->module;
     ptx_next(p);
     if (ptx_punct(p, '('))
         fn->params = take_params(p, entry ? PS_PARAM : PS_BLOB, &fn->param_n);
     take_fn_directives(p);
-    uint32_t inner = p->depth;
-    p->depth = 0;
-    if (!enter_fn(p, &fn, s))
+    fn = enter_fn(p, scratch, s, linkage);
+    if (!fn)
         return;
-    p->depth = inner;
     bool body = ptx_punct(p, '{');
-    if (fn != scratch && body) {
-        if (fn->has_body && !fn->weak)
-            ptx_error(p, "'%s' is defined twice", fn->name);
-        struct ptx_fn keep = *fn;
-        *fn = *scratch;
-        fn->next = keep.next;
-        fn->index = keep.index;
-        fn->addressed = keep.addressed;
-        p->fvar_tail = &fn->vars;
-    }
+    if (body)
+        fn = merge_fn(p, fn, scratch);
     p->fn = fn;
     if (body && !p->bad) {
         fn->has_body = true;
@@ -462,10 +469,12 @@ static void take_version(struct ptx_parser *p)
     ptx_next(p);
     if (p->tok.kind == PK_F64)
         memcpy(&v, &p->tok.bits, sizeof(v));
-    if (v < 1 || v > 99)
+    int version = v < 1 || v > 1000 ? 0 : (int)(v * 10 + 0.5);
+    if (!version)
         ptx_error(p, "bad .version");
-    else
-        p->tree->version = (int)(v * 10 + 0.5);
+    if (version > p->tree->version)
+        p->tree->version = version;
+    p->version = true;
     ptx_next(p);
 }
 
@@ -475,8 +484,13 @@ static void take_target(struct ptx_parser *p)
     while (p->tok.kind == PK_ID) {
         struct ptx_slice s = p->tok.s;
         if (s.n > 3 && s.n < 10 && !memcmp(s.s, "sm_", 3)) {
+            int target = 0;
             for (uint32_t i = 3; i < s.n && s.s[i] >= '0' && s.s[i] <= '9'; i++)
-                p->tree->target = p->tree->target * 10 + (s.s[i] - '0');
+                target = target * 10 + (s.s[i] - '0');
+            p->tree->exact |= s.s[s.n - 1] == 'a';
+            p->target |= target > 0;
+            if (target > p->tree->target)
+                p->tree->target = target;
         }
         ptx_next(p);
         if (!ptx_punct(p, ','))
@@ -494,22 +508,41 @@ static void take_section(struct ptx_parser *p)
     ptx_expect(p, '}');
 }
 
+static void end_module(struct ptx_parser *p)
+{
+    if (!p->bad && (!p->version || !p->target))
+        ptx_error(p, "no .version or no .target");
+}
+
+/* The next module of the text: with names of its own. */
+static void next_module(struct ptx_parser *p)
+{
+    end_module(p);
+    p->version = p->target = false;
+    p->module++;
+    p->scope[1] = p->scope_n++;
+    p->line = 1;
+    ptx_next(p);
+}
+
 static void take_module_item(struct ptx_parser *p)
 {
-    bool is_extern = false, weak = false;
+    struct ptx_linkage linkage = {false, false, false};
     unsigned int space;
     for (;; ptx_next(p)) {
         if (ptx_is(p, ".extern"))
-            is_extern = true;
+            linkage.is_extern = true;
         else if (ptx_is(p, ".weak") || ptx_is(p, ".common"))
-            weak = true;
-        else if (!ptx_is(p, ".visible"))
+            linkage.weak = true;
+        else if (ptx_is(p, ".visible"))
+            linkage.visible = true;
+        else
             break;
     }
     if (ptx_is(p, ".entry") || ptx_is(p, ".func")) {
-        take_fn(p, ptx_is(p, ".entry"), is_extern, weak);
+        take_fn(p, ptx_is(p, ".entry"), linkage);
     } else if (ptx_space_find(p, &space) && space != PS_BLOB) {
-        ptx_decl_var(p, space, is_extern, weak);
+        ptx_decl_var(p, space, linkage);
     } else if (ptx_is(p, ".version")) {
         take_version(p);
     } else if (ptx_is(p, ".target")) {
@@ -527,6 +560,8 @@ static void take_module_item(struct ptx_parser *p)
         ptx_skip_line(p);
     } else if (p->tok.kind == PK_DIR) {
         ptx_error(p, "unknown directive '%.*s'", (int)p->tok.s.n, p->tok.s.s);
+    } else if (ptx_punct(p, PTX_NEXT_MODULE)) {
+        next_module(p);
     } else {
         ptx_error(p, "unexpected text");
     }
@@ -550,17 +585,18 @@ CUresult ptx_parse(const char *text, size_t len, struct ptx_tree *tree, struct v
                              .at = tree->text,
                              .end = tree->text + len,
                              .line = 1,
-                             .scope_n = 1,
+                             .scope = {0, 1},
+                             .depth = 1,
+                             .scope_n = 2,
                              .var_tail = &tree->vars,
                              .fn_tail = &tree->fns};
     ptx_next(p);
     while (p->tok.kind != PK_END)
         take_module_item(p);
-    if (!p->bad && (!tree->version || !tree->target))
-        ptx_error(p, "no .version or no .target");
-    bool bad = p->bad;
+    end_module(p);
+    bool bad = p->bad, conflict = p->conflict;
     free(p->names);
     free(p->scope_parent);
     free(p);
-    return bad ? CUDA_ERROR_INVALID_PTX : CUDA_SUCCESS;
+    return conflict ? CUDA_ERROR_INVALID_IMAGE : bad ? CUDA_ERROR_INVALID_PTX : CUDA_SUCCESS;
 }

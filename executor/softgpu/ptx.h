@@ -32,6 +32,9 @@ enum ptx_type {
     PT_F32,
     PT_F64,
     PT_PRED,
+    PT_TF32,
+    PT_E4M3X2,
+    PT_E5M2X2,
     PT_N
 };
 
@@ -115,6 +118,7 @@ struct ptx_var {
     const char *name;
     uint8_t space, type;
     bool is_extern, weak, dynamic; /* dynamic: extern .shared x[] */
+    uint32_t module;               /* of the text, where it is defined */
     uint32_t align;
     uint64_t size;
     struct ptx_init *init;
@@ -169,7 +173,7 @@ struct ptx_fn {
     const char *name;
     bool entry, has_body, is_extern, weak, addressed;
     const char *unsupported; /* a directive that we do not honour */
-    uint32_t line;
+    uint32_t line, module;
     struct ptx_var *params, *rets, *vars; /* vars: everything else declared inside */
     uint32_t param_n, ret_n, var_n;       /* var_n counts all three lists */
     uint64_t param_len;
@@ -187,14 +191,20 @@ struct ptx_fn {
 struct ptx_tree {
     char *text;
     size_t len;
-    int version, target; /* 90, 75 */
+    int version, target; /* 90, 75: the highest of the text's modules */
+    bool exact;          /* a target for one architecture alone: sm_90a */
     struct ptx_var *vars;
     struct ptx_fn *fns;
     uint32_t var_n, fn_n, shared_n;
     struct ptx_chunk *chunks;
 };
 
-/* Copies the text.  CUDA_ERROR_INVALID_PTX with "ptx line 12: ..." in *why. */
+/* Several modules in one text, to be linked: this byte stands between them.  Names that are
+ * .visible, .weak or .extern are the same in all of them. */
+enum { PTX_NEXT_MODULE = 0x1c };
+
+/* Copies the text.  CUDA_ERROR_INVALID_PTX with "ptx line 12: ..." in *why;
+ * CUDA_ERROR_INVALID_IMAGE when modules contradict each other. */
 CUresult ptx_parse(const char *text, size_t len, struct ptx_tree *tree, struct vm_text *why);
 void ptx_free(struct ptx_tree *tree);
 void *ptx_alloc(struct ptx_tree *tree, size_t size); /* zeroed; NULL when out of memory */

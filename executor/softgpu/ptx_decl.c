@@ -11,13 +11,14 @@ static const struct {
     const char *name;
     uint32_t size;
 } types[PT_N] = {
-    [PT_U8] = {"u8", 1},     [PT_U16] = {"u16", 2},     [PT_U32] = {"u32", 4},
-    [PT_U64] = {"u64", 8},   [PT_S8] = {"s8", 1},       [PT_S16] = {"s16", 2},
-    [PT_S32] = {"s32", 4},   [PT_S64] = {"s64", 8},     [PT_B8] = {"b8", 1},
-    [PT_B16] = {"b16", 2},   [PT_B32] = {"b32", 4},     [PT_B64] = {"b64", 8},
-    [PT_F16] = {"f16", 2},   [PT_F16X2] = {"f16x2", 4}, [PT_BF16] = {"bf16", 2},
-    [PT_F32] = {"f32", 4},   [PT_F64] = {"f64", 8},     [PT_BF16X2] = {"bf16x2", 4},
-    [PT_PRED] = {"pred", 0},
+    [PT_U8] = {"u8", 1},         [PT_U16] = {"u16", 2},     [PT_U32] = {"u32", 4},
+    [PT_U64] = {"u64", 8},       [PT_S8] = {"s8", 1},       [PT_S16] = {"s16", 2},
+    [PT_S32] = {"s32", 4},       [PT_S64] = {"s64", 8},     [PT_B8] = {"b8", 1},
+    [PT_B16] = {"b16", 2},       [PT_B32] = {"b32", 4},     [PT_B64] = {"b64", 8},
+    [PT_F16] = {"f16", 2},       [PT_F16X2] = {"f16x2", 4}, [PT_BF16] = {"bf16", 2},
+    [PT_F32] = {"f32", 4},       [PT_F64] = {"f64", 8},     [PT_BF16X2] = {"bf16x2", 4},
+    [PT_PRED] = {"pred", 0},     [PT_TF32] = {"tf32", 4},   [PT_E4M3X2] = {"e4m3x2", 2},
+    [PT_E5M2X2] = {"e5m2x2", 2},
 };
 
 uint32_t ptx_type_size(unsigned int type)
@@ -319,29 +320,39 @@ static struct ptx_var *new_var(struct ptx_parser *p, unsigned int space, const s
     return v;
 }
 
-static void enter_var(struct ptx_parser *p, struct ptx_var *v, struct ptx_slice s)
+/* A variable of that name again: the first strong definition counts, else the first weak one, and
+ * what was referred to already is filled in. */
+static void merge_var(struct ptx_parser *p, struct ptx_var *old, const struct ptx_var *v)
 {
-    struct ptx_name *n = ptx_name_add(p, s, PN_VAR);
-    if (!n)
-        return;
-    struct ptx_var *old = n->kind == PN_VAR ? n->to : NULL;
-    if (old && !(old->is_extern || v->is_extern || old->weak)) {
-        ptx_error(p, "'%s' is declared twice", v->name);
+    if (old->space != v->space || (!old->is_extern && !v->is_extern && !old->weak && !v->weak)) {
+        ptx_twice(p, v->name, old->module);
         return;
     }
-    if (old && (v->is_extern || (old->weak && !old->is_extern)))
-        return; /* the first definition stays */
+    if (v->is_extern || (v->weak && !old->is_extern)) {
+        old->align = v->align > old->align ? v->align : old->align;
+        return;
+    }
+    struct ptx_var keep = *old;
+    *old = *v;
+    old->shared_index = keep.shared_index;
+    old->next = keep.next;
+    old->index = keep.index;
+}
+
+static void enter_var(struct ptx_parser *p, struct ptx_var *v, struct ptx_slice s,
+                      struct ptx_linkage linkage)
+{
+    struct ptx_name *n =
+        p->fn ? ptx_name_add(p, s, PN_VAR) : ptx_name_declare(p, s, PN_VAR, linkage);
+    if (!n)
+        return;
     if (n->kind != PN_VAR) {
         ptx_error(p, "'%s' is declared twice", v->name);
         return;
     }
-    if (old) { /* a definition after its extern declaration: fill in the one already referred to */
-        struct ptx_var *next = old->next;
-        uint32_t index = old->index, shared_index = old->shared_index;
-        *old = *v;
-        old->shared_index = shared_index;
-        old->next = next;
-        old->index = index;
+    v->module = p->module;
+    if (n->to) {
+        merge_var(p, n->to, v);
         return;
     }
     n->to = v;
@@ -358,7 +369,7 @@ static void enter_var(struct ptx_parser *p, struct ptx_var *v, struct ptx_slice 
     }
 }
 
-void ptx_decl_var(struct ptx_parser *p, unsigned int space, bool is_extern, bool weak)
+void ptx_decl_var(struct ptx_parser *p, unsigned int space, struct ptx_linkage linkage)
 {
     ptx_next(p);
     struct head h = take_head(p);
@@ -370,16 +381,16 @@ void ptx_decl_var(struct ptx_parser *p, unsigned int space, bool is_extern, bool
             return;
         ptx_next(p);
         take_dims(p, &shape);
-        v->is_extern = is_extern;
-        v->weak = weak;
-        v->dynamic = space == PS_SHARED && is_extern && shape.open;
+        v->is_extern = linkage.is_extern;
+        v->weak = linkage.weak;
+        v->dynamic = space == PS_SHARED && linkage.is_extern && shape.open;
         v->size = shape.open ? 0 : shape_size(&shape, (uint64_t)ptx_type_size(h.type) * h.lanes);
         if (v->size == UINT64_MAX || (space == PS_BLOB && v->size > 1 << 16))
             ptx_error(p, "'%s' is too large", v->name);
         if (ptx_punct(p, '='))
             take_init(p, v, &shape, &h);
         if (!p->bad)
-            enter_var(p, v, s);
+            enter_var(p, v, s, linkage);
         if (!ptx_punct(p, ','))
             break;
         ptx_next(p);

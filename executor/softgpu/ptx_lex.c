@@ -55,7 +55,9 @@ void ptx_error(struct ptx_parser *p, const char *fmt, ...)
         va_start(ap, fmt);
         vsnprintf(msg, sizeof(msg), fmt, ap);
         va_end(ap);
-        snprintf(p->why->s, sizeof(p->why->s), "ptx line %u: %s", p->tok.line, msg);
+        int n =
+            p->module ? snprintf(p->why->s, sizeof(p->why->s), "module %u, ", p->module + 1) : 0;
+        snprintf(p->why->s + n, sizeof(p->why->s) - (size_t)n, "ptx line %u: %s", p->tok.line, msg);
         p->bad = true;
     }
     p->tok.kind = PK_END;
@@ -323,6 +325,30 @@ struct ptx_name *ptx_name_add(struct ptx_parser *p, struct ptx_slice s, uint8_t 
     p->names[at] = (struct ptx_name){.s = s, .scope = scope, .hash = h, .kind = kind};
     p->names_n++;
     return &p->names[at];
+}
+
+struct ptx_name *ptx_name_declare(struct ptx_parser *p, struct ptx_slice s, uint8_t kind,
+                                  struct ptx_linkage linkage)
+{
+    uint32_t depth = p->depth;
+    bool linked = linkage.is_extern || linkage.weak || linkage.visible;
+    struct ptx_name *own = probe(p, s, p->scope[1], kind), *all = probe(p, s, p->scope[0], kind);
+    bool here = all && all->module == p->module;
+    p->depth = own ? 1 : !linked && !here;
+    struct ptx_name *n = ptx_name_add(p, s, kind);
+    p->depth = depth;
+    if (n)
+        n->module = p->module;
+    return n;
+}
+
+void ptx_twice(struct ptx_parser *p, const char *name, uint32_t module)
+{
+    p->conflict |= !p->bad && module != p->module;
+    if (module != p->module)
+        ptx_error(p, "'%s' is defined in module %u as well", name, module + 1);
+    else
+        ptx_error(p, "'%s' is declared twice", name);
 }
 
 struct ptx_name *ptx_name_find(struct ptx_parser *p, struct ptx_slice s, uint8_t kind)

@@ -32,6 +32,7 @@ struct ptx_name {
     uint32_t hash;
     uint8_t kind;
     uint32_t reg, count;
+    uint32_t module; /* the last one that declared it */
     void *to;
 };
 
@@ -42,11 +43,13 @@ struct ptx_parser {
     struct vm_text *why;
     const char *at, *end;
     uint32_t line;
-    bool bad;
+    bool bad, conflict;   /* conflict: between modules */
+    uint32_t module;      /* number of the one being parsed */
+    bool version, target; /* were given in it */
     struct ptx_token tok;
     struct ptx_name *names; /* open addressing */
     uint32_t names_cap, names_n;
-    uint32_t scope[PTX_MAX_DEPTH]; /* ids of the open scopes, [0] the module */
+    uint32_t scope[PTX_MAX_DEPTH]; /* ids of the open scopes: [0] what is linked, [1] the module */
     uint32_t depth, scope_n;
     uint32_t *scope_parent; /* of the function being parsed, indexed by id - scope_base */
     uint32_t scope_base, scope_cap;
@@ -67,7 +70,15 @@ bool ptx_punct(const struct ptx_parser *p, char c);
 void ptx_expect(struct ptx_parser *p, char c);
 bool ptx_slice_eq(struct ptx_slice s, const char *word);
 
+struct ptx_linkage {
+    bool is_extern, weak, visible;
+};
 struct ptx_name *ptx_name_add(struct ptx_parser *p, struct ptx_slice s, uint8_t kind);
+/* At module level: the linker's name or the module's own. */
+struct ptx_name *ptx_name_declare(struct ptx_parser *p, struct ptx_slice s, uint8_t kind,
+                                  struct ptx_linkage linkage);
+/* Two declarations that cannot both be true; the first one stood in `module`. */
+void ptx_twice(struct ptx_parser *p, const char *name, uint32_t module);
 struct ptx_name *ptx_name_find(struct ptx_parser *p, struct ptx_slice s, uint8_t kind);
 /* The same from a scope that is closed already: for labels. */
 struct ptx_name *ptx_name_from(struct ptx_parser *p, struct ptx_slice s, uint32_t scope);
@@ -75,7 +86,8 @@ struct ptx_name *ptx_name_any(struct ptx_parser *p, struct ptx_slice s); /* vari
 const char *ptx_strdup(struct ptx_parser *p, struct ptx_slice s);
 
 /* ptx_decl.c: from a state space directive (".global", ".reg" ...) to the semicolon. */
-void ptx_decl_var(struct ptx_parser *p, unsigned int space, bool is_extern, bool weak);
+void ptx_decl_var(struct ptx_parser *p, unsigned int space, struct ptx_linkage linkage);
+
 void ptx_decl_reg(struct ptx_parser *p);
 /* One parameter, up to the ',' or ')'. */
 struct ptx_var *ptx_decl_param(struct ptx_parser *p, unsigned int space);

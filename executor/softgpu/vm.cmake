@@ -1,6 +1,6 @@
 # soft_vm: the PTX virtual machine (fatbin.c .. devrt.c), included by this folder's CMakeLists.txt.
 # ops_*.c are compiled twice: for any processor of the architecture, and for x86-64-v3.
-set(SOFT_VM_OPS int bit float approx cmp cvt half mem warp atom move)
+set(SOFT_VM_OPS int bit float approx cmp cvt half narrow mem warp atom move)
 set(_soft_ops "")
 foreach(op ${SOFT_VM_OPS})
   list(APPEND _soft_ops ${CMAKE_CURRENT_LIST_DIR}/ops_${op}.c)

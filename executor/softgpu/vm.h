@@ -64,12 +64,15 @@ struct vm_global {
 
 /* Parses the text and places globals and constants in device memory with soft_mem_alloc,
  * initialisers written.  Kernels are decoded on demand, so that one unsupported kernel does not
- * cost the others. CUDA_ERROR_INVALID_PTX, _UNSUPPORTED_PTX_VERSION, _NOT_FOUND (unresolved extern)
- * with the reason in *why. */
+ * cost the others.  A text of several modules (PTX_NEXT_MODULE in ptx.h) is linked.
+ * CUDA_ERROR_INVALID_PTX, _UNSUPPORTED_PTX_VERSION, _NOT_FOUND (unresolved extern), _INVALID_IMAGE
+ * (modules that contradict each other) with the reason in *why. */
 CUresult vm_module_load(const char *ptx, size_t len, struct vm_module **module_out,
                         struct vm_text *why);
 void vm_module_unload(struct vm_module *module);
 
+/* 90 for sm_90; exact: for no newer device either (sm_90a). */
+int vm_module_target(const struct vm_module *module, bool *exact_out);
 size_t vm_module_kernel_n(const struct vm_module *module);
 struct vm_kernel *vm_module_kernel(struct vm_module *module, size_t at); /* in source order */
 struct vm_kernel *vm_module_find(struct vm_module *module, const char *name);

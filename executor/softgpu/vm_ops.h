@@ -138,6 +138,8 @@ enum vm_op {
     VO_CP_ASYNC,
     VO_FP_WRAP,
     VO_CVT_PACK,
+    VO_CVT_NARROW, /* f16x2 to a pair of 8-bit floats, f32 to tf32 */
+    VO_CVT_WIDEN,  /* a pair of 8-bit floats to f16x2 */
     VO_N
 };
 
@@ -185,6 +187,8 @@ enum { VM_CC_IN = 1, VM_CC_OUT = 2 };
 /* aux of votes: the source predicate is negated. */
 enum { VM_VOTE_NEG = 1 };
 enum { VM_CVTA_TO = 16 };
+/* aux of conversions to tf32: ties away from zero. */
+enum { VM_CVT_RNA = 32 };
 
 enum vm_atom_op {
     VA_ADD,
@@ -219,7 +223,7 @@ struct vm_isa {
 const struct vm_isa *vm_isa(void);
 
 #define VM_FILLERS(X)                                                                              \
-    X(int) X(bit) X(float) X(approx) X(cmp) X(cvt) X(half) X(mem) X(warp) X(atom) X(move)
+    X(int) X(bit) X(float) X(approx) X(cmp) X(cvt) X(half) X(mem) X(warp) X(atom) X(move) X(narrow)
 #define VM_FILL_DECL(name)                                                                         \
     void vm_fill_##name##_base(struct vm_isa *isa);                                                \
     void vm_fill_##name##_v3(struct vm_isa *isa);

@@ -1,6 +1,8 @@
 /* Modules, libraries, kernels and what they say of themselves. */
 #include "tests/unit/softgpu/api_kit.h"
 
+#include <stdio.h>
+
 Test(soft_module, finds_variables_and_functions)
 {
     struct kit k = kit_open();
@@ -113,4 +115,29 @@ Test(soft_module, takes_parameters_as_one_buffer)
     cr_expect_eq(kit_read(block.at + 60), 8);
     len = 8;
     answers(cuLaunchKernelEx(&config, k.fill, NULL, extra), CUDA_ERROR_INVALID_VALUE);
+}
+
+Test(soft_module, refuses_text_for_another_device)
+{
+    static const char head[] = ".version 9.0\n.target %s\n.address_size 64\n"
+                               ".visible .entry k() { ret; }\n";
+    static const struct {
+        const char *target;
+        CUresult want;
+    } cases[] = {{"sm_90", CUDA_SUCCESS},
+                 {"sm_90a", CUDA_SUCCESS},
+                 {"sm_52", CUDA_SUCCESS},
+                 {"sm_89a", CUDA_ERROR_INVALID_PTX},
+                 {"sm_100", CUDA_ERROR_INVALID_PTX}};
+    struct kit k = kit_open();
+    (void)k;
+    for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+        char text[256], error[128] = "";
+        CUjit_option option[] = {CU_JIT_ERROR_LOG_BUFFER, CU_JIT_ERROR_LOG_BUFFER_SIZE_BYTES};
+        void *value[] = {error, (void *)sizeof(error)};
+        CUmodule m;
+        snprintf(text, sizeof(text), head, cases[i].target);
+        answers(cuModuleLoadDataEx(&m, text, 2, option, value), cases[i].want);
+        cr_expect_eq(!cases[i].want, !strstr(error, "sm_90"), "%s", error);
+    }
 }
