@@ -51,6 +51,8 @@ CUresult do_copy(struct tfr_session *s, const struct tfr_rec *rec, struct tfr_re
         s->fence_ctx = stream->ctx;
         s->fence_legacy = stream->real == CU_STREAM_LEGACY;
     }
+    if (result == CUDA_SUCCESS && req->kind == TFR_COPY_PULL)
+        result = tfr_news_deliver(s, stream, rec->seq, req->dst, req->len);
     if (result == CUDA_SUCCESS && (req->flags & TFR_COPY_MARK))
         result = tfr_news_ask(s, stream, rec->seq);
     return result;

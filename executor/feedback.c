@@ -4,8 +4,11 @@
  * role carries them to the client's page.  The words of one pass are a consistent cut: if a stream
  * is shown past a wait for an event, the event's own stream is shown past the event. */
 #define TFR_LOG_PART "executor"
+#include <stddef.h>
+#include <stdlib.h>
+
 #include "base/log.h"
-#include "executor/session.h"
+#include "executor/out.h"
 
 enum { WORDS = TFR_STREAM_SLOTS / 64, CUT_TRIES = 64 };
 
@@ -103,37 +106,111 @@ static void pass_show(struct tfr_session *s, const struct pass *p)
     struct tfr_feedback *f = s->feedback;
     uint64_t cut = atomic_load_explicit(&f->cut, memory_order_relaxed);
     if (p->n > 1)
-        atomic_store_explicit(&f->cut, cut + 1, memory_order_release);
+        tfr_out_word(s, &f->cut, cut + 1, false);
     for (uint32_t i = 0; i < p->n; i++) {
         uint32_t word = p->word[i];
         if (p->value[i] <= s->shown[word])
             continue;
         s->shown[word] = p->value[i];
         /* pairs with the acquire in tfr_word_reached; release also keeps it behind cut + 1 */
-        atomic_store_explicit(&f->stream[word], p->value[i], memory_order_release);
+        tfr_out_word(s, &f->stream[word], p->value[i], p->n == 1);
         news_clear(s, word, p->value[i]);
     }
     if (p->n > 1)
-        atomic_store_explicit(&f->cut, cut + 2, memory_order_release);
-    s->link->ops->ring(s->link);
+        tfr_out_word(s, &f->cut, cut + 2, true);
+}
+
+/* ---- bytes before news ---- */
+
+CUresult tfr_news_deliver(struct tfr_session *s, const struct tfr_stream *stream, uint64_t seq,
+                          uint64_t at, uint64_t len)
+{
+    if (s->mapped)
+        return CUDA_SUCCESS;
+    struct tfr_delivery *d = malloc(sizeof *d);
+    if (!d)
+        return CUDA_ERROR_OUT_OF_MEMORY;
+    *d = (struct tfr_delivery){.word = stream->word, .seq = seq, .at = at, .len = len};
+    pthread_mutex_lock(&s->deliveries_lock);
+    *s->deliveries_last = d;
+    s->deliveries_last = &d->next;
+    pthread_mutex_unlock(&s->deliveries_lock);
+    return CUDA_SUCCESS;
+}
+
+/* The pass's value of a word. */
+static uint64_t pass_value(const struct pass *p, uint32_t word)
+{
+    for (uint32_t i = 0; i < p->n; i++)
+        if (p->word[i] == word)
+            return p->value[i];
+    return 0;
+}
+
+/* The next copy that the pass shows as done, taken off the list. */
+static struct tfr_delivery *delivery_take(struct tfr_session *s, const struct pass *p)
+{
+    struct tfr_delivery *found = NULL;
+    pthread_mutex_lock(&s->deliveries_lock);
+    for (struct tfr_delivery **at = &s->deliveries; *at && !found; at = &(*at)->next) {
+        if (pass_value(p, (*at)->word) < (*at)->seq)
+            continue;
+        found = *at;
+        *at = found->next;
+        if (!found->next)
+            s->deliveries_last = at;
+        break;
+    }
+    pthread_mutex_unlock(&s->deliveries_lock);
+    return found;
+}
+
+/* Everything that the words of the pass speak of leaves; no word is shown before it has arrived. */
+static void pass_deliver(struct tfr_session *s, const struct pass *p)
+{
+    struct tfr_delivery *d;
+    while ((d = delivery_take(s, p))) {
+        tfr_out_lane(s, d->at, d->len, &s->delivering_n);
+        free(d);
+    }
+    s->delivering = true;
+}
+
+/* True: there is a pass to show. */
+static bool pass_make(struct tfr_session *s, struct pass *p)
+{
+    pass_collect(s, p);
+    if (!p->n || !pass_read(s, p))
+        return false;
+    pass_settle(s, p);
+    if (!tfr_text_bring(s))
+        return false;
+    if (!s->mapped)
+        pass_deliver(s, p);
+    return true;
+}
+
+static bool pass_arrived(struct tfr_session *s)
+{
+    tfr_out_progress(s);
+    /* pairs with the release in put_done */
+    return !atomic_load_explicit(&s->delivering_n, memory_order_acquire);
 }
 
 bool tfr_news_bring(struct tfr_session *s)
 {
     struct pass *p = &pass;
-    bool moved = false;
     if (atomic_exchange_explicit(&s->news_lock, 1, memory_order_acquire))
         return false;
     atomic_store_explicit(&s->news_pass,
                           atomic_load_explicit(&s->news_pass, memory_order_relaxed) + 1,
                           memory_order_relaxed);
-    pass_collect(s, p);
-    moved = p->n && pass_read(s, p);
+    bool moved = s->delivering || pass_make(s, p);
+    if (moved && s->delivering)
+        moved = pass_arrived(s);
     if (moved) {
-        pass_settle(s, p);
-        moved = tfr_text_bring(s);
-        if (moved)
-            pass_show(s, p);
+        s->delivering = false;
+        pass_show(s, p);
     }
     atomic_store_explicit(&s->news_lock, 0, memory_order_release);
     return moved;
@@ -147,18 +224,20 @@ void tfr_news_reply(struct tfr_session *s, uint32_t slot, uint64_t seq, CUresult
     struct tfr_reply_slot *to = &s->reply[slot];
     to->result = (uint32_t)result;
     to->len = len;
+    tfr_out_bytes(s, &to->result,
+                  offsetof(struct tfr_reply_slot, payload) -
+                      offsetof(struct tfr_reply_slot, result) + len);
     /* pairs with the acquire in run_asked */
     atomic_store_explicit(&s->answered[slot], seq, memory_order_release);
     /* pairs with the acquire in tfr_wait_word */
-    atomic_store_explicit(&to->seq, seq, memory_order_release);
-    s->link->ops->ring(s->link);
+    tfr_out_word(s, &to->seq, seq, true);
 }
 
 void tfr_news_credit(struct tfr_session *s)
 {
     s->rx.returned = s->rx.head;
     /* pairs with the acquire in tfr_ring_reserve */
-    atomic_store_explicit(&s->feedback->ring_head, s->rx.head, memory_order_release);
+    tfr_out_word(s, &s->feedback->ring_head, s->rx.head, false);
 }
 
 void tfr_session_sticky(struct tfr_session *s, CUresult result, const struct tfr_rec *rec)
@@ -171,12 +250,9 @@ void tfr_session_sticky(struct tfr_session *s, CUresult result, const struct tfr
         tfr_warn("%s answered %s (%d): every later call of this session answers it too",
                  rec ? tfr_op_table[rec->op].name : "the GPU", name ? name : "an unknown error",
                  (int)result);
-        s->feedback->sticky_op = rec ? rec->op : 0;
-        s->feedback->sticky_seq = rec ? rec->seq : 0;
         atomic_store_explicit(&s->sticky, (uint32_t)result, memory_order_release);
         /* pairs with the acquire in tfr_enter */
-        atomic_store_explicit(&s->feedback->sticky, (uint32_t)result, memory_order_release);
-        s->link->ops->ring(s->link);
+        tfr_out_word(s, &s->feedback->sticky, (uint32_t)result, true);
     }
     pthread_mutex_unlock(&s->sticky_lock);
 }

@@ -30,6 +30,7 @@ struct client {
     enum client_stage stage;
     int fd;
     uint64_t deadline_ns; /* HELLO only */
+    struct tfr_attach attach;
 };
 
 enum worker_stage { WORKER_FREE, WORKER_STARTING, WORKER_WARM };
@@ -133,10 +134,13 @@ static void client_read(struct server *s, struct client *c)
     }
     if (c->stage == CLIENT_HELLO)
         hello_take(s, c, &msg);
-    else if (c->stage == CLIENT_IDLE && msg.type == TFR_BOOT_ATTACH)
+    else if (c->stage == CLIENT_IDLE && msg.type == TFR_BOOT_ATTACH &&
+             msg.len == sizeof c->attach) {
+        memcpy(&c->attach, msg.body, sizeof c->attach);
         c->stage = CLIENT_QUEUED;
-    else
+    } else {
         client_drop(c);
+    }
     tfr_boot_msg_fini(&msg);
 }
 
@@ -256,7 +260,11 @@ static void worker_read(struct server *s, struct worker *w)
 
 static bool hand_over(struct server *s, struct worker *w, struct client *c)
 {
-    struct tfr_boot_msg msg = {.type = TFR_WORKER_CLIENT, .fds = {c->fd}, .fd_n = 1};
+    struct tfr_boot_msg msg = {.type = TFR_WORKER_CLIENT,
+                               .len = sizeof c->attach,
+                               .body = &c->attach,
+                               .fds = {c->fd},
+                               .fd_n = 1};
     bool sent = tfr_boot_send(w->fd, &msg, 1000) == TFR_OK;
     worker_drop(w);
     if (sent) {

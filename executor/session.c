@@ -97,6 +97,9 @@ tfr_status tfr_session_prepare(struct tfr_session *s, const struct tfr_cu *cu)
     s->boot = -1;
     pthread_mutex_init(&s->objects_lock, NULL);
     pthread_mutex_init(&s->sticky_lock, NULL);
+    pthread_mutex_init(&s->out_lock, NULL);
+    pthread_mutex_init(&s->deliveries_lock, NULL);
+    s->deliveries_last = &s->deliveries;
     pthread_rwlock_init(&s->host_lock, NULL);
     cu->cuDeviceGetCount(&device_n);
     s->device_n = device_n > TFR_DEVICES_MAX ? TFR_DEVICES_MAX : device_n;
@@ -124,9 +127,24 @@ tfr_status tfr_session_prepare(struct tfr_session *s, const struct tfr_cu *cu)
 
 /* ---- joining ---- */
 
+static tfr_status device_open(struct tfr_session *s, const char *transport)
+{
+    const struct tfr_transport_ops *ops = tfr_transport_find(transport);
+    struct tfr_dev_cfg cfg = {.numa_node = -1};
+    if (!ops)
+        return tfr_fail(TFR_E_INVAL, "the client asks for the unknown transport '%s'", transport);
+    tfr_status status = ops->prepare(&cfg, &s->dev);
+    if (status == TFR_OK)
+        status = ops->reg(s->dev, &s->area, &s->session_mem);
+    s->mapped = ops->caps & TFR_CAP_MAPPED;
+    return status;
+}
+
 static tfr_status welcome_send(struct tfr_session *s)
 {
     uint8_t *base = s->area.addr;
+    struct tfr_key key;
+    s->dev->ops->key(s->session_mem, &key);
     struct tfr_welcome w = {.len = s->area.len,
                             .page_at = 0,
                             .ring_at = sizeof *s->client_page,
@@ -134,8 +152,12 @@ static tfr_status welcome_send(struct tfr_session *s)
                             .lane_at = (uint64_t)(s->lane - base),
                             .lane_len = s->lane_len,
                             .pid = getpid()};
-    struct tfr_boot_msg msg = {
-        .type = TFR_BOOT_WELCOME, .len = sizeof w, .body = &w, .fds = {s->area.fd}, .fd_n = 1};
+    memcpy(w.key, key.words, sizeof w.key);
+    struct tfr_boot_msg msg = {.type = TFR_BOOT_WELCOME,
+                               .len = sizeof w,
+                               .body = &w,
+                               .fds = {key.fd},
+                               .fd_n = key.fd >= 0};
     return tfr_boot_send(s->boot, &msg, 3000);
 }
 
@@ -146,43 +168,62 @@ static tfr_status show_take(struct tfr_session *s, struct tfr_key *key_out)
     if (status != TFR_OK)
         return status;
     struct tfr_show show;
-    if (msg.type != TFR_BOOT_SHOW || msg.len != sizeof show || msg.fd_n != 1) {
+    if (msg.type != TFR_BOOT_SHOW || msg.len != sizeof show || msg.fd_n > 1) {
         tfr_boot_msg_fini(&msg);
         return tfr_fail(TFR_E_PROTO, "the client shows no page");
     }
     memcpy(&show, msg.body, sizeof show);
-    *key_out = (struct tfr_key){.len = sizeof(struct tfr_page_area), .fd = msg.fds[0]};
-    msg.fd_n = 0;
+    bool sane = show.len >= sizeof(struct tfr_page_area) &&
+                (s->mapped || (show.lane_at >= sizeof(struct tfr_page_area) &&
+                               tfr_span_inside(show.lane_at, s->lane_len, show.len)));
+    if (sane) {
+        *key_out = (struct tfr_key){.len = show.len, .fd = msg.fd_n ? msg.fds[0] : -1};
+        memcpy(key_out->words, show.key, sizeof key_out->words);
+        s->peer_lane_at = show.lane_at;
+        msg.fd_n = 0;
+    }
     tfr_boot_msg_fini(&msg);
-    return show.len == sizeof(struct tfr_page_area)
-               ? TFR_OK
-               : tfr_fail(TFR_E_PROTO, "the client's page has %llu bytes",
-                          (unsigned long long)show.len);
+    return sane ? TFR_OK
+                : tfr_fail(TFR_E_PROTO, "the client's page has %llu bytes",
+                           (unsigned long long)show.len);
 }
 
-tfr_status tfr_session_join(struct tfr_session *s, int boot)
+/* Our own copy of the page area: what is to be written there is written here first. */
+static tfr_status image_make(struct tfr_session *s, struct tfr_page_area **image_out)
 {
-    const struct tfr_transport_ops *ops = tfr_transport_find("shm");
-    struct tfr_dev_cfg cfg = {.numa_node = -1};
+    struct tfr_area area = {.kind = TFR_AREA_HOST, .len = sizeof(struct tfr_page_area), .fd = -1};
+    area.addr = mmap(NULL, area.len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (area.addr == MAP_FAILED)
+        return tfr_fail(TFR_E_NOMEM, "image of the client's page: %m");
+    *image_out = area.addr;
+    return s->dev->ops->reg(s->dev, &area, &s->image_mem);
+}
+
+tfr_status tfr_session_join(struct tfr_session *s, int boot, const char *transport)
+{
     struct tfr_key key;
-    struct tfr_peer_mem *page;
+    struct tfr_page_area *area = NULL;
     s->boot = boot;
-    tfr_status status = welcome_send(s);
+    tfr_status status = device_open(s, transport);
+    if (status == TFR_OK)
+        status = welcome_send(s);
     if (status == TFR_OK)
         status = show_take(s, &key);
     if (status != TFR_OK)
         return status;
-    status = ops->prepare(&cfg, &s->dev);
-    if (status == TFR_OK)
-        status = ops->open(s->dev, boot, false, &s->link);
+    status = s->dev->ops->open(s->dev, boot, false, &s->link);
     if (status != TFR_OK) {
-        close(key.fd);
+        if (key.fd >= 0)
+            close(key.fd);
         return status;
     }
-    status = ops->import(s->link, &key, &page);
+    status = s->dev->ops->import(s->link, &key, &s->page);
+    if (status == TFR_OK && s->mapped)
+        area = s->dev->ops->addr(s->page);
+    else if (status == TFR_OK)
+        status = image_make(s, &area);
     if (status != TFR_OK)
         return status;
-    struct tfr_page_area *area = ops->addr(page);
     s->feedback = &area->feedback;
     s->reply = area->reply;
     s->text = area->text;

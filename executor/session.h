@@ -41,6 +41,13 @@ struct tfr_host_area {
     uint8_t *addr;
 };
 
+/* A copy into the lane whose bytes must be with the client before its stream's word says so. */
+struct tfr_delivery {
+    struct tfr_delivery *next;
+    uint32_t word;
+    uint64_t seq, at, len;
+};
+
 struct tfr_image {
     uint8_t *bytes;
     uint64_t len, have;
@@ -54,7 +61,7 @@ struct tfr_session {
     /* Memory shown to the client (one memfd). */
     struct tfr_area area;
     struct tfr_client_page *client_page;
-    CUdeviceptr gate_gpu; /* where the GPU sees client_page->gate */
+    CUdeviceptr gate_gpu;  /* where the GPU sees client_page->gate */
     struct tfr_ring_rx rx; /* the pump's */
     uint8_t *lane;
     uint64_t lane_len;
@@ -63,8 +70,16 @@ struct tfr_session {
     /* Memory that the client shows. */
     struct tfr_dev *dev;
     struct tfr_link *link;
+    struct tfr_mem *session_mem; /* `area`, registered */
+    bool mapped;                 /* the client's memory is in our address space */
+    struct tfr_peer_mem *page;   /* the client's page area; its lane lies at peer_lane_at */
+    uint64_t peer_lane_at;
+    /* The page area itself, or where it is not mapped our image of it (see out.h). */
     struct tfr_feedback *feedback;
     struct tfr_reply_slot *reply;
+    struct tfr_mem *image_mem;
+    pthread_mutex_t out_lock;     /* the link's one caller, where nothing is mapped */
+    _Atomic uint32_t out_pending; /* puts that read the image */
     /* The last answer in each slot: a slot goes from thread to thread by way of the client, which
      * is no order that this process could rely on. */
     _Atomic uint64_t answered[TFR_REPLY_SLOTS];
@@ -83,6 +98,12 @@ struct tfr_session {
     uint64_t shown[TFR_STREAM_SLOTS];               /* guarded by news_lock */
     _Atomic uint32_t news_lock;                     /* try-lock of the feedback role */
     _Atomic uint32_t news_pass; /* passes made: the relief sees whether the pump is at it */
+    /* Bytes for the client's lane: copied by a stream, not yet sent.  Not used where it is mapped.
+     */
+    pthread_mutex_t deliveries_lock;
+    struct tfr_delivery *deliveries, **deliveries_last; /* guarded by deliveries_lock */
+    bool delivering;               /* guarded by news_lock: a pass waits for bytes */
+    _Atomic uint32_t delivering_n; /* puts of that pass under way */
 
     /* A synchronous copy that returned early: later work of other streams comes after it. */
     uint64_t fence;
@@ -105,7 +126,7 @@ struct tfr_session {
 tfr_status tfr_session_prepare(struct tfr_session *s, const struct tfr_cu *cu);
 
 /* Joins the client behind the socket: welcome, show, link. */
-tfr_status tfr_session_join(struct tfr_session *s, int boot);
+tfr_status tfr_session_join(struct tfr_session *s, int boot, const char *transport);
 
 /* Serves it until it is gone.  Then the process should exit. */
 void tfr_session_serve(struct tfr_session *s);
@@ -134,6 +155,10 @@ bool tfr_news_expected(struct tfr_session *s);
 
 /* Submits a mark: mirror[word] := seq in stream order. */
 CUresult tfr_news_ask(struct tfr_session *s, const struct tfr_stream *stream, uint64_t seq);
+
+/* The stream's copy into lane bytes [at, at + len) ends at seq, which is a mark to come. */
+CUresult tfr_news_deliver(struct tfr_session *s, const struct tfr_stream *stream, uint64_t seq,
+                          uint64_t at, uint64_t len);
 
 void tfr_news_reply(struct tfr_session *s, uint32_t slot, uint64_t seq, CUresult result,
                     uint32_t len);

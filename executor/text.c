@@ -9,7 +9,7 @@
 #include <unistd.h>
 
 #include "base/log.h"
-#include "executor/session.h"
+#include "executor/out.h"
 
 /* Sparse: costs what is printed and not yet taken. */
 static const uint64_t text_room = 1ull << 32;
@@ -76,12 +76,12 @@ bool tfr_text_bring(struct tfr_session *s)
         uint64_t ring = (tail + (at - from)) % TFR_TEXT_MAX;
         uint64_t n = TFR_TEXT_MAX - ring < to - at ? TFR_TEXT_MAX - ring : to - at;
         memcpy(s->text + ring, printed + at, n);
+        tfr_out_bytes(s, s->text + ring, n);
         at += n;
     }
     done = to;
     pages_give_back(from, to);
     /* pairs with the acquire in tfr_text_waiting */
-    atomic_store_explicit(&s->feedback->text_tail, tail + (to - from), memory_order_release);
-    s->link->ops->ring(s->link);
+    tfr_out_word(s, &s->feedback->text_tail, tail + (to - from), true);
     return !text_there();
 }

@@ -7,7 +7,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
-#include "executor/session.h"
+#include "executor/out.h"
 #include "transport/boot.h"
 
 static void nap_us(long us)
@@ -24,8 +24,7 @@ static void *relief_main(void *arg)
     uint32_t seen = 0;
     prctl(PR_SET_NAME, "tfr-relief");
     while (!atomic_load_explicit(&s->ended, memory_order_acquire)) {
-        atomic_store_explicit(&s->feedback->heartbeat, tfr_clock_now() / TFR_NS_PER_MS,
-                              memory_order_relaxed);
+        tfr_out_word(s, &s->feedback->heartbeat, tfr_clock_now() / TFR_NS_PER_MS, false);
         if (!tfr_news_expected(s)) {
             nap_us(5000);
             continue;

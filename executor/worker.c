@@ -177,7 +177,7 @@ static tfr_status ready(int fd, const struct driver *d)
 }
 
 /* Until the parent hands a client over; it may take days. */
-static tfr_status client_take(int fd, int *client_out)
+static tfr_status client_take(int fd, int *client_out, struct tfr_attach *attach_out)
 {
     struct pollfd p = {.fd = fd, .events = POLLIN};
     while (poll(&p, 1, -1) < 0 && errno == EINTR)
@@ -186,7 +186,10 @@ static tfr_status client_take(int fd, int *client_out)
     tfr_status status = tfr_boot_recv(fd, &msg, 1000);
     if (status != TFR_OK)
         return status;
-    bool right = msg.type == TFR_WORKER_CLIENT && msg.fd_n == 1;
+    bool right = msg.type == TFR_WORKER_CLIENT && msg.fd_n == 1 && msg.len == sizeof *attach_out;
+    if (right)
+        memcpy(attach_out, msg.body, sizeof *attach_out);
+    attach_out->transport[sizeof attach_out->transport - 1] = 0;
     *client_out = right ? msg.fds[0] : -1;
     msg.fd_n = right ? 0 : msg.fd_n;
     tfr_boot_msg_fini(&msg);
@@ -198,6 +201,7 @@ int tfr_worker_main(int fd, enum tfr_gpu_choice choice)
     /* Big (tables of handles and words): one per process, not on the stack. */
     static struct tfr_session session;
     static struct driver driver;
+    struct tfr_attach attach;
     int client;
     /* The parent's death is ours; it may have died before this line. */
     prctl(PR_SET_PDEATHSIG, SIGKILL);
@@ -205,9 +209,10 @@ int tfr_worker_main(int fd, enum tfr_gpu_choice choice)
     if (tfr_boot_gone(fd))
         return 1;
     if (prepare(fd, choice, &driver, &session) != TFR_OK || ready(fd, &driver) != TFR_OK ||
-        client_take(fd, &client) != TFR_OK)
+        client_take(fd, &client, &attach) != TFR_OK)
         return 1;
-    if (tfr_session_join(&session, client) == TFR_OK && tfr_text_open(&session) == TFR_OK)
+    if (tfr_session_join(&session, client, attach.transport) == TFR_OK &&
+        tfr_text_open(&session) == TFR_OK)
         tfr_session_serve(&session);
     /* Threads may sit in driver calls: leave without tear-down, the kernel and the driver clean up.
      */

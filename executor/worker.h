@@ -12,7 +12,8 @@ enum tfr_gpu_choice { TFR_GPU_AUTO, TFR_GPU_CUDA, TFR_GPU_SOFT };
 enum tfr_worker_msg {
     TFR_WORKER_READY = 100, /* worker -> parent: struct tfr_worker_ready, struct tfr_snapshot */
     TFR_WORKER_FAILED,      /* worker -> parent: text */
-    TFR_WORKER_CLIENT,      /* parent -> worker: the client's socket */
+    TFR_WORKER_CLIENT, /* parent -> worker: the client's socket, and the body of its TFR_BOOT_ATTACH
+                        */
 };
 
 struct tfr_worker_ready {

@@ -130,13 +130,15 @@ static CUresult wait_long(const _Atomic uint64_t *word, uint64_t want, enum tfr_
 {
     struct tfr_relax relax = TFR_RELAX_INIT(why);
     /* Two who spin for each other should not share a core: the pump steps aside. */
-    atomic_store_explicit(&tfr_client.page->cpu, (uint32_t)sched_getcpu() + 1,
-                          memory_order_relaxed);
+    if (tfr_client.mapped)
+        atomic_store_explicit(&tfr_client.page->cpu, (uint32_t)sched_getcpu() + 1,
+                              memory_order_relaxed);
     while (atomic_load_explicit(word, memory_order_acquire) < want) {
         enum tfr_relax_step step = tfr_relax(&relax);
         if (step == TFR_RELAX_SPUN)
             continue;
         tfr_text_take(); /* news may wait behind it */
+        tfr_client_progress();
         CUresult error = tfr_client_error();
         if (error == CUDA_SUCCESS && !word_alive(word))
             error = CUDA_ERROR_CONTEXT_IS_DESTROYED;
@@ -180,6 +182,94 @@ static void ring_unlock(void)
     atomic_store_explicit(&tfr_client.ring_lock, 0, memory_order_release);
 }
 
+/* ---- where nothing is mapped ---- */
+
+/* With the ring lock held: one put, when the link has room. */
+static CUresult put(const struct tfr_xfer *xfer)
+{
+    struct tfr_relax relax = TFR_RELAX_INIT(TFR_WAIT_TRANSFER);
+    struct tfr_link *link = tfr_client.link;
+    for (;;) {
+        tfr_status status = link->ops->put(link, xfer);
+        if (status == TFR_OK)
+            return CUDA_SUCCESS;
+        if (status != TFR_AGAIN || link->ops->progress(link) != TFR_OK)
+            return tfr_client_broken("the executor is gone");
+        if (tfr_relax(&relax) == TFR_RELAX_SLEEP)
+            tfr_relax_nap(&relax);
+    }
+}
+
+static CUresult flush(void)
+{
+    struct tfr_relax relax = TFR_RELAX_INIT(TFR_WAIT_TRANSFER);
+    struct tfr_link *link = tfr_client.link;
+    tfr_status status;
+    while ((status = tfr_ring_flush(&tfr_client.tx)) == TFR_AGAIN) {
+        if (link->ops->progress(link) != TFR_OK)
+            break;
+        if (tfr_relax(&relax) == TFR_RELAX_SLEEP)
+            tfr_relax_nap(&relax);
+    }
+    return status == TFR_OK ? CUDA_SUCCESS : tfr_client_broken("the executor is gone");
+}
+
+static void shipped(void *arg, tfr_status status)
+{
+    (void)status; /* the link keeps its error */
+    /* pairs with the acquire in lane.c */
+    atomic_fetch_sub_explicit((_Atomic uint32_t *)arg, 1, memory_order_release);
+}
+
+CUresult tfr_client_ship(uint64_t at, uint64_t len, _Atomic uint32_t *shipping)
+{
+    struct tfr_xfer xfer = {.local = tfr_client.lane + at,
+                            .mem = tfr_client.shown,
+                            .peer = tfr_client.session,
+                            .peer_at = tfr_client.lane_at + at,
+                            .len = len,
+                            .done = shipped,
+                            .arg = shipping};
+    CUresult result = CUDA_ERROR_CONTEXT_IS_DESTROYED;
+    ring_lock();
+    if (tfr_client.open) {
+        atomic_fetch_add_explicit(shipping, 1, memory_order_relaxed);
+        result = put(&xfer);
+        if (result != CUDA_SUCCESS)
+            shipped(shipping, TFR_E_PEER);
+    }
+    ring_unlock();
+    return result;
+}
+
+void tfr_page_store(_Atomic uint64_t *word, uint64_t value)
+{
+    if (tfr_client.mapped) {
+        atomic_store_explicit(word, value, memory_order_release);
+        return;
+    }
+    struct tfr_xfer xfer = {.flags = TFR_XFER_AFTER,
+                            .local = &value,
+                            .peer = tfr_client.session,
+                            .peer_at = tfr_client.page_at +
+                                       (uint64_t)((uint8_t *)word - (uint8_t *)tfr_client.page),
+                            .len = sizeof value};
+    ring_lock();
+    if (tfr_client.open)
+        put(&xfer);
+    ring_unlock();
+}
+
+void tfr_client_progress(void)
+{
+    if (tfr_client.mapped ||
+        atomic_exchange_explicit(&tfr_client.ring_lock, 1, memory_order_acquire))
+        return;
+    if (tfr_client.open && tfr_client.link->ops->progress(tfr_client.link) != TFR_OK)
+        tfr_client_broken("the executor is gone");
+    ring_unlock();
+}
+
 void tfr_client_quiet(void)
 {
     struct tfr_relax relax = TFR_RELAX_INIT(TFR_WAIT_LOCK);
@@ -215,7 +305,9 @@ static void *reserve_slow(uint16_t op, uint32_t len, uint16_t ctx)
         enum tfr_relax_step step = tfr_relax(&relax);
         if (step == TFR_RELAX_SPUN)
             continue;
-        if (tfr_ring_flush(&tfr_client.tx) < 0 || tfr_boot_gone(tfr_client.boot))
+        if (tfr_ring_flush(&tfr_client.tx) < 0 ||
+            tfr_client.link->ops->progress(tfr_client.link) != TFR_OK ||
+            tfr_boot_gone(tfr_client.boot))
             tfr_client_broken("the executor is gone");
         if (atomic_load_explicit(&tfr_client.error, memory_order_acquire)) {
             tfr_thread.post_error = tfr_client_error();
@@ -264,13 +356,14 @@ CUresult tfr_post_end_on(struct tfr_stream *stream, uint64_t *seq_out)
             atomic_store_explicit(&stream->ctx->blocking_last, seq, memory_order_release);
     }
     TFR_COUNT(records, 1);
-    tfr_status status = tfr_ring_commit(&tfr_client.tx);
+    CUresult result = CUDA_SUCCESS;
+    tfr_ring_commit(&tfr_client.tx);
+    if (__builtin_expect(!tfr_client.mapped, 0))
+        result = flush();
     ring_unlock();
     if (seq_out)
         *seq_out = seq;
-    if (__builtin_expect(status != TFR_OK, 0))
-        return tfr_client_broken("the executor is gone");
-    return CUDA_SUCCESS;
+    return result;
 }
 
 /* ---- asking ---- */

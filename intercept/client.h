@@ -25,9 +25,13 @@ struct tfr_client {
     /* Set up under set_up_lock, then read by everybody. */
     struct tfr_feedback *feedback; /* a page of zeros before there is a session: never NULL */
     struct tfr_reply_slot *reply;
-    uint8_t *lane; /* the lane, mapped */
-    uint8_t *text; /* what kernels printed: a ring of TFR_TEXT_MAX bytes */
-    struct tfr_client_page *page;
+    bool mapped;           /* the executor's memory is in our address space */
+    uint8_t *lane;         /* the lane, or where it is not mapped ours, that is shipped (lane.c) */
+    uint64_t lane_at;      /* of the lane in the executor's memory */
+    struct tfr_mem *shown; /* our page area and lane, registered */
+    uint8_t *text;         /* what kernels printed: a ring of TFR_TEXT_MAX bytes */
+    struct tfr_client_page *page; /* the executor's, or our image of it: see tfr_page_store */
+    uint64_t page_at;             /* its place in the executor's memory */
     uint64_t lane_len;
     struct tfr_snapshot *snapshot;
     struct tfr_link *link;
@@ -124,6 +128,17 @@ const void *tfr_ask_payload(const struct tfr_ask *ask, uint32_t *len_out);
 
 /* Gives the slot back; returns the call's result. */
 CUresult tfr_ask_end(struct tfr_ask *ask);
+
+/* Stores a word of the client page; the executor sees it after everything stored before. */
+void tfr_page_store(_Atomic uint64_t *word, uint64_t value);
+
+/* Puts `len` bytes of our lane at `at` to the same place of the executor's, before any record that
+ * is ended later.  *shipping is counted up, and down when our bytes may change again.  Not where
+ * the lane is mapped. */
+CUresult tfr_client_ship(uint64_t at, uint64_t len, _Atomic uint32_t *shipping);
+
+/* Where nothing is mapped: lets earlier puts end.  Called by whoever waits. */
+void tfr_client_progress(void);
 
 /* Has the stream word passed seq?  One load. */
 static inline bool tfr_word_reached(uint32_t word, uint64_t seq)

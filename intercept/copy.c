@@ -87,7 +87,10 @@ static CUresult send_push(struct tfr_stream *stream, uint64_t dst, const uint8_t
         TFR_COUNT(bytes_push, n);
         /* The mark gives the extent back; only the last piece has to fence. */
         uint32_t last = n == len ? flags : 0;
-        result = copy_post(stream, TFR_COPY_PUSH, dst, extent.at, n, TFR_COPY_MARK | last, &seq);
+        result = tfr_lane_ship(&extent, n);
+        if (result == CUDA_SUCCESS)
+            result =
+                copy_post(stream, TFR_COPY_PUSH, dst, extent.at, n, TFR_COPY_MARK | last, &seq);
         if (result != CUDA_SUCCESS)
             return result;
         tfr_lane_give(extent, stream, seq);

@@ -23,6 +23,10 @@ CUresult tfr_lane_take(uint64_t len, struct tfr_extent *extent_out);
 /* The same without waiting; false: the lane is full. */
 bool tfr_lane_try(uint64_t len, struct tfr_extent *extent_out);
 
+/* After bytes were written to it and before a record that names it is posted: they will be there when the
+ * executor reads the record. */
+CUresult tfr_lane_ship(const struct tfr_extent *extent, uint64_t len);
+
 /* The extent is free once the stream has passed seq. */
 void tfr_lane_give(struct tfr_extent extent, struct tfr_stream *stream, uint64_t seq);
 

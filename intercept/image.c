@@ -150,8 +150,10 @@ static CUresult put_piece(uint64_t id, const uint8_t *bytes, uint64_t total, uin
     if (result != CUDA_SUCCESS)
         return result;
     memcpy(tfr_client.lane + extent.at, bytes + at, n);
-    struct tfr_ask ask;
-    struct tfr_image_put_req *req = tfr_ask_begin(&ask, TFR_OP_image_put, sizeof *req);
+    struct tfr_ask ask = {.result = tfr_lane_ship(&extent, n)};
+    struct tfr_image_put_req *req = NULL;
+    if (ask.result == CUDA_SUCCESS)
+        req = tfr_ask_begin(&ask, TFR_OP_image_put, sizeof *req);
     if (req) {
         req->image = id;
         req->total = total;

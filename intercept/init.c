@@ -8,12 +8,14 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/env.h"
 #include "base/log.h"
 #include "intercept/entry.h"
 #include "intercept/memory.h"
 #include "intercept/module.h"
 #include "intercept/stream.h"
+#include "proto/hello.h"
 #include "transport/boot.h"
 
 static struct tfr_feedback page_of_zeros;
@@ -46,15 +48,36 @@ static CUresult refuse(struct tfr_boot_msg *msg)
     return CUDA_ERROR_NO_DEVICE;
 }
 
+/* The next message that is not "wait": an executor that has no worker yet says so every second, so
+ * the limit is one of silence. */
+static tfr_status recv_queued(int fd, int limit_ms, struct tfr_boot_msg *msg_out)
+{
+    uint64_t begin = tfr_clock_now();
+    enum tfr_log_level told = TFR_LOG_DEBUG; /* the most urgent that was said */
+    for (;;) {
+        tfr_status status = tfr_boot_recv(fd, msg_out, limit_ms);
+        if (status != TFR_OK || msg_out->type != TFR_BOOT_QUEUED)
+            return status;
+        struct tfr_queued queued = {0};
+        if (msg_out->len == sizeof queued)
+            memcpy(&queued, msg_out->body, sizeof queued);
+        tfr_boot_msg_fini(msg_out);
+        uint64_t spent_s = (tfr_clock_now() - begin) / TFR_NS_PER_S;
+        enum tfr_log_level level = spent_s < 10 ? TFR_LOG_INFO : TFR_LOG_WARN;
+        if (spent_s < 2 || level >= told)
+            continue;
+        told = level;
+        tfr_log_line(level, TFR_LOG_PART, "queued for %u s: place %u, %u sessions run%s",
+                     (unsigned)spent_s, queued.position, queued.running,
+                     queued.position ? "" : "; the executor is still starting");
+    }
+}
+
 static CUresult ask_snapshot(int fd, int limit_ms)
 {
-    struct tfr_hello hello = {.magic = TFR_WIRE_MAGIC,
-                              .version = TFR_WIRE_VERSION,
-                              .spec_hash = TFR_SPEC_HASH,
-                              .pid = (uint32_t)getpid()};
-    struct tfr_boot_msg msg = {.type = TFR_BOOT_HELLO, .len = sizeof hello, .body = &hello};
-    if (tfr_boot_send(fd, &msg, limit_ms) != TFR_OK ||
-        tfr_boot_recv(fd, &msg, limit_ms) != TFR_OK) {
+    uint8_t hello[TFR_HELLO_MAX];
+    struct tfr_boot_msg msg = {.type = TFR_BOOT_HELLO, .len = tfr_hello_make(hello), .body = hello};
+    if (tfr_boot_send(fd, &msg, limit_ms) != TFR_OK || recv_queued(fd, limit_ms, &msg) != TFR_OK) {
         tfr_say("the executor did not answer within %d ms: is it alive?", limit_ms);
         return CUDA_ERROR_NO_DEVICE;
     }
@@ -179,27 +202,30 @@ CUresult tfr_client_init(void)
 struct set_up {
     struct tfr_dev *dev;
     struct tfr_link *link;
-    struct tfr_mem *page_mem;
+    struct tfr_mem *shown;
     struct tfr_peer_mem *session;
     struct tfr_area page;
     struct tfr_welcome welcome;
     int session_fd;
+    bool mapped;
 };
 
 static tfr_status take_welcome(struct set_up *up, int limit_ms)
 {
-    struct tfr_boot_msg msg = {.type = TFR_BOOT_ATTACH};
+    struct tfr_attach attach = {0};
+    strncpy(attach.transport, tfr_env_str("TFR_TRANSPORT"), sizeof attach.transport - 1);
+    struct tfr_boot_msg msg = {.type = TFR_BOOT_ATTACH, .len = sizeof attach, .body = &attach};
     tfr_status status = tfr_boot_send(tfr_client.boot, &msg, limit_ms);
     if (status == TFR_OK)
-        status = tfr_boot_recv(tfr_client.boot, &msg, limit_ms);
+        status = recv_queued(tfr_client.boot, limit_ms, &msg);
     if (status != TFR_OK)
         return status;
-    if (msg.type != TFR_BOOT_WELCOME || msg.len != sizeof up->welcome || msg.fd_n != 1) {
+    if (msg.type != TFR_BOOT_WELCOME || msg.len != sizeof up->welcome || msg.fd_n > 1) {
         refuse(&msg);
         return TFR_E_PROTO;
     }
     memcpy(&up->welcome, msg.body, sizeof up->welcome);
-    up->session_fd = msg.fds[0];
+    up->session_fd = msg.fd_n ? msg.fds[0] : -1;
     msg.fd_n = 0;
     tfr_boot_msg_fini(&msg);
     const struct tfr_welcome *w = &up->welcome;
@@ -212,26 +238,53 @@ static tfr_status take_welcome(struct set_up *up, int limit_ms)
     return sane ? TFR_OK : tfr_fail(TFR_E_PROTO, "the executor's welcome makes no sense");
 }
 
+/* The device, and the memory that the executor writes into: the page area, and a lane of our own
+ * where we cannot map the executor's. */
+static tfr_status page_make(struct set_up *up)
+{
+    const struct tfr_transport_ops *ops = tfr_transport_find(tfr_env_str("TFR_TRANSPORT"));
+    struct tfr_dev_cfg cfg = {.numa_node = -1};
+    size_t len = sizeof(struct tfr_page_area);
+    if (!ops)
+        return tfr_fail(TFR_E_INVAL, "TFR_TRANSPORT=%s: there are shm and fault",
+                        tfr_env_str("TFR_TRANSPORT"));
+    up->mapped = ops->caps & TFR_CAP_MAPPED;
+    if (!up->mapped)
+        len += up->welcome.lane_len;
+    tfr_status status = ops->prepare(&cfg, &up->dev);
+    if (status == TFR_OK)
+        status = tfr_memfd_create("tfr-page", len, NULL, &up->page);
+    if (status == TFR_OK)
+        status = ops->reg(up->dev, &up->page, &up->shown);
+    return status;
+}
+
 static tfr_status show_page(struct set_up *up, int limit_ms)
 {
-    struct tfr_show show = {.len = sizeof(struct tfr_page_area)};
+    struct tfr_key key;
+    up->dev->ops->key(up->shown, &key);
+    struct tfr_show show = {.len = up->page.len,
+                            .lane_at = up->mapped ? 0 : sizeof(struct tfr_page_area)};
+    memcpy(show.key, key.words, sizeof show.key);
     tfr_window_get(&show.host_base, &show.host_len);
-    struct tfr_boot_msg msg = {
-        .type = TFR_BOOT_SHOW, .len = sizeof show, .body = &show, .fds = {up->page.fd}, .fd_n = 1};
+    struct tfr_boot_msg msg = {.type = TFR_BOOT_SHOW,
+                               .len = sizeof show,
+                               .body = &show,
+                               .fds = {key.fd},
+                               .fd_n = key.fd >= 0};
     return tfr_boot_send(tfr_client.boot, &msg, limit_ms);
 }
 
 static tfr_status link_open(struct set_up *up, int limit_ms)
 {
-    const struct tfr_transport_ops *ops = tfr_transport_find("shm");
-    struct tfr_dev_cfg cfg = {.numa_node = -1};
+    const struct tfr_transport_ops *ops = up->dev->ops;
     struct tfr_key key = {.len = up->welcome.len, .fd = up->session_fd};
+    memcpy(key.words, up->welcome.key, sizeof key.words);
     up->session_fd = -1;
-    tfr_status status = ops->prepare(&cfg, &up->dev);
-    if (status == TFR_OK)
-        status = ops->open(up->dev, tfr_client.boot, true, &up->link);
+    tfr_status status = ops->open(up->dev, tfr_client.boot, true, &up->link);
     if (status != TFR_OK) {
-        close(key.fd);
+        if (key.fd >= 0)
+            close(key.fd);
         return status;
     }
     status = ops->import(up->link, &key, &up->session);
@@ -248,32 +301,47 @@ static tfr_status link_open(struct set_up *up, int limit_ms)
     return status;
 }
 
+/* From here on the session's memories are where the rest of the client looks for them. */
+static void memories_take(const struct set_up *up)
+{
+    static struct tfr_client_page image; /* of the client page, where it is not mapped */
+    const struct tfr_welcome *w = &up->welcome;
+    struct tfr_page_area *page = up->page.addr;
+    uint8_t *session = up->mapped ? up->link->ops->addr(up->session) : NULL;
+    tfr_client.dev = up->dev;
+    tfr_client.link = up->link;
+    tfr_client.session = up->session;
+    tfr_client.shown = up->shown;
+    tfr_client.mapped = up->mapped;
+    tfr_client.reply = page->reply;
+    tfr_client.text = page->text;
+    tfr_client.lane = session ? session + w->lane_at : (uint8_t *)(page + 1);
+    tfr_client.lane_at = w->lane_at;
+    tfr_client.lane_len = w->lane_len;
+    tfr_client.page = session ? (struct tfr_client_page *)(session + w->page_at) : &image;
+    tfr_client.page_at = w->page_at;
+}
+
 static tfr_status attach_steps(struct set_up *up)
 {
-    /* A cold worker initialises a driver first: seconds on a real GPU. */
-    int limit_ms = 30000;
+    /* Of silence.  A cold worker initialises a driver first, and the executor says meanwhile that
+     * we are queued. */
+    int limit_ms = 5000;
     tfr_status status = take_welcome(up, limit_ms);
     if (status == TFR_OK)
-        status = tfr_memfd_create("tfr-page", sizeof(struct tfr_page_area), NULL, &up->page);
+        status = page_make(up);
     if (status == TFR_OK)
         status = show_page(up, limit_ms);
     if (status == TFR_OK)
         status = link_open(up, limit_ms);
     if (status != TFR_OK)
         return status;
+    const struct tfr_welcome *w = &up->welcome;
     struct tfr_page_area *page = up->page.addr;
     madvise(page, up->page.len, MADV_DONTFORK);
-    tfr_client.dev = up->dev;
-    tfr_client.link = up->link;
-    tfr_client.session = up->session;
-    tfr_client.reply = page->reply;
-    uint8_t *session = up->link->ops->addr(up->session);
-    tfr_client.lane = session + up->welcome.lane_at;
-    tfr_client.page = (struct tfr_client_page *)(session + up->welcome.page_at);
-    tfr_client.text = page->text;
-    tfr_client.lane_len = up->welcome.lane_len;
-    status = tfr_ring_tx_init(&tfr_client.tx, up->dev, up->link, up->session, up->welcome.ring_at,
-                              up->welcome.ring_size, &page->feedback.ring_head);
+    memories_take(up);
+    status = tfr_ring_tx_init(&tfr_client.tx, up->dev, up->link, up->session, w->ring_at,
+                              w->ring_size, &page->feedback.ring_head);
     if (status == TFR_OK) {
         tfr_client.feedback = &page->feedback;
         tfr_client.open = true;
@@ -308,8 +376,10 @@ CUresult tfr_client_attach(void)
  * at this moment writes them nowhere. */
 static void memory_drop(const struct tfr_peer_mem *session)
 {
-    if (mmap(session->ops->addr(session), session->len, PROT_READ | PROT_WRITE,
-             MAP_FIXED | MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0) == MAP_FAILED)
+    if (!tfr_client.mapped)
+        madvise(tfr_client.lane, tfr_client.lane_len, MADV_REMOVE);
+    else if (mmap(session->ops->addr(session), session->len, PROT_READ | PROT_WRITE,
+                  MAP_FIXED | MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0) == MAP_FAILED)
         tfr_warn("memory of the session that ended: %m");
 }
 
@@ -329,6 +399,7 @@ static void session_end(void)
     tfr_ring_tx_fini(&tfr_client.tx);
     memory_drop(tfr_client.session);
     ops->close(tfr_client.link);
+    ops->unreg(tfr_client.shown);
     ops->release(tfr_client.dev);
 }
 

@@ -19,6 +19,8 @@ static struct held {
     uint64_t seq;
 } held[UNITS_MAX];
 static uint32_t held_head, held_n;
+/* Puts that still read the extent which starts at a unit (where the lane is not mapped). */
+static _Atomic uint32_t shipping[UNITS_MAX];
 
 void tfr_lane_init(void)
 {
@@ -38,11 +40,27 @@ static void units_set(uint32_t at, uint32_t n, bool on)
     }
 }
 
+static _Atomic uint32_t *shipping_of(const struct tfr_extent *extent)
+{
+    return &shipping[extent->at / TFR_LANE_UNIT];
+}
+
+/* pairs with the release in shipped (client.c) */
+static bool is_shipping(const struct tfr_extent *extent)
+{
+    return atomic_load_explicit(shipping_of(extent), memory_order_acquire) != 0;
+}
+
+static bool has_passed(const struct held *h)
+{
+    return tfr_word_reached(h->word, h->seq) && !is_shipping(&h->extent);
+}
+
 static void reap(void)
 {
     while (held_n) {
         struct held *h = &held[held_head];
-        if (!tfr_word_reached(h->word, h->seq))
+        if (!has_passed(h))
             break;
         units_set((uint32_t)(h->extent.at / TFR_LANE_UNIT), h->extent.units, false);
         held_head = (held_head + 1) % UNITS_MAX;
@@ -57,7 +75,7 @@ static void reap_all(void)
     held_n = 0;
     for (uint32_t i = 0; i < n; i++) {
         struct held h = held[(at + i) % UNITS_MAX];
-        if (tfr_word_reached(h.word, h.seq))
+        if (has_passed(&h))
             units_set((uint32_t)(h.extent.at / TFR_LANE_UNIT), h.extent.units, false);
         else
             held[(held_head + held_n++) % UNITS_MAX] = h;
@@ -108,12 +126,13 @@ static CUresult room_wait(void)
     uint32_t word = held[held_head].word;
     uint64_t seq = held_n ? held[held_head].seq : 0;
     pthread_mutex_unlock(&lock);
-    if (seq) {
+    if (seq && !tfr_word_reached(word, seq)) {
         result = tfr_wait_word(&tfr_client.feedback->stream[word], seq, TFR_WAIT_LANE_SPACE);
     } else if (!tfr_copy_deliver_next(NULL)) {
         struct tfr_relax relax = TFR_RELAX_INIT(TFR_WAIT_LANE_SPACE);
         tfr_relax_nap(&relax);
     }
+    tfr_client_progress();
     return result == CUDA_SUCCESS ? tfr_client_look() : result;
 }
 
@@ -139,9 +158,19 @@ void tfr_lane_give(struct tfr_extent extent, struct tfr_stream *stream, uint64_t
     pthread_mutex_unlock(&lock);
 }
 
+CUresult tfr_lane_ship(const struct tfr_extent *extent, uint64_t len)
+{
+    if (__builtin_expect(tfr_client.mapped, 1))
+        return CUDA_SUCCESS;
+    return tfr_client_ship(extent->at, len, shipping_of(extent));
+}
+
 void tfr_lane_free(struct tfr_extent extent)
 {
     pthread_mutex_lock(&lock);
-    units_set((uint32_t)(extent.at / TFR_LANE_UNIT), extent.units, false);
+    if (is_shipping(&extent)) /* nobody waits for it but its last put */
+        held[(held_head + held_n++) % UNITS_MAX] = (struct held){.extent = extent};
+    else
+        units_set((uint32_t)(extent.at / TFR_LANE_UNIT), extent.units, false);
     pthread_mutex_unlock(&lock);
 }

@@ -32,6 +32,6 @@ void tfr_text_take(void)
     }
     atomic_store_explicit(&taken, to, memory_order_relaxed);
     /* pairs with the acquire in the executor's text.c: the ring's bytes have been read */
-    atomic_store_explicit(&tfr_client.page->text_head, to, memory_order_release);
+    tfr_page_store(&tfr_client.page->text_head, to);
     pthread_mutex_unlock(&lock);
 }

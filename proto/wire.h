@@ -48,7 +48,7 @@ static inline uint32_t tfr_id_at(uint64_t id)
 
 enum {
     TFR_WIRE_MAGIC = 0x31524654, /* "TFR1" */
-    TFR_WIRE_VERSION = 1,
+    TFR_WIRE_VERSION = 2,
     TFR_DEVICES_MAX = 16,
     TFR_ATTRIBUTES = 160, /* CUdevice_attribute values carried in the snapshot */
 };
@@ -57,19 +57,30 @@ enum tfr_boot_type {
     TFR_BOOT_HELLO = 1, /* client -> executor: struct tfr_hello */
     TFR_BOOT_SNAPSHOT,  /* executor -> client: struct tfr_snapshot */
     TFR_BOOT_REFUSED,   /* executor -> client: text, the reason */
-    TFR_BOOT_ATTACH,    /* client -> executor: empty; a worker answers */
-    TFR_BOOT_WELCOME,   /* worker -> client: struct tfr_welcome, descriptor of the session memory */
-    TFR_BOOT_SHOW,      /* client -> worker: struct tfr_show, descriptor of the page memory */
+    TFR_BOOT_ATTACH,    /* client -> executor: struct tfr_attach; a worker answers */
+    TFR_BOOT_WELCOME,   /* worker -> client: struct tfr_welcome; key descriptor, if any */
+    TFR_BOOT_SHOW,      /* client -> worker: struct tfr_show; key descriptor, if any */
     TFR_BOOT_READY,     /* worker -> client: empty: the ring is served */
     TFR_BOOT_HOST, /* client -> worker, late: struct tfr_host_msg, descriptor of pinned memory */
+    TFR_BOOT_QUEUED, /* executor -> client: struct tfr_queued; every second while it must wait */
+    TFR_BOOT_STAT,   /* tool -> executor, in place of hello, with the same body */
+    TFR_BOOT_STATS,  /* executor -> tool: struct tfr_stat_head and rows (proto/stat.h) */
 };
 
+/* Magic, version and spec hash stay where they are in every release.  Behind it env_len bytes of
+ * NAME=VALUE texts (proto/hello.h). */
 struct tfr_hello {
     uint32_t magic, version;
     uint64_t spec_hash;
-    uint32_t pid, reserved;
+    uint32_t pid, env_len;
+    char program[64]; /* for people: may be anything */
 };
-static_assert(sizeof(struct tfr_hello) == 24, "hello");
+static_assert(sizeof(struct tfr_hello) == 88, "hello");
+
+struct tfr_queued {
+    uint32_t position; /* from 1; 0: the executor itself is still starting */
+    uint32_t running;  /* sessions */
+};
 
 struct tfr_snapshot_device {
     char name[256];
@@ -82,12 +93,17 @@ struct tfr_snapshot_device {
 struct tfr_snapshot {
     uint32_t driver_version, device_n;
     int32_t priority_least, priority_greatest;
+    char release[64]; /* of the executor */
     struct tfr_snapshot_device device[TFR_DEVICES_MAX];
 };
 
-/* Offsets inside the session memory (one memfd of the worker). */
+struct tfr_attach {
+    char transport[16]; /* how the bytes are to move */
+};
+
+/* Offsets inside the session memory, and its key (a descriptor may come with it). */
 struct tfr_welcome {
-    uint64_t len;
+    uint64_t len, key[3];
     uint64_t page_at; /* struct tfr_client_page */
     uint64_t ring_at, ring_size;
     uint64_t lane_at, lane_len;
@@ -96,7 +112,8 @@ struct tfr_welcome {
 };
 
 struct tfr_show {
-    uint64_t len;                 /* of the page memory: struct tfr_page_area */
+    uint64_t len, key[3];         /* of the page memory: struct tfr_page_area, then our lane */
+    uint64_t lane_at;             /* our lane, as long as the worker's; 0: we map the worker's */
     uint64_t host_base, host_len; /* the host window that the client reserved; 0: none */
 };
 
@@ -117,10 +134,8 @@ enum {
 /* Written by the executor alone, in client memory. */
 struct tfr_feedback {
     _Alignas(64) _Atomic uint64_t ring_head; /* credit: bytes of the ring consumed */
-    _Alignas(
-        64) _Atomic uint32_t sticky; /* CUresult; set once, pairs with the acquire in tfr_enter */
-    uint32_t sticky_op;
-    uint64_t sticky_seq;
+    /* CUresult; set once, pairs with the acquire in tfr_enter */
+    _Alignas(64) _Atomic uint64_t sticky;
     _Alignas(64) _Atomic uint64_t
         heartbeat;                     /* ms of the executor's clock, moves at least every 100 ms */
     _Alignas(64) _Atomic uint64_t cut; /* odd while a set of stream words is being stored: together

@@ -21,7 +21,7 @@
 struct head {
     uint32_t magic, type, len, fd_n;
 };
-enum { MAGIC = 0x30524654 /* "TFR0" */, BACKLOG = 64 };
+enum { MAGIC = 0x30524654 /* "TFR0" */, BACKLOG = 1024 };
 
 union fd_space {
     struct cmsghdr align;
@@ -53,17 +53,27 @@ static tfr_status ready_wait(int fd, short events, uint64_t deadline_ns)
     return TFR_OK; /* the caller tries again and finds out */
 }
 
+int tfr_boot_addr_good(const char *addr, const char **why_out)
+{
+    const char *path = addr && strncmp(addr, "unix:", 5) == 0 ? addr + 5 : "@";
+    bool known = *path && strcmp(path, "@") != 0;
+
+    if (known && strlen(path) < sizeof(((struct sockaddr_un *)0)->sun_path))
+        return 1;
+    *why_out = known ? "longer than a socket's name may be (107 bytes)"
+                     : "expected unix:PATH or unix:@NAME";
+    return 0;
+}
+
 static tfr_status addr_parse(const char *addr, struct sockaddr_un *sun, socklen_t *len_out)
 {
-    const char *path = addr && strncmp(addr, "unix:", 5) == 0 ? addr + 5 : NULL;
-    size_t len = path ? strlen(path) : 0;
+    const char *path, *why;
+    size_t len;
 
-    if (len == 0 || strcmp(path, "@") == 0)
-        return tfr_fail(TFR_E_INVAL, "address \"%s\": expected unix:PATH or unix:@NAME",
-                        addr ? addr : "");
-    if (len >= sizeof(sun->sun_path))
-        return tfr_fail(TFR_E_INVAL, "address \"%s\" is longer than %zu bytes", addr,
-                        sizeof(sun->sun_path) - 1);
+    if (!tfr_boot_addr_good(addr, &why))
+        return tfr_fail(TFR_E_INVAL, "address \"%s\": %s", addr ? addr : "", why);
+    path = addr + 5;
+    len = strlen(path);
     memset(sun, 0, sizeof(*sun));
     sun->sun_family = AF_UNIX;
     memcpy(sun->sun_path, path, len);
@@ -365,6 +375,55 @@ tfr_status tfr_boot_recv(int fd, struct tfr_boot_msg *msg_out, int limit_ms)
 msg_free:
     tfr_boot_msg_fini(&msg);
     return status;
+}
+
+/* The next piece, straight to where it belongs; a descriptor that comes along is a breach. */
+static tfr_status part_recv(int fd, void *to, size_t len, uint32_t *have)
+{
+    struct iovec iov = {to, len};
+    struct msghdr hdr = {.msg_iov = &iov, .msg_iovlen = 1};
+    ssize_t got = recvmsg(fd, &hdr, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+
+    if (got < 0 && (errno == EAGAIN || errno == EINTR))
+        return TFR_AGAIN;
+    if (got <= 0)
+        return TFR_E_PEER;
+    *have += (uint32_t)got;
+    return hdr.msg_flags & MSG_CTRUNC ? TFR_E_PROTO : TFR_OK;
+}
+
+tfr_status tfr_boot_recv_part(int fd, struct tfr_boot_in *in, uint32_t max,
+                              struct tfr_boot_msg *msg_out)
+{
+    const uint32_t head_len = sizeof(struct head);
+    tfr_status status = TFR_OK;
+    struct head head;
+
+    while (status == TFR_OK && in->have < head_len)
+        status = part_recv(fd, (char *)in->head + in->have, head_len - in->have, &in->have);
+    if (status != TFR_OK)
+        return status;
+    memcpy(&head, in->head, sizeof(head));
+    if (head.magic != MAGIC || head.len > max || head.fd_n)
+        return TFR_E_PROTO;
+    if (head.len && !in->body)
+        in->body = malloc(head.len);
+    if (head.len && !in->body)
+        return TFR_E_NOMEM;
+    while (status == TFR_OK && in->have - head_len < head.len)
+        status = part_recv(fd, in->body + (in->have - head_len), head.len - (in->have - head_len),
+                           &in->have);
+    if (status != TFR_OK)
+        return status;
+    *msg_out = (struct tfr_boot_msg){.type = head.type, .len = head.len, .body = in->body};
+    *in = (struct tfr_boot_in){0};
+    return TFR_OK;
+}
+
+void tfr_boot_in_fini(struct tfr_boot_in *in)
+{
+    free(in->body);
+    *in = (struct tfr_boot_in){0};
 }
 
 void tfr_boot_msg_fini(struct tfr_boot_msg *msg)

@@ -45,6 +45,23 @@ tfr_status tfr_boot_send(int fd, const struct tfr_boot_msg *msg, int limit_ms);
 tfr_status tfr_boot_recv(int fd, struct tfr_boot_msg *msg_out, int limit_ms);
 void tfr_boot_msg_fini(struct tfr_boot_msg *msg); /* frees the body and closes fds still in it */
 
+/* A message that comes in pieces, for a loop that must not wait.  Starts as all zeros. */
+struct tfr_boot_in {
+    uint32_t head[4];
+    uint32_t have; /* bytes, head included */
+    uint8_t *body;
+};
+
+/* Takes what is there.  TFR_OK: *msg_out is a whole message, and `in` is ready for the next one;
+ * TFR_AGAIN: more must come; TFR_E_PEER: closed; TFR_E_PROTO: not ours, longer than `max`, or with
+ * descriptors (none is let in).  Makes no log line. */
+tfr_status tfr_boot_recv_part(int fd, struct tfr_boot_in *in, uint32_t max,
+                              struct tfr_boot_msg *msg_out);
+void tfr_boot_in_fini(struct tfr_boot_in *in);
+
+/* Is the address of a form that we know?  If not, *why_out says which there are. */
+int tfr_boot_addr_good(const char *addr, const char **why_out);
+
 /* Has the peer closed?  No waiting, no data consumed. */
 int tfr_boot_gone(int fd);
 

@@ -66,6 +66,8 @@ static void send_type(int fd, uint32_t type, void *body, size_t len)
     cr_assert_eq(tfr_boot_send(fd, &msg, 1000), TFR_OK);
 }
 
+static struct tfr_attach over_shm = {.transport = "shm"};
+
 static struct tfr_hello good_hello(void)
 {
     return (struct tfr_hello){.magic = TFR_WIRE_MAGIC,
@@ -95,11 +97,11 @@ static void attach(struct rogue *r)
     struct tfr_peer_mem *session;
     struct tfr_boot_msg msg;
     cr_assert_eq(greet(good_hello(), &r->boot), TFR_BOOT_SNAPSHOT);
-    send_type(r->boot, TFR_BOOT_ATTACH, NULL, 0);
+    send_type(r->boot, TFR_BOOT_ATTACH, &over_shm, sizeof over_shm);
     cr_assert_eq(tfr_boot_recv(r->boot, &msg, 20000), TFR_OK);
     cr_assert_eq(msg.type, TFR_BOOT_WELCOME);
     memcpy(&r->welcome, msg.body, sizeof r->welcome);
-    struct tfr_key key = {.len = r->welcome.len, .fd = msg.fds[0]};
+    struct tfr_key key = {.len = r->welcome.len, .words = {r->welcome.key[0]}, .fd = msg.fds[0]};
     msg.fd_n = 0;
     tfr_boot_msg_fini(&msg);
     cr_assert_eq(tfr_memfd_create("rogue", sizeof(struct tfr_page_area), NULL, &r->page), TFR_OK);
@@ -281,7 +283,7 @@ Test(hostile, page_that_can_be_truncated_is_not_mapped)
     struct rogue r = {0};
     struct tfr_boot_msg msg;
     cr_assert_eq(greet(good_hello(), &r.boot), TFR_BOOT_SNAPSHOT);
-    send_type(r.boot, TFR_BOOT_ATTACH, NULL, 0);
+    send_type(r.boot, TFR_BOOT_ATTACH, &over_shm, sizeof over_shm);
     cr_assert_eq(tfr_boot_recv(r.boot, &msg, 20000), TFR_OK);
     tfr_boot_msg_fini(&msg);
     FILE *file = tmpfile();
