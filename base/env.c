@@ -77,10 +77,15 @@ static void warn_unknown(void)
     }
 }
 
+static atomic_flag warned = ATOMIC_FLAG_INIT;
+
+void tfr_env_mute(void)
+{
+    atomic_flag_test_and_set_explicit(&warned, memory_order_relaxed);
+}
+
 static void env_ready(void)
 {
-    static atomic_flag warned = ATOMIC_FLAG_INIT;
-
     pthread_once(&once, env_load);
     if (!atomic_flag_test_and_set_explicit(&warned, memory_order_relaxed))
         warn_unknown();
@@ -124,14 +129,14 @@ static bool number_parse(const char *text, uint64_t *out)
 
 uint64_t tfr_env_u64(const char *name)
 {
-    static _Atomic uint64_t warned; /* one bit per row */
+    static _Atomic uint64_t told; /* one bit per row */
     const char *text = tfr_env_str(name);
     int row = row_find(name, strlen(name));
     uint64_t number = 0;
 
     if (!text || row < 0 || number_parse(text, &number))
         return number;
-    if (!(atomic_fetch_or_explicit(&warned, 1ull << row, memory_order_relaxed) & 1ull << row))
+    if (!(atomic_fetch_or_explicit(&told, 1ull << row, memory_order_relaxed) & 1ull << row))
         tfr_log_line(TFR_LOG_WARN, "base", "%s=%s is not a number, %s is used", name, text,
                      rows[row].def ? rows[row].def : "0");
     if (rows[row].def)

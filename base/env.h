@@ -21,6 +21,9 @@ const char *tfr_env_str(const char *name);
 /* A number with an optional k, m or g (binary).  Else one warning, and the default is used. */
 uint64_t tfr_env_u64(const char *name);
 
+/* No warnings about settings from this process: another one of the same program has given them. */
+void tfr_env_mute(void);
+
 /* True unless TFR_PERF holds "no_<what>": the off-switch of one optimisation. */
 bool tfr_perf_on(const char *what);
 

@@ -1,11 +1,11 @@
 /* tf-executor: the GPU node's daemon.
  *
- * Process model.  The parent (server.c) listens, proves who a client is, answers device queries
- * from a snapshot, and never touches CUDA.  A client's first context is handed, with its socket, to
- * a worker (worker.c): a fresh image of this program that has a driver initialised and its memory
- * prepared.  A worker serves one session and exits, so a fault, a leak or a hostile client ends
- * with that process.  Workers die with the parent, and the parent with its owner if it was given
- * one. */
+ * Process model.  The parent (server.c, guest.c, crew.c) listens, proves who a client is, answers
+ * device queries from a snapshot, and never touches CUDA.  A client's first context is handed, with
+ * its socket, to a worker (worker.c): a fresh image of this program that has a driver initialised
+ * and its memory prepared.  A worker serves one session and exits, so a fault, a leak or a hostile
+ * client ends with that process.  Workers die with the parent, and the parent with its owner if it
+ * was given one. */
 #define TFR_LOG_PART "executor"
 #include <getopt.h>
 #include <stdio.h>
@@ -16,14 +16,24 @@
 #include "executor/server.h"
 
 static const char usage[] =
-    "usage: tf-executor --listen unix:PATH [--gpu auto|cuda|soft]\n"
+    "usage: tf-executor --listen unix:PATH [--gpu auto|cuda|soft] [--max-sessions N]\n"
     "Lets CUDA programs that run under tf-run on this machine use this machine's GPU.\n"
     "  --listen ADDR   unix:PATH, or unix:@NAME for a socket without a file\n"
     "  --gpu WHICH     cuda: NVIDIA's driver; soft: the software GPU; auto: the first that is "
     "there\n"
+    "  --max-sessions N  programs that may use the GPU at once (default 64); others wait in turn\n"
     "  --private --ready-fd N --owner-pid PID   what tf-run uses for a private executor\n";
 
-enum { OPT_LISTEN = 256, OPT_GPU, OPT_PRIVATE, OPT_READY, OPT_OWNER, OPT_WORKER };
+enum {
+    OPT_LISTEN = 256,
+    OPT_GPU,
+    OPT_PRIVATE,
+    OPT_READY,
+    OPT_OWNER,
+    OPT_WORKER,
+    OPT_STAT,
+    OPT_MAX
+};
 
 static const struct option options[] = {{"listen", required_argument, NULL, OPT_LISTEN},
                                         {"gpu", required_argument, NULL, OPT_GPU},
@@ -31,6 +41,8 @@ static const struct option options[] = {{"listen", required_argument, NULL, OPT_
                                         {"ready-fd", required_argument, NULL, OPT_READY},
                                         {"owner-pid", required_argument, NULL, OPT_OWNER},
                                         {"worker", required_argument, NULL, OPT_WORKER},
+                                        {"stat-fd", required_argument, NULL, OPT_STAT},
+                                        {"max-sessions", required_argument, NULL, OPT_MAX},
                                         {"help", no_argument, NULL, 'h'},
                                         {0}};
 
@@ -54,8 +66,8 @@ static int gpu_parse(const char *text, enum tfr_gpu_choice *choice_out)
 
 int main(int argc, char **argv)
 {
-    struct tfr_server_cfg cfg = {.ready_fd = -1};
-    int worker_fd = -1, option;
+    struct tfr_server_cfg cfg = {.ready_fd = -1, .max_sessions = 64};
+    int worker_fd = -1, stat_fd = -1, option;
     while ((option = getopt_long(argc, argv, "h", options, NULL)) != -1) {
         switch (option) {
         case OPT_LISTEN:
@@ -77,6 +89,12 @@ int main(int argc, char **argv)
         case OPT_WORKER:
             worker_fd = atoi(optarg);
             break;
+        case OPT_STAT:
+            stat_fd = atoi(optarg);
+            break;
+        case OPT_MAX:
+            cfg.max_sessions = atoi(optarg);
+            break;
         case 'h':
             fputs(usage, stdout);
             return 0;
@@ -85,8 +103,8 @@ int main(int argc, char **argv)
         }
     }
     if (worker_fd >= 0)
-        return tfr_worker_main(worker_fd, cfg.gpu);
-    if (!cfg.listen || optind != argc)
+        return tfr_worker_main(worker_fd, stat_fd, cfg.gpu);
+    if (!cfg.listen || optind != argc || cfg.max_sessions < 1 || cfg.max_sessions > 4096)
         return bad_usage();
     return tfr_server_run(&cfg);
 }

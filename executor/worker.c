@@ -14,8 +14,11 @@
 #include <sys/prctl.h>
 #include <unistd.h>
 
+#include "base/env.h"
 #include "base/log.h"
 #include "executor/session.h"
+#include "executor/stat.h"
+#include "proto/hello.h"
 #include "transport/boot.h"
 
 struct driver {
@@ -120,6 +123,7 @@ static void snapshot_take(const struct tfr_cu *cu, struct tfr_snapshot *out)
     cu->cuDeviceGetCount(&device_n);
     memset(out, 0, sizeof *out);
     out->driver_version = (uint32_t)version;
+    strncpy(out->release, tfr_release, sizeof out->release - 1);
     out->device_n = device_n > TFR_DEVICES_MAX ? TFR_DEVICES_MAX : (uint32_t)device_n;
     cu->cuCtxGetStreamPriorityRange(&out->priority_least, &out->priority_greatest);
     for (uint32_t i = 0; i < out->device_n; i++)
@@ -196,7 +200,7 @@ static tfr_status client_take(int fd, int *client_out, struct tfr_attach *attach
     return right ? TFR_OK : TFR_E_PROTO;
 }
 
-int tfr_worker_main(int fd, enum tfr_gpu_choice choice)
+int tfr_worker_main(int fd, int stat_fd, enum tfr_gpu_choice choice)
 {
     /* Big (tables of handles and words): one per process, not on the stack. */
     static struct tfr_session session;
@@ -206,6 +210,8 @@ int tfr_worker_main(int fd, enum tfr_gpu_choice choice)
     /* The parent's death is ours; it may have died before this line. */
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     prctl(PR_SET_NAME, "tf-worker");
+    tfr_env_mute(); /* the parent has said what there is to say */
+    tfr_stat_open(stat_fd);
     if (tfr_boot_gone(fd))
         return 1;
     if (prepare(fd, choice, &driver, &session) != TFR_OK || ready(fd, &driver) != TFR_OK ||

@@ -20,7 +20,7 @@ struct tfr_worker_ready {
     char gpu[128]; /* "NVIDIA H200 (libcuda.so.1)" or the software GPU's name */
 };
 
-/* The worker's main; fd: its end of the pair. */
-int tfr_worker_main(int fd, enum tfr_gpu_choice choice);
+/* The worker's main; fd: its end of the pair; stat_fd: memory for its numbers, or -1. */
+int tfr_worker_main(int fd, int stat_fd, enum tfr_gpu_choice choice);
 
 #endif

@@ -1,0 +1,298 @@
+/* Connections, from accept until a worker has them: who is it, hello, snapshot, the queue.  A guest
+ * whose words are not ours is closed without a further look; one that says nothing goes after a
+ * second, sooner when many are waiting. */
+#define TFR_LOG_PART "executor"
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "executor/parent.h"
+#include "tfr_ops.h"
+
+enum { HELLO_MS = 1000, HELLO_CROWDED_MS = 250, TELL_MS = 1000, DEAF_MS = 100, ACCEPTS = 64 };
+
+static void stage_set(struct tfr_parent *p, struct tfr_guest *g, enum tfr_guest_stage stage)
+{
+    p->stranger_n += (stage == GUEST_STRANGER) - (g->stage == GUEST_STRANGER);
+    if (g->stage == GUEST_QUEUED) {
+        TAILQ_REMOVE(&p->queue, g, queue);
+        p->queue_n--;
+    }
+    if (stage == GUEST_QUEUED) {
+        TAILQ_INSERT_TAIL(&p->queue, g, queue);
+        p->queue_n++;
+    }
+    g->stage = stage;
+}
+
+void tfr_guest_drop(struct tfr_parent *p, struct tfr_guest *g)
+{
+    tfr_parent_close(p, g->fd);
+    g->fd = -1;
+    stage_set(p, g, GUEST_GONE);
+}
+
+/* No limit: what does not fit into the socket at once is from somebody who does not read. */
+static bool guest_send(struct tfr_parent *p, struct tfr_guest *g, uint32_t type, const void *body,
+                       size_t len)
+{
+    struct tfr_boot_msg msg = {.type = type, .len = (uint32_t)len, .body = (void *)(uintptr_t)body};
+    if (tfr_boot_send(g->fd, &msg, 0) == TFR_OK)
+        return true;
+    tfr_guest_drop(p, g);
+    return false;
+}
+
+void tfr_guest_refuse(struct tfr_parent *p, struct tfr_guest *g, const char *why)
+{
+    if (guest_send(p, g, TFR_BOOT_REFUSED, why, strlen(why)))
+        tfr_guest_drop(p, g);
+}
+
+/* At most one line a second, however many come. */
+static void unknown_say(struct tfr_parent *p)
+{
+    uint64_t now = tfr_clock_now();
+    p->unknown_n++;
+    if (p->unknown_said_ns && now - p->unknown_said_ns < TFR_NS_PER_S)
+        return;
+    tfr_warn("%llu connections that do not speak our protocol were closed",
+             (unsigned long long)p->unknown_n);
+    p->unknown_said_ns = now;
+    p->unknown_n = 0;
+}
+
+/* ---- accept ---- */
+
+static void guest_admit(struct tfr_parent *p, int fd)
+{
+    struct tfr_guest *g = calloc(1, sizeof *g);
+    if (!g || !tfr_parent_watch(p, fd, g)) {
+        close(fd);
+        free(g);
+        return;
+    }
+    *g = (struct tfr_guest){
+        .kind = TFR_POLL_GUEST, .stage = GUEST_IDLE, .fd = fd, .since_ns = tfr_clock_now()};
+    TAILQ_INSERT_TAIL(&p->guests, g, all);
+    p->guest_n++;
+    stage_set(p, g, GUEST_STRANGER);
+    if (tfr_boot_peer(fd, &g->uid, &g->pid) != TFR_OK) {
+        tfr_guest_drop(p, g);
+    } else if (g->uid != geteuid()) {
+        tfr_info("process %d of user %u refused: this executor serves user %u", (int)g->pid,
+                 (unsigned)g->uid, (unsigned)geteuid());
+        tfr_guest_refuse(p, g, "it serves another user: start an executor of your own");
+    } else if (p->guest_n > TFR_GUESTS_MAX) {
+        tfr_guest_refuse(p, g, "too many programs are connected to it");
+    }
+}
+
+void tfr_guest_accept(struct tfr_parent *p)
+{
+    for (int i = 0; i < ACCEPTS && p->stranger_n < TFR_STRANGERS_MAX; i++) {
+        int fd = accept4(p->listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+        if (fd >= 0) {
+            guest_admit(p, fd);
+        } else {
+            if (errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == ENOBUFS)
+                p->deaf_to_ns = tfr_clock_now() + DEAF_MS * TFR_NS_PER_MS;
+            return;
+        }
+    }
+}
+
+/* ---- messages ---- */
+
+static void snapshot_send(struct tfr_parent *p, struct tfr_guest *g)
+{
+    if (guest_send(p, g, TFR_BOOT_SNAPSHOT, p->snapshot, sizeof *p->snapshot))
+        stage_set(p, g, GUEST_IDLE);
+}
+
+void tfr_guest_snapshot_all(struct tfr_parent *p)
+{
+    struct tfr_guest *g;
+    TAILQ_FOREACH(g, &p->guests, all)
+    if (g->stage == GUEST_GREETED)
+        snapshot_send(p, g);
+}
+
+/* Printable ASCII alone: it ends on somebody's terminal. */
+static void program_take(struct tfr_guest *g, const struct tfr_hello *hello)
+{
+    for (size_t i = 0; i < sizeof g->program - 1 && hello->program[i]; i++) {
+        char c = hello->program[i];
+        g->program[i] = c > ' ' && c < 127 ? c : '?';
+    }
+}
+
+static bool hello_check(struct tfr_parent *p, struct tfr_guest *g, const struct tfr_boot_msg *msg)
+{
+    const struct tfr_hello *hello = msg->body;
+    bool other_release;
+    char why[192];
+    const char *wrong = tfr_hello_check(hello, msg->len, &other_release);
+    if (!wrong)
+        return true;
+    if (!other_release) {
+        unknown_say(p);
+        tfr_guest_drop(p, g);
+        return false;
+    }
+    snprintf(why, sizeof why,
+             "it is of another release (wire %d, spec %016llx; yours: wire %u, spec %016llx)",
+             TFR_WIRE_VERSION, (unsigned long long)TFR_SPEC_HASH, hello->version,
+             (unsigned long long)hello->spec_hash);
+    tfr_info("process %d refused: %s", (int)g->pid, why);
+    tfr_guest_refuse(p, g, why);
+    return false;
+}
+
+static void hello_take(struct tfr_parent *p, struct tfr_guest *g, const struct tfr_boot_msg *msg)
+{
+    const struct tfr_hello *hello = msg->body;
+    if (!hello_check(p, g, msg))
+        return;
+    program_take(g, hello);
+    g->env.len = hello->env_len;
+    memcpy(g->env.text, hello + 1, hello->env_len);
+    stage_set(p, g, GUEST_GREETED);
+    if (p->snapshot)
+        snapshot_send(p, g);
+}
+
+static void attach_take(struct tfr_parent *p, struct tfr_guest *g, const struct tfr_boot_msg *msg)
+{
+    if (p->queue_n >= TFR_QUEUE_MAX) {
+        tfr_guest_refuse(p, g, "1024 programs wait for it already");
+        return;
+    }
+    if (msg->len)
+        memcpy(g->attach, msg->body, msg->len);
+    g->attach_len = msg->len;
+    g->since_ns = tfr_clock_now();
+    stage_set(p, g, GUEST_QUEUED);
+}
+
+/* ---- numbers for tf-stat ---- */
+
+static void stat_row(const struct tfr_worker *w, struct tfr_stat_row *row)
+{
+    *row = (struct tfr_stat_row){.pid = w->client,
+                                 .worker = w->pid,
+                                 .uid = w->uid,
+                                 .age_ms = (tfr_clock_now() - w->since_ns) / TFR_NS_PER_MS};
+    memcpy(row->program, w->program, sizeof row->program);
+    const _Atomic uint64_t *from = (const _Atomic uint64_t *)w->stat;
+    for (int i = 0; from && i < TFR_STAT_N; i++)
+        row->value[i] = atomic_load_explicit(&from[i], memory_order_relaxed);
+}
+
+static void stats_send(struct tfr_parent *p, struct tfr_guest *g)
+{
+    uint64_t now = tfr_clock_now();
+    struct tfr_stat_head head = {.queued = (uint32_t)p->queue_n,
+                                 .warm = (uint32_t)tfr_crew_count(p, WORKER_WARM),
+                                 .max = (uint32_t)p->cfg->max_sessions,
+                                 .served = p->served,
+                                 .uptime_ms = (now - p->began_ns) / TFR_NS_PER_MS,
+                                 .now_ms = now / TFR_NS_PER_MS};
+    size_t room = sizeof head + (size_t)p->worker_n * sizeof(struct tfr_stat_row);
+    uint8_t *body = malloc(room);
+    if (!body) {
+        tfr_guest_drop(p, g);
+        return;
+    }
+    struct tfr_stat_row *row = (struct tfr_stat_row *)(body + sizeof head);
+    for (int i = 0; i < p->worker_n; i++)
+        if (p->worker[i].stage == WORKER_SERVING)
+            stat_row(&p->worker[i], &row[head.n++]);
+    memcpy(body, &head, sizeof head);
+    guest_send(p, g, TFR_BOOT_STATS, body, sizeof head + head.n * sizeof *row);
+    free(body);
+}
+
+static void msg_take(struct tfr_parent *p, struct tfr_guest *g, const struct tfr_boot_msg *msg)
+{
+    bool fresh = g->stage == GUEST_STRANGER;
+    if (fresh && msg->type == TFR_BOOT_HELLO) {
+        hello_take(p, g, msg);
+    } else if (msg->type == TFR_BOOT_STAT && (fresh || g->stage == GUEST_TOOL)) {
+        if (hello_check(p, g, msg)) {
+            stage_set(p, g, GUEST_TOOL);
+            stats_send(p, g);
+        }
+    } else if (g->stage == GUEST_IDLE && msg->type == TFR_BOOT_ATTACH) {
+        attach_take(p, g, msg);
+    } else {
+        unknown_say(p);
+        tfr_guest_drop(p, g);
+    }
+}
+
+void tfr_guest_read(struct tfr_parent *p, struct tfr_guest *g)
+{
+    struct tfr_boot_msg msg;
+    if (g->stage == GUEST_GONE)
+        return;
+    uint32_t max = g->stage == GUEST_IDLE ? TFR_ATTACH_MAX : TFR_HELLO_MAX;
+    tfr_status status = tfr_boot_recv_part(g->fd, &g->in, max, &msg);
+    if (status == TFR_AGAIN)
+        return;
+    if (status != TFR_OK) {
+        if (status == TFR_E_PROTO)
+            unknown_say(p);
+        tfr_guest_drop(p, g);
+        return;
+    }
+    msg_take(p, g, &msg);
+    tfr_boot_msg_fini(&msg);
+}
+
+/* ---- time ---- */
+
+static void queued_tell(struct tfr_parent *p, struct tfr_guest *g, uint32_t position, uint64_t now)
+{
+    struct tfr_queued queued = {.position = position,
+                                .running = (uint32_t)tfr_crew_count(p, WORKER_SERVING)};
+    if (g->told_ns && now - g->told_ns < TELL_MS * TFR_NS_PER_MS)
+        return;
+    g->told_ns = now;
+    guest_send(p, g, TFR_BOOT_QUEUED, &queued, sizeof queued);
+}
+
+static void guest_tick(struct tfr_parent *p, struct tfr_guest *g, uint64_t now)
+{
+    uint64_t limit_ms = p->stranger_n < TFR_STRANGERS_MAX ? HELLO_MS : HELLO_CROWDED_MS;
+    if (g->stage == GUEST_STRANGER && now - g->since_ns > limit_ms * TFR_NS_PER_MS)
+        tfr_guest_drop(p, g);
+    else if (g->stage == GUEST_GREETED)
+        queued_tell(p, g, 0, now);
+}
+
+void tfr_guest_tick(struct tfr_parent *p)
+{
+    uint64_t now = tfr_clock_now();
+    uint32_t position = 0;
+    struct tfr_guest *g, *next;
+    for (g = TAILQ_FIRST(&p->queue); g; g = next) {
+        next = TAILQ_NEXT(g, queue);
+        queued_tell(p, g, ++position, now);
+    }
+    for (g = TAILQ_FIRST(&p->guests); g; g = next) {
+        next = TAILQ_NEXT(g, all);
+        guest_tick(p, g, now);
+        if (g->stage != GUEST_GONE)
+            continue;
+        TAILQ_REMOVE(&p->guests, g, all);
+        p->guest_n--;
+        tfr_boot_in_fini(&g->in);
+        free(g);
+    }
+}

@@ -1,0 +1,139 @@
+/* What the parent's three files share: server.c (the loop), guest.c (connections, until a worker
+ * has them), crew.c (the workers).  One thread; nothing here ever waits, so that no guest can hold
+ * up another. */
+#ifndef TFR_EXECUTOR_PARENT_H
+#define TFR_EXECUTOR_PARENT_H
+
+#include <stdbool.h>
+#include <sys/queue.h>
+#include <sys/resource.h>
+
+#include "executor/server.h"
+#include "proto/hello.h"
+#include "proto/stat.h"
+#include "transport/boot.h"
+#include "transport/transport.h"
+
+enum {
+    TFR_SPARES = 2,        /* the most workers that wait for a client */
+    TFR_ATTACH_MAX = 256,  /* bytes of an attach message: passed on unread */
+    TFR_QUEUE_MAX = 1024,  /* clients that may wait for a worker */
+    TFR_GUESTS_MAX = 4096, /* connections of programs that have a device list and no context */
+    TFR_STRANGERS_MAX = 64 /* connections that have not said hello */
+};
+
+/* The settings that a driver fixes at its start, as text: equal bytes, equal settings. */
+struct tfr_fixed_env {
+    uint32_t len;
+    char text[TFR_HELLO_ENV_MAX];
+};
+
+enum tfr_poll_kind {
+    TFR_POLL_LISTEN,
+    TFR_POLL_SIGNAL,
+    TFR_POLL_OWNER,
+    TFR_POLL_GUEST,
+    TFR_POLL_WORKER
+};
+
+enum tfr_guest_stage {
+    GUEST_STRANGER, /* said nothing yet */
+    GUEST_GREETED,  /* waits for the snapshot */
+    GUEST_IDLE,     /* has it */
+    GUEST_QUEUED,   /* waits for a worker */
+    GUEST_TOOL,     /* asks for numbers */
+    GUEST_GONE,     /* freed at the end of the turn: events may still name it */
+};
+
+struct tfr_guest {
+    enum tfr_poll_kind kind; /* first: what an event points to begins with it */
+    enum tfr_guest_stage stage;
+    TAILQ_ENTRY(tfr_guest) all, queue;
+    int fd;
+    pid_t pid;
+    uid_t uid;
+    uint64_t since_ns, told_ns;
+    struct tfr_boot_in in;
+    char program[64];
+    struct tfr_fixed_env env;
+    uint32_t attach_len;
+    uint8_t attach[TFR_ATTACH_MAX];
+};
+TAILQ_HEAD(tfr_guests, tfr_guest);
+
+enum tfr_worker_stage {
+    WORKER_FREE,
+    WORKER_STARTING,
+    WORKER_WARM,
+    WORKER_SERVING,
+    WORKER_ENDING, /* told to go, or gone: free when it is reaped */
+};
+
+struct tfr_worker {
+    enum tfr_poll_kind kind;
+    enum tfr_worker_stage stage;
+    int fd; /* -1 from the hand-over on */
+    pid_t pid;
+    uint64_t since_ns;
+    struct tfr_fixed_env env;
+    struct tfr_stat_page *stat; /* shared with it; NULL: none */
+    /* of its client */
+    pid_t client;
+    uid_t uid;
+    char program[64];
+};
+
+struct tfr_parent {
+    const struct tfr_server_cfg *cfg;
+    int epoll, listen_fd, signal_fd, owner_fd;
+    struct rlimit files; /* as we found it: workers get it back */
+    struct tfr_guests guests, queue;
+    int guest_n, stranger_n, queue_n;
+    bool listening;      /* the listener is being looked at */
+    uint64_t deaf_to_ns; /* no accept before: descriptors ran out */
+    uint64_t unknown_said_ns, unknown_n;
+
+    struct tfr_worker *worker;
+    int worker_n;
+    struct tfr_snapshot *snapshot;
+    struct tfr_fixed_env spare_env; /* what the last client wanted */
+    uint64_t spare_at_ns;           /* when to look after spares; 0: not now */
+    uint64_t handed_ns, handed_before_ns;
+    uint64_t served, began_ns;
+    int status;
+    bool over;
+};
+
+/* ---- guest.c ---- */
+
+void tfr_guest_accept(struct tfr_parent *p);
+void tfr_guest_read(struct tfr_parent *p, struct tfr_guest *g);
+void tfr_guest_drop(struct tfr_parent *p, struct tfr_guest *g);
+void tfr_guest_refuse(struct tfr_parent *p, struct tfr_guest *g, const char *why);
+
+/* The snapshot is there: to all who wait for it. */
+void tfr_guest_snapshot_all(struct tfr_parent *p);
+
+/* Deadlines, and "you are queued" once a second.  End of a turn: frees who is gone. */
+void tfr_guest_tick(struct tfr_parent *p);
+
+/* ---- crew.c ---- */
+
+bool tfr_crew_init(struct tfr_parent *p);
+void tfr_crew_read(struct tfr_parent *p, struct tfr_worker *w);
+void tfr_crew_reap(struct tfr_parent *p);
+
+/* Queued clients to warm workers; starts and retires workers as needed. */
+void tfr_crew_tick(struct tfr_parent *p);
+
+/* Ends all workers; at most a second. */
+void tfr_crew_stop(struct tfr_parent *p);
+int tfr_crew_count(const struct tfr_parent *p, enum tfr_worker_stage stage);
+
+/* ---- server.c ---- */
+
+bool tfr_parent_watch(struct tfr_parent *p, int fd, void *what);
+void tfr_parent_close(struct tfr_parent *p, int fd);
+void tfr_parent_ready(struct tfr_parent *p, const char *gpu);
+
+#endif
