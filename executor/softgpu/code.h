@@ -17,7 +17,8 @@ CUresult soft_image_ptx(const void *image, const struct soft_jit *jit, char **pt
 void soft_image_refuse(const struct soft_jit *jit, const char *why);
 /* The image has been loaded: the logs are empty. */
 void soft_image_accept(const struct soft_jit *jit);
-CUresult soft_image_file(const char *path, char **image_out);
+/* NUL behind the end; len_out may be NULL. */
+CUresult soft_image_file(const char *path, char **image_out, size_t *len_out);
 
 struct soft_func {
     uint64_t handle;

@@ -209,14 +209,14 @@ static void activemask(struct dec *d, unsigned int arg)
 
 /* ---- calls ---- */
 
-static unsigned int native_of(const struct ptx_fn *fn)
+unsigned int vm_native(const char *name)
 {
     static const char *const names[] = {[VN_VPRINTF] = "vprintf",
                                         [VN_ASSERT] = "__assertfail",
                                         [VN_MALLOC] = "malloc",
                                         [VN_FREE] = "free"};
     for (unsigned int i = VN_VPRINTF; i <= VN_FREE; i++)
-        if (!fn->has_body && !strcmp(fn->name, names[i]))
+        if (!strcmp(name, names[i]))
             return i;
     return VN_NONE;
 }
@@ -332,7 +332,7 @@ static void call(struct dec *d, unsigned int arg)
         dec_invalid(d, "expected a function");
         return;
     }
-    c->native = native_of(fn->fn);
+    c->native = fn->fn->has_body ? VN_NONE : vm_native(fn->fn->name);
     if (!c->native && !fn->fn->has_body) {
         dec_refuse(d, "call of %s, which the module does not define, is not supported",
                    fn->fn->name);

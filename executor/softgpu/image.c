@@ -64,7 +64,7 @@ void soft_image_accept(const struct soft_jit *jit)
     log_fill(jit->n, jit->options, jit->values, "");
 }
 
-CUresult soft_image_file(const char *path, char **image_out)
+CUresult soft_image_file(const char *path, char **image_out, size_t *len_out)
 {
     FILE *file = fopen(path, "rb");
     if (!file)
@@ -78,6 +78,8 @@ CUresult soft_image_file(const char *path, char **image_out)
             free(image);
             image = NULL;
         }
+        if (image && len_out)
+            *len_out = (size_t)len;
     }
     fclose(file);
     *image_out = image;

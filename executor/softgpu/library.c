@@ -178,7 +178,7 @@ CUresult cuLibraryLoadFromFile(CUlibrary *library, const char *path, CUjit_optio
         return CUDA_ERROR_NOT_INITIALIZED;
     if (!path)
         return CUDA_ERROR_INVALID_VALUE;
-    CUresult result = soft_image_file(path, &image);
+    CUresult result = soft_image_file(path, &image, NULL);
     if (result)
         return result;
     result = cuLibraryLoadData(library, image, jit_options, jit_values, jit_n, options, values, n);

@@ -232,27 +232,81 @@ static void mark_addressed(struct vm_module *m)
 }
 
 /* A minor version more is tried: most of what it brings, programs do not use. */
-static CUresult newer(const struct vm_module *m, struct vm_text *why)
+static CUresult newer(const struct ptx_tree *tree, struct vm_text *why)
 {
     struct vm_text before = *why;
     snprintf(why->s, sizeof(why->s), "PTX version %d.%d is newer than %d.%d%s%.400s",
-             m->tree.version / 10, m->tree.version % 10, PTX_NEWEST / 10, PTX_NEWEST % 10,
+             tree->version / 10, tree->version % 10, PTX_NEWEST / 10, PTX_NEWEST % 10,
              before.s[0] ? ": " : "", before.s);
     return CUDA_ERROR_UNSUPPORTED_PTX_VERSION;
+}
+
+static CUresult parse(const char *ptx, size_t len, struct ptx_tree *tree, struct vm_text *why)
+{
+    why->s[0] = 0;
+    CUresult r = ptx_parse(ptx, len, tree, why);
+    if ((r == CUDA_ERROR_INVALID_PTX && tree->version > PTX_NEWEST) ||
+        tree->version / 10 > PTX_NEWEST / 10)
+        r = newer(tree, why);
+    return r;
+}
+
+static CUresult fits(const struct ptx_tree *tree, int arch, struct vm_text *why)
+{
+    if (tree->target == arch || (tree->target < arch && !tree->exact))
+        return CUDA_SUCCESS;
+    snprintf(why->s, sizeof(why->s), "the PTX is for sm_%d%s, the device is sm_%d", tree->target,
+             tree->exact ? " alone" : " and newer", arch);
+    return CUDA_ERROR_INVALID_PTX;
+}
+
+CUresult vm_module_fits(const struct vm_module *module, int arch, struct vm_text *why)
+{
+    return fits(&module->tree, arch, why);
+}
+
+static bool defined(const struct ptx_opnd *o, struct vm_text *why)
+{
+    bool fn = o->kind == PO_FN && !o->fn->has_body && !vm_native(o->fn->name);
+    bool var = o->kind == PO_VAR && o->var->is_extern && o->var->space != PS_SHARED;
+    if (!fn && !var)
+        return true;
+    snprintf(why->s, sizeof(why->s), "undefined reference to '%.400s'",
+             fn ? o->fn->name : o->var->name);
+    return false;
+}
+
+/* Every name that an instruction uses. */
+static CUresult all_defined(const struct ptx_tree *tree, struct vm_text *why)
+{
+    for (const struct ptx_fn *f = tree->fns; f; f = f->next)
+        for (uint32_t i = 0; i < f->ins_n; i++)
+            for (uint32_t o = 0; o < f->ins[i].opnd_n; o++)
+                if (!defined(&f->ins[i].opnd[o], why))
+                    return CUDA_ERROR_NOT_FOUND;
+    return CUDA_SUCCESS;
+}
+
+CUresult vm_ptx_check(const char *ptx, size_t len, bool whole, int arch, struct vm_text *why)
+{
+    struct ptx_tree tree;
+    CUresult r = parse(ptx, len, &tree, why);
+    if (!r)
+        r = fits(&tree, arch, why);
+    if (!r && whole)
+        r = all_defined(&tree, why);
+    ptx_free(&tree);
+    return r;
 }
 
 CUresult vm_module_load(const char *ptx, size_t len, struct vm_module **module_out,
                         struct vm_text *why)
 {
     struct vm_module *m = calloc(1, sizeof(*m));
-    why->s[0] = 0;
     if (!m)
         return CUDA_ERROR_OUT_OF_MEMORY;
     pthread_mutex_init(&m->lock, NULL);
-    CUresult r = ptx_parse(ptx, len, &m->tree, why);
-    if ((r == CUDA_ERROR_INVALID_PTX && m->tree.version > PTX_NEWEST) ||
-        m->tree.version / 10 > PTX_NEWEST / 10)
-        r = newer(m, why);
+    CUresult r = parse(ptx, len, &m->tree, why);
     if (!r)
         mark_addressed(m);
     if (!r)
@@ -288,12 +342,6 @@ void vm_module_unload(struct vm_module *m)
     ptx_free(&m->tree);
     pthread_mutex_destroy(&m->lock);
     free(m);
-}
-
-int vm_module_target(const struct vm_module *module, bool *exact_out)
-{
-    *exact_out = module->tree.exact;
-    return module->tree.target;
 }
 
 size_t vm_module_kernel_n(const struct vm_module *module)

@@ -1,7 +1,6 @@
 /* Modules: PTX loaded into one context.  Libraries (library.c) are loaded through here as well. */
 #include "executor/softgpu/soft.h"
 
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -44,18 +43,6 @@ static void module_free(struct soft_module *module)
     free(module);
 }
 
-/* What the JIT compiler of a driver says to PTX for another device. */
-static CUresult check_target(const struct vm_module *vm, struct vm_text *why)
-{
-    bool exact;
-    int target = vm_module_target(vm, &exact);
-    if (target == soft_arch || (target < soft_arch && !exact))
-        return CUDA_SUCCESS;
-    snprintf(why->s, sizeof(why->s), "the PTX is for sm_%d%s, the device is sm_%d", target,
-             exact ? " alone" : " and newer", soft_arch);
-    return CUDA_ERROR_INVALID_PTX;
-}
-
 CUresult soft_module_make(struct soft_ctx *ctx, const char *ptx, size_t len,
                           const struct soft_jit *jit, struct soft_library *library,
                           struct soft_module **module_out)
@@ -72,7 +59,7 @@ CUresult soft_module_make(struct soft_ctx *ctx, const char *ptx, size_t len,
     CUresult result = vm_module_load(ptx, len, &module->vm, &why);
     soft_heap_use(now ? now->heap : NULL);
     if (result == CUDA_SUCCESS)
-        result = check_target(module->vm, &why);
+        result = vm_module_fits(module->vm, soft_arch, &why);
     if (result) {
         soft_image_refuse(jit, why.s);
         vm_module_unload(module->vm);
@@ -172,7 +159,7 @@ CUresult cuModuleLoad(CUmodule *module, const char *path)
         return result;
     if (!module || !path)
         return CUDA_ERROR_INVALID_VALUE;
-    result = soft_image_file(path, &image);
+    result = soft_image_file(path, &image, NULL);
     if (result)
         return result;
     result = load(module, image, &(struct soft_jit){0});

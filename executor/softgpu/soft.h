@@ -53,6 +53,7 @@ enum soft_kind {
     SOFT_KERNEL,
     SOFT_PHYS,
     SOFT_POOL,
+    SOFT_LINK,
 };
 
 /* A handle is a number (kind, generation, slot), so that a stale or wild one is recognised. */

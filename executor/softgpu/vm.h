@@ -70,9 +70,12 @@ struct vm_global {
 CUresult vm_module_load(const char *ptx, size_t len, struct vm_module **module_out,
                         struct vm_text *why);
 void vm_module_unload(struct vm_module *module);
+/* What loading would answer, but nothing is placed.  whole: everything that is used has to be
+ * defined, as after linking. */
+CUresult vm_ptx_check(const char *ptx, size_t len, bool whole, int arch, struct vm_text *why);
 
-/* 90 for sm_90; exact: for no newer device either (sm_90a). */
-int vm_module_target(const struct vm_module *module, bool *exact_out);
+/* CUDA_ERROR_INVALID_PTX, as drivers say, where the text is for another device than `arch`. */
+CUresult vm_module_fits(const struct vm_module *module, int arch, struct vm_text *why);
 size_t vm_module_kernel_n(const struct vm_module *module);
 struct vm_kernel *vm_module_kernel(struct vm_module *module, size_t at); /* in source order */
 struct vm_kernel *vm_module_find(struct vm_module *module, const char *name);

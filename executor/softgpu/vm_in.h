@@ -108,6 +108,7 @@ struct vm_frame {
 };
 
 enum vm_native { VN_NONE, VN_VPRINTF, VN_ASSERT, VN_MALLOC, VN_FREE };
+unsigned int vm_native(const char *name); /* VN_NONE: device code has to define it */
 
 struct vm_arg {
     uint32_t from, from_stride, to, to_stride, size;

@@ -104,12 +104,13 @@ Test(vm_link, refuses_a_version_that_it_does_not_know)
                  CUDA_ERROR_INVALID_PTX);
 }
 
-Test(vm_link, tells_the_highest_target)
+Test(vm_link, fits_the_device_of_its_highest_target)
 {
-    bool exact;
+    struct vm_text why = {""};
     struct vm_module *m = vm_kit_load(".version 8.0\n.target sm_75\n.address_size 64\n" NEXT
                                       ".version 9.0\n.target sm_90a, debug\n.address_size 64\n");
-    cr_expect_eq(vm_module_target(m, &exact), 90);
-    cr_expect(exact);
+    cr_expect_eq(vm_module_fits(m, 90, &why), CUDA_SUCCESS);
+    cr_expect_eq(vm_module_fits(m, 89, &why), CUDA_ERROR_INVALID_PTX);
+    cr_expect_eq(vm_module_fits(m, 100, &why), CUDA_ERROR_INVALID_PTX, "sm_90a is for sm_90 alone");
     vm_module_unload(m);
 }
