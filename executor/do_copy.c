@@ -37,6 +37,21 @@ static CUresult copy_submit(struct tfr_session *s, const struct tfr_rec *rec, CU
     return s->cu->cuMemcpyHtoDAsync_v2(req->dst, host, req->len, stream);
 }
 
+CUresult tfr_copy_submitted(struct tfr_session *s, struct tfr_stream *stream, uint64_t seq,
+                            uint32_t flags)
+{
+    CUresult result = CUDA_SUCCESS;
+    if (flags & TFR_COPY_FENCE) {
+        result = s->cu->cuEventRecord(s->fence_event[stream->ctx], stream->real);
+        stream->fence = ++s->fence;
+        s->fence_ctx = stream->ctx;
+        s->fence_legacy = stream->real == CU_STREAM_LEGACY;
+    }
+    if (result == CUDA_SUCCESS && (flags & TFR_COPY_MARK))
+        result = tfr_news_ask(s, stream, seq);
+    return result;
+}
+
 CUresult do_copy(struct tfr_session *s, const struct tfr_rec *rec, struct tfr_reply *reply)
 {
     (void)reply;
@@ -45,17 +60,9 @@ CUresult do_copy(struct tfr_session *s, const struct tfr_rec *rec, struct tfr_re
     CUresult result = tfr_stream_get(s, req->stream, &stream);
     if (result == CUDA_SUCCESS)
         result = copy_submit(s, rec, stream->real);
-    if (result == CUDA_SUCCESS && (req->flags & TFR_COPY_FENCE)) {
-        result = s->cu->cuEventRecord(s->fence_event[stream->ctx], stream->real);
-        stream->fence = ++s->fence;
-        s->fence_ctx = stream->ctx;
-        s->fence_legacy = stream->real == CU_STREAM_LEGACY;
-    }
     if (result == CUDA_SUCCESS && req->kind == TFR_COPY_PULL)
         result = tfr_news_deliver(s, stream, rec->seq, req->dst, req->len);
-    if (result == CUDA_SUCCESS && (req->flags & TFR_COPY_MARK))
-        result = tfr_news_ask(s, stream, rec->seq);
-    return result;
+    return result == CUDA_SUCCESS ? tfr_copy_submitted(s, stream, rec->seq, req->flags) : result;
 }
 
 CUresult do_memset(struct tfr_session *s, const struct tfr_rec *rec, struct tfr_reply *reply)

@@ -194,6 +194,12 @@ CUresult tfr_stream_add(struct tfr_session *s, uint64_t id, uint32_t word, uint3
 /* The stream of a record, with the session fence before it. */
 CUresult tfr_stream_get(struct tfr_session *s, uint64_t id, struct tfr_stream **stream_out);
 
+/* ---- do_copy.c ---- */
+
+/* What a copy's flags (TFR_COPY_FENCE, TFR_COPY_MARK) ask for once it has been submitted. */
+CUresult tfr_copy_submitted(struct tfr_session *s, struct tfr_stream *stream, uint64_t seq,
+                            uint32_t flags);
+
 /* ---- do_memory.c ---- */
 
 /* Our address of mapped client memory, or NULL: not a mapped area. */

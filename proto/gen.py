@@ -40,7 +40,7 @@ def write(path, text):
 def wire_text(spec):
     """The hand-written half of the wire, without comments, for the spec's hash."""
     text = ""
-    for name in ("wire.h", "feedback.h"):
+    for name in ("wire.h", "wire_copy.h", "feedback.h"):
         text += read(os.path.join(os.path.dirname(os.path.abspath(spec)), name)) or ""
     return " ".join(re.sub(r"/\*.*?\*/|//[^\n]*", " ", text, flags=re.S).split())
 

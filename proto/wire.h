@@ -8,6 +8,7 @@
 #include <stdint.h>
 
 #include "base/rec.h"
+#include "proto/wire_copy.h"
 
 /* ---- handles ---- */
 

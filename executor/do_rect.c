@@ -1,0 +1,148 @@
+/* Handlers of copies that are no single run of bytes: rectangles and boxes between lane, mapped
+ * memory and device, and copies between devices.  A rectangle in the lane is packed: the driver
+ * spreads it over the rows. */
+#define TFR_LOG_PART "executor"
+#include "executor/session.h"
+#include "tfr_dispatch_decl.h"
+
+/* A side as the driver wants it. */
+struct side {
+    CUmemorytype type;
+    void *host;
+    CUdeviceptr device;
+    size_t pitch, rows;
+    CUcontext ctx;
+};
+
+static CUcontext context_of(struct tfr_session *s, uint32_t device)
+{
+    return device < TFR_DEVICES_MAX ? s->ctx[device] : NULL;
+}
+
+/* False: not inside of what this side's bytes may lie in. */
+static bool side_find(struct tfr_session *s, const struct tfr_rect_req *req,
+                      const struct tfr_box_side *from, bool lane, bool mapped,
+                      struct side *side_out)
+{
+    uint64_t span;
+    if (!tfr_box_span(from, req->width, req->height, req->depth, &span) ||
+        from->pitch < req->width || (req->depth > 1 && from->rows < req->height))
+        return false;
+    *side_out = (struct side){.type = CU_MEMORYTYPE_HOST, .pitch = from->pitch, .rows = from->rows};
+    if (lane) {
+        side_out->host = tfr_span_inside(from->at, span, s->lane_len) ? s->lane + from->at : NULL;
+        return side_out->host != NULL;
+    }
+    if (mapped) {
+        side_out->host = tfr_host_at(s, from->at, span);
+        return side_out->host != NULL;
+    }
+    side_out->type = CU_MEMORYTYPE_DEVICE;
+    side_out->device = from->at;
+    return true;
+}
+
+static CUresult submit_flat(const struct tfr_cu *cu, const struct tfr_rect_req *req,
+                            const struct side *dst, const struct side *src, CUstream stream)
+{
+    CUDA_MEMCPY2D copy = {.srcMemoryType = src->type,
+                          .srcHost = src->host,
+                          .srcDevice = src->device,
+                          .srcPitch = src->pitch,
+                          .dstMemoryType = dst->type,
+                          .dstHost = dst->host,
+                          .dstDevice = dst->device,
+                          .dstPitch = dst->pitch,
+                          .WidthInBytes = req->width,
+                          .Height = req->height};
+    return cu->cuMemcpy2DAsync_v2(&copy, stream);
+}
+
+static CUresult submit_deep(const struct tfr_cu *cu, const struct tfr_rect_req *req,
+                            const struct side *dst, const struct side *src, CUstream stream)
+{
+    CUDA_MEMCPY3D copy = {.srcMemoryType = src->type,
+                          .srcHost = src->host,
+                          .srcDevice = src->device,
+                          .srcPitch = src->pitch,
+                          .srcHeight = src->rows,
+                          .dstMemoryType = dst->type,
+                          .dstHost = dst->host,
+                          .dstDevice = dst->device,
+                          .dstPitch = dst->pitch,
+                          .dstHeight = dst->rows,
+                          .WidthInBytes = req->width,
+                          .Height = req->height,
+                          .Depth = req->depth};
+    return cu->cuMemcpy3DAsync_v2(&copy, stream);
+}
+
+static CUresult submit_peer(const struct tfr_cu *cu, const struct tfr_rect_req *req,
+                            const struct side *dst, const struct side *src, CUstream stream)
+{
+    CUDA_MEMCPY3D_PEER copy = {.srcMemoryType = src->type,
+                               .srcDevice = src->device,
+                               .srcContext = src->ctx,
+                               .srcPitch = src->pitch,
+                               .srcHeight = req->depth > 1 ? src->rows : req->height,
+                               .dstMemoryType = dst->type,
+                               .dstDevice = dst->device,
+                               .dstContext = dst->ctx,
+                               .dstPitch = dst->pitch,
+                               .dstHeight = req->depth > 1 ? dst->rows : req->height,
+                               .WidthInBytes = req->width,
+                               .Height = req->height,
+                               .Depth = req->depth};
+    return cu->cuMemcpy3DPeerAsync(&copy, stream);
+}
+
+static CUresult rect_submit(struct tfr_session *s, const struct tfr_rec *rec, CUstream stream)
+{
+    const struct tfr_rect_req *req = (const struct tfr_rect_req *)rec;
+    uint32_t kind = req->kind;
+    struct side dst, src;
+    if (kind > TFR_COPY_DEVICE || kind == TFR_COPY_INLINE || !req->width || !req->height ||
+        !req->depth)
+        return tfr_session_bad(s, rec, "no such rectangle");
+    if (!side_find(s, req, &req->dst, kind == TFR_COPY_PULL, kind == TFR_COPY_FROM_DEVICE, &dst) ||
+        !side_find(s, req, &req->src, kind == TFR_COPY_PUSH, kind == TFR_COPY_TO_DEVICE, &src))
+        return tfr_session_bad(s, rec, "rectangle outside of lane and mapped memory");
+    if (kind == TFR_COPY_DEVICE && req->dst_device != req->src_device) {
+        dst.ctx = context_of(s, req->dst_device);
+        src.ctx = context_of(s, req->src_device);
+        if (!dst.ctx || !src.ctx)
+            return tfr_session_bad(s, rec, "no such device");
+        return submit_peer(s->cu, req, &dst, &src, stream);
+    }
+    return req->depth == 1 ? submit_flat(s->cu, req, &dst, &src, stream)
+                           : submit_deep(s->cu, req, &dst, &src, stream);
+}
+
+CUresult do_rect(struct tfr_session *s, const struct tfr_rec *rec, struct tfr_reply *reply)
+{
+    (void)reply;
+    const struct tfr_rect_req *req = (const struct tfr_rect_req *)rec;
+    struct tfr_stream *stream;
+    CUresult result = tfr_stream_get(s, req->stream, &stream);
+    if (result == CUDA_SUCCESS)
+        result = rect_submit(s, rec, stream->real);
+    if (result == CUDA_SUCCESS && req->kind == TFR_COPY_PULL) /* packed: no gaps */
+        result = tfr_news_deliver(s, stream, rec->seq, req->dst.at,
+                                  req->width * req->height * req->depth);
+    return result == CUDA_SUCCESS ? tfr_copy_submitted(s, stream, rec->seq, req->flags) : result;
+}
+
+CUresult do_peer(struct tfr_session *s, const struct tfr_rec *rec, struct tfr_reply *reply)
+{
+    (void)reply;
+    const struct tfr_peer_req *req = (const struct tfr_peer_req *)rec;
+    CUcontext to = context_of(s, req->dst_device), from = context_of(s, req->src_device);
+    struct tfr_stream *stream;
+    CUresult result = tfr_stream_get(s, req->stream, &stream);
+    if (result != CUDA_SUCCESS)
+        return result;
+    if (!to || !from)
+        return tfr_session_bad(s, rec, "no such device");
+    result = s->cu->cuMemcpyPeerAsync(req->dst, to, req->src, from, req->len, stream->real);
+    return result == CUDA_SUCCESS ? tfr_copy_submitted(s, stream, rec->seq, req->flags) : result;
+}
