@@ -140,7 +140,7 @@ static int idle(void)
 {
     touch_device();
     say("ready");
-    sleep(60);
+    sleep(600);
     return 0;
 }
 

@@ -1,0 +1,292 @@
+#!/usr/bin/env python3
+"""Many programs on one executor: at once, in a row, more than it takes, and beside connections that
+are no programs of ours.  Whatever they did, afterwards it holds what it held before.
+
+Run by ctest like behaviour_test.py; TFR_TEST_SESSIONS says how many in a row (200; 1000 by hand).
+"""
+import contextlib
+import os
+import re
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import unittest
+
+from behaviour_test import (BUILD, GONE_LIMIT_S, LIMIT_S, PROBE, TF_EXECUTOR, TF_RUN, descendants, env,
+                            started, tf_run, within)
+
+IN_A_ROW = int(os.environ.get("TFR_TEST_SESSIONS", "200"))
+SPARES = 2  # the most workers that an executor keeps warm
+START_LIMIT_S = 240  # fifty workers on two cores that others use too
+BOOT_MAGIC = 0x30524654
+HELLO, ATTACH, STAT = 1, 4, 10
+
+
+@contextlib.contextmanager
+def executor(*options, **more):
+    """A tf-executor with small lanes: its address, its process, and the file with its stderr."""
+    with tempfile.TemporaryDirectory() as folder:
+        address = "unix:" + os.path.join(folder, "tfr.sock")
+        settings = {k: v for k, v in env(TFR_LANE_SIZE="4m", TFR_SOFT_WORKERS="1", **more).items()
+                    if k != "LD_PRELOAD"}
+        ready, write = os.pipe()
+        with open(os.path.join(folder, "log"), "wb") as log, \
+                started([TF_EXECUTOR, "--listen", address, "--gpu", "soft", "--ready-fd", str(write),
+                         *options], pass_fds=[write], env=settings, stderr=log) as child:
+            os.close(write)
+            with os.fdopen(ready) as pipe:
+                line = pipe.readline()
+            if not line.startswith("ready"):
+                raise AssertionError("tf-executor did not get ready")
+            yield address, child, log.name
+
+
+def idle(stack, address, **more):
+    return stack.enter_context(started([TF_RUN, "--executor", address, PROBE, "idle"], text=True,
+                                       stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                                       stderr=subprocess.PIPE, env=env(**more)))
+
+
+def held(pid):
+    """What a parent holds when nobody is there: descriptors and shared memory, in bytes."""
+    with open(f"/proc/{pid}/status", encoding="ascii") as file:
+        shared = int(re.search(r"RssShmem:\s+(\d+) kB", file.read()).group(1)) << 10
+    return len(os.listdir(f"/proc/{pid}/fd")), shared
+
+
+class Resources(unittest.TestCase):
+    def assert_as_before(self, daemon, before):
+        calm = lambda: len(descendants(daemon.pid)) <= SPARES and held(daemon.pid) <= before
+        self.assertTrue(within(GONE_LIMIT_S + 5, calm),
+                        f"{descendants(daemon.pid)} {held(daemon.pid)} > {before}")
+        self.assertIsNone(daemon.poll())
+
+    def before(self, address, daemon):
+        """One session, so that everything made once is made; then room for the spares."""
+        self.assertEqual(tf_run(PROBE, "exit", "0", executor=address).returncode, 0)
+        within(GONE_LIMIT_S, lambda: len(descendants(daemon.pid)) == 1)
+        files, shared = held(daemon.pid)
+        return files + SPARES, shared + (SPARES << 12)
+
+
+class Many(Resources):
+    def test_fifty_at_once(self):
+        with executor() as (address, daemon, _), contextlib.ExitStack() as stack:
+            before = self.before(address, daemon)
+            running = [idle(stack, address) for _ in range(50)]
+            for child in running:
+                self.assertEqual(child.stdout.readline(), "ready\n", child.poll())
+            self.assertGreaterEqual(len(descendants(daemon.pid)), 50)
+            for child in running:
+                child.kill()
+            self.assert_as_before(daemon, before)
+
+    def test_in_a_row(self):
+        with executor() as (address, daemon, _):
+            before = self.before(address, daemon)
+            for i in range(IN_A_ROW):
+                got = tf_run(PROBE, "exit", "3", executor=address)
+                self.assertEqual(got.returncode, 3, (i, got.stderr))
+            self.assert_as_before(daemon, before)
+
+    def test_no_more_than_it_takes_and_nobody_is_refused(self):
+        with executor("--max-sessions", "2") as (address, daemon, _), contextlib.ExitStack() as stack:
+            before = self.before(address, daemon)
+            running = [stack.enter_context(started(
+                [TF_RUN, "--executor", address, PROBE, "exit", "5"], stdin=subprocess.DEVNULL, env=env(),
+                stderr=subprocess.PIPE)) for _ in range(12)]
+            most = 0
+            while any(child.poll() is None for child in running):
+                most = max(most, len(descendants(daemon.pid)))
+                time.sleep(0.02)
+            self.assertEqual([child.returncode for child in running], [5] * 12)
+            self.assertLessEqual(most, 2 + SPARES)
+            self.assert_as_before(daemon, before)
+
+    def test_who_waits_hears_its_place_and_gets_its_turn(self):
+        with executor("--max-sessions", "1") as (address, _, _), contextlib.ExitStack() as stack:
+            first = idle(stack, address)
+            self.assertEqual(first.stdout.readline(), "ready\n")
+            second = idle(stack, address, TFR_LOG="info")
+            lines = iter(second.stderr.readline, "")
+            self.assertTrue(any(re.search(r"queued for \d+ s: place 1, 1 sessions run", l) for l in lines))
+            time.sleep(5)  # longer than a silent executor is given
+            first.kill()
+            self.assertEqual(second.stdout.readline(), "ready\n")
+
+
+class Workers(unittest.TestCase):
+    def environments(self, daemon):
+        found = []
+        for pid in descendants(daemon.pid):
+            with contextlib.suppress(OSError), open(f"/proc/{pid}/environ", "rb") as file:
+                found.append(file.read().split(b"\0"))
+        return found
+
+    def test_settings_of_the_driver_travel(self):
+        with executor() as (address, daemon, _), contextlib.ExitStack() as stack:
+            settings = {"CUDA_MODULE_LOADING": "EAGER", "CUDA_DEVICE_MAX_CONNECTIONS": "4",
+                        "CUDA_CACHE_PATH": "/nowhere", "CUDA_LAUNCH_BLOCKING": "$(x)"}
+            child = idle(stack, address, **settings)
+            self.assertEqual(child.stdout.readline(), "ready\n")
+            wanted = [b"CUDA_MODULE_LOADING=EAGER", b"CUDA_DEVICE_MAX_CONNECTIONS=4"]
+            match = [e for e in self.environments(daemon) if all(w in e for w in wanted)]
+            self.assertTrue(match, "no worker was started with them")
+            for entry in match[0]:
+                self.assertFalse(entry.startswith((b"CUDA_CACHE_PATH", b"CUDA_LAUNCH_BLOCKING")), entry)
+            plain = idle(stack, address)
+            self.assertEqual(plain.stdout.readline(), "ready\n")
+            self.assertTrue([e for e in self.environments(daemon) if wanted[0] not in e])
+
+    def test_sigterm_ends_running_sessions_within_a_second(self):
+        with executor() as (address, daemon, log), contextlib.ExitStack() as stack:
+            running = [idle(stack, address) for _ in range(3)]
+            for child in running:
+                self.assertEqual(child.stdout.readline(), "ready\n")
+            workers = descendants(daemon.pid)
+            begin = time.monotonic()
+            daemon.terminate()
+            self.assertEqual(daemon.wait(LIMIT_S), 0)
+            self.assertLess(time.monotonic() - begin, GONE_LIMIT_S)
+            self.assertEqual([p for p in workers if os.path.exists(f"/proc/{p}/exe")], [])
+            self.assertFalse(os.path.exists(address[len("unix:"):]))
+            with open(log, encoding="utf-8") as file:
+                self.assertIn("3 running sessions end", file.read())
+
+    def test_a_second_executor_on_the_same_socket_says_so(self):
+        with executor() as (address, daemon, _):
+            got = subprocess.run([TF_EXECUTOR, "--listen", address, "--gpu", "soft"], env=env(),
+                                 capture_output=True, timeout=LIMIT_S, check=False)
+            self.assertEqual(got.returncode, 1)
+            self.assertIn(b"in use by another process", got.stderr)
+            self.assertEqual(tf_run(PROBE, "exit", "0", executor=address).returncode, 0)
+            self.assertIsNone(daemon.poll())
+
+
+# ---- connections that are no programs ----
+
+
+def spec_hash():
+    with open(os.path.join(BUILD, "gen", "tfr_ops.h"), encoding="utf-8") as file:
+        return int(re.search(r"TFR_SPEC_HASH 0x([0-9a-f]+)ull", file.read()).group(1), 16)
+
+
+def wire_constant(name):
+    with open(os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "proto", "wire.h"),
+              encoding="utf-8") as file:
+        return int(re.search(name + r" = (\w+)", file.read()).group(1), 0)
+
+
+def frame(kind, body=b"", length=None):
+    return struct.pack("<IIII", BOOT_MAGIC, kind, len(body) if length is None else length, 0) + body
+
+
+def hello(settings=b"", program=b"stranger"):
+    return struct.pack("<IIQII64s", wire_constant("TFR_WIRE_MAGIC"), wire_constant("TFR_WIRE_VERSION"),
+                       spec_hash(), os.getpid(), len(settings), program) + settings
+
+
+def connected(address, *frames):
+    sock = socket.socket(socket.AF_UNIX)
+    sock.settimeout(LIMIT_S)
+    sock.connect(address[len("unix:"):])
+    with contextlib.suppress(BrokenPipeError):
+        for data in frames:
+            sock.sendall(data)
+    return sock
+
+
+def answer(sock):
+    """The type of the next message, or None: closed."""
+    try:
+        head = sock.recv(16, socket.MSG_WAITALL)
+    except ConnectionResetError:
+        return None
+    if len(head) < 16:
+        return None
+    _, kind, length, _ = struct.unpack("<IIII", head)
+    sock.recv(length, socket.MSG_WAITALL)
+    return kind
+
+
+class Strangers(Resources):
+    BAD = [b"GET / HTTP/1.0\r\n\r\n", frame(HELLO, b"x" * 88), frame(HELLO, length=1 << 19),
+           frame(99), frame(ATTACH), frame(HELLO, hello(b"LD_PRELOAD=x\0")),
+           frame(HELLO, hello(b"CUDA_MODULE_LOADING=a b\0")),
+           frame(HELLO, hello(b"CUDA_MODULE_LOADING=EAGER")),
+           frame(HELLO, hello(b"CUDA_MODULE_LOADING=A\0CUDA_LAUNCH_BLOCKING=1\0")),
+           frame(STAT, b"x" * 88), b"\0" * 64]
+
+    def test_nonsense_is_closed(self):
+        with executor() as (address, daemon, _):
+            before = self.before(address, daemon)
+            for data in self.BAD:
+                with connected(address, data) as sock:
+                    self.assertIsNone(answer(sock), data)
+            self.assert_as_before(daemon, before)
+
+    def test_who_leaves_at_any_stage_leaves_nothing(self):
+        stages = [[], [frame(HELLO, hello())[:7]], [frame(HELLO, hello())[:40]], [frame(HELLO, hello())],
+                  [frame(HELLO, hello()), frame(ATTACH)[:9]],
+                  [frame(HELLO, hello()), frame(ATTACH, b"shm".ljust(16, b"\0"))],
+                  [frame(HELLO, hello()), frame(ATTACH, b"no such".ljust(16, b"\0"))],
+                  [frame(STAT, hello())]]
+        with executor() as (address, daemon, _):
+            before = self.before(address, daemon)
+            for data in stages:
+                for wait in (0, 0.2):
+                    with connected(address, *data):
+                        time.sleep(wait)
+            got = tf_run(PROBE, "exit", "0", executor=address)
+            self.assertEqual(got.returncode, 0, got.stderr)
+            self.assert_as_before(daemon, before)
+
+    def test_a_flood_of_nonsense_disturbs_nobody(self):
+        over = threading.Event()
+        sent = [0]
+
+        def flood(address):
+            while not over.is_set():
+                with contextlib.suppress(OSError), connected(address, self.BAD[sent[0] % len(self.BAD)]):
+                    sent[0] += 1
+                time.sleep(0.0005)
+
+        with executor() as (address, daemon, log), contextlib.ExitStack() as stack:
+            before = self.before(address, daemon)
+            running = idle(stack, address)
+            self.assertEqual(running.stdout.readline(), "ready\n")
+            threads = [threading.Thread(target=flood, args=(address,)) for _ in range(2)]
+            for thread in threads:
+                thread.start()
+            try:
+                for _ in range(5):
+                    got = tf_run(PROBE, "exit", "3", executor=address)
+                    self.assertEqual(got.returncode, 3, got.stderr)
+                self.assertTrue(within(LIMIT_S, lambda: sent[0] > 1000))
+            finally:
+                over.set()
+                for thread in threads:
+                    thread.join()
+            self.assertIsNone(running.poll())
+            running.kill()
+            self.assert_as_before(daemon, before)
+            with open(log, encoding="utf-8") as file:
+                self.assertLess(len(file.readlines()), 100, "one line for each of them")
+
+    def test_silent_connections_keep_nobody_out(self):
+        with executor() as (address, daemon, _), contextlib.ExitStack() as stack:
+            before = self.before(address, daemon)
+            for _ in range(150):
+                stack.enter_context(connected(address))
+            got = tf_run(PROBE, "exit", "3", executor=address)
+            self.assertEqual(got.returncode, 3, got.stderr)
+            self.assert_as_before(daemon, before)
+
+
+if __name__ == "__main__":
+    sys.exit(unittest.main())
