@@ -289,33 +289,43 @@ void tfr_client_quiet(void)
     pthread_mutex_unlock(&tfr_client.sleep_lock);
 }
 
-/* The ring is full: waits for credit with the ring lock held, as everybody else would wait too. */
+/* With the ring lock held: the session's error while the ring takes no records. */
+static CUresult ring_error(void)
+{
+    if (!tfr_client.open)
+        return CUDA_ERROR_CONTEXT_IS_DESTROYED;
+    if (tfr_ring_flush(&tfr_client.tx) < 0 ||
+        tfr_client.link->ops->progress(tfr_client.link) != TFR_OK || tfr_boot_gone(tfr_client.boot))
+        tfr_client_broken("the executor is gone");
+    return (CUresult)atomic_load_explicit(&tfr_client.error, memory_order_acquire);
+}
+
+/* The ring is full: waits for credit.  The lock is free meanwhile, for those who carry bytes and
+ * open gates: what empties the ring may be waiting for them.  With the lock on success alone. */
 static void *reserve_slow(uint16_t op, uint32_t len, uint16_t ctx)
 {
-    if (len > tfr_ring_rec_max(&tfr_client.tx)) {
-        tfr_thread.post_error = CUDA_ERROR_INVALID_VALUE;
-        return NULL;
-    }
-    TFR_COUNT(ring_stalls, 1);
     struct tfr_relax relax = TFR_RELAX_INIT(TFR_WAIT_RING_SPACE);
-    for (;;) {
-        void *rec = tfr_ring_reserve(&tfr_client.tx, len, op, ctx);
-        if (rec)
-            return rec;
+    void *rec = NULL;
+    CUresult error = CUDA_SUCCESS;
+    if (len > tfr_ring_rec_max(&tfr_client.tx))
+        error = CUDA_ERROR_INVALID_VALUE;
+    TFR_COUNT(ring_stalls, 1);
+    while (!error && !rec) {
+        ring_unlock();
         enum tfr_relax_step step = tfr_relax(&relax);
-        if (step == TFR_RELAX_SPUN)
-            continue;
-        if (tfr_ring_flush(&tfr_client.tx) < 0 ||
-            tfr_client.link->ops->progress(tfr_client.link) != TFR_OK ||
-            tfr_boot_gone(tfr_client.boot))
-            tfr_client_broken("the executor is gone");
-        if (atomic_load_explicit(&tfr_client.error, memory_order_acquire)) {
-            tfr_thread.post_error = tfr_client_error();
-            return NULL;
-        }
         if (step == TFR_RELAX_SLEEP)
             tfr_relax_nap(&relax);
+        ring_lock();
+        if (step != TFR_RELAX_SPUN)
+            error = ring_error();
+        if (!error && tfr_client.open)
+            rec = tfr_ring_reserve(&tfr_client.tx, len, op, ctx);
     }
+    if (!rec) {
+        ring_unlock();
+        tfr_thread.post_error = error;
+    }
+    return rec;
 }
 
 void *tfr_post_begin(uint16_t op, uint32_t len)
@@ -329,12 +339,7 @@ void *tfr_post_begin(uint16_t op, uint32_t len)
         return NULL;
     }
     void *rec = tfr_ring_reserve(&tfr_client.tx, len, op, ctx_at);
-    if (__builtin_expect(!rec, 0)) {
-        rec = reserve_slow(op, len, ctx_at);
-        if (!rec)
-            ring_unlock();
-    }
-    return rec;
+    return __builtin_expect(!rec, 0) ? reserve_slow(op, len, ctx_at) : rec;
 }
 
 CUresult tfr_post_failed(void)
