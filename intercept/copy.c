@@ -11,7 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "intercept/memory.h"
+#include "intercept/copy_rect.h"
 #include "intercept/stream.h"
 
 enum { INLINE_MAX = 1024, CHUNK_MIN = 64 << 10, CHUNK_MAX = 512 << 10, IN_FLIGHT = 8 };
@@ -102,15 +102,10 @@ static CUresult send_push(struct tfr_stream *stream, uint64_t dst, const uint8_t
     return CUDA_SUCCESS;
 }
 
-static CUresult to_device(uint64_t dst, const void *src, uint64_t len, struct tfr_stream *stream,
-                          bool sync)
+static CUresult to_device(uint64_t dst, const void *src, enum tfr_place from, uint64_t len,
+                          struct tfr_stream *stream, bool sync)
 {
-    struct tfr_range to = tfr_range_find(dst), from = tfr_range_find((uint64_t)src);
-    if (!len)
-        return CUDA_SUCCESS;
-    if (!src || !tfr_range_is_device(&to) || !tfr_range_holds(&to, dst, len))
-        return CUDA_ERROR_INVALID_VALUE;
-    if (from.kind == TFR_RANGE_MAPPED && tfr_range_holds(&from, (uint64_t)src, len)) {
+    if (from == TFR_PLACE_MAPPED) {
         uint64_t seq;
         TFR_COUNT(bytes_mapped, len);
         CUresult result = copy_post(stream, TFR_COPY_TO_DEVICE, dst, (uint64_t)src, len,
@@ -118,7 +113,7 @@ static CUresult to_device(uint64_t dst, const void *src, uint64_t len, struct tf
         return result == CUDA_SUCCESS && sync ? wait_for(stream, seq) : result;
     }
     /* The source may be the target of a copy that the stream has yet to do: push reads it now. */
-    if (from.kind == TFR_RANGE_REGISTERED && tfr_copy_owed())
+    if (from == TFR_PLACE_REGISTERED && tfr_copy_owed())
         tfr_copy_deliver_before(NULL);
     uint32_t flags = sync ? TFR_COPY_FENCE : 0;
     if (len <= INLINE_MAX)
@@ -304,15 +299,10 @@ static CUresult pull_now(struct tfr_stream *stream, uint8_t *dst, uint64_t src, 
     return result;
 }
 
-static CUresult from_device(void *dst, uint64_t src, uint64_t len, struct tfr_stream *stream,
-                            bool sync)
+static CUresult from_device(void *dst, enum tfr_place to, uint64_t src, uint64_t len,
+                            struct tfr_stream *stream, bool sync)
 {
-    struct tfr_range to = tfr_range_find((uint64_t)dst), from = tfr_range_find(src);
-    if (!len)
-        return CUDA_SUCCESS;
-    if (!dst || !tfr_range_is_device(&from) || !tfr_range_holds(&from, src, len))
-        return CUDA_ERROR_INVALID_VALUE;
-    if (to.kind == TFR_RANGE_MAPPED && tfr_range_holds(&to, (uint64_t)dst, len)) {
+    if (to == TFR_PLACE_MAPPED) {
         uint64_t seq;
         TFR_COUNT(bytes_mapped, len);
         CUresult result = copy_post(stream, TFR_COPY_FROM_DEVICE, (uint64_t)dst, src, len,
@@ -320,62 +310,46 @@ static CUresult from_device(void *dst, uint64_t src, uint64_t len, struct tfr_st
         return result == CUDA_SUCCESS && sync ? wait_for(stream, seq) : result;
     }
     TFR_COUNT(bytes_push, len);
-    if (!sync && to.kind == TFR_RANGE_REGISTERED && len <= tfr_client.lane_len / 8)
+    if (!sync && to == TFR_PLACE_REGISTERED && len <= tfr_client.lane_len / 8)
         return pull_later(stream, dst, src, len);
     return pull_now(stream, dst, src, len);
 }
 
-/* ---- within the device, and by address ---- */
+/* ---- which way ---- */
 
-static CUresult on_device(uint64_t dst, uint64_t src, uint64_t len, struct tfr_stream *stream)
+/* Natively too it is the host that waits. */
+static CUresult on_host(void *dst, const void *src, uint64_t len, struct tfr_stream *stream)
 {
-    struct tfr_range to = tfr_range_find(dst), from = tfr_range_find(src);
-    if (!len)
-        return CUDA_SUCCESS;
-    if (!tfr_range_is_device(&to) || !tfr_range_holds(&to, dst, len) ||
-        !tfr_range_is_device(&from) || !tfr_range_holds(&from, src, len))
-        return CUDA_ERROR_INVALID_VALUE;
-    return copy_post(stream, TFR_COPY_DEVICE, dst, src, len, 0, NULL);
-}
-
-static CUresult by_address(uint64_t dst, uint64_t src, uint64_t len, struct tfr_stream *stream,
-                           bool sync)
-{
-    struct tfr_range to = tfr_range_find(dst), from = tfr_range_find(src);
-    bool to_gpu = tfr_range_is_device(&to), from_gpu = tfr_range_is_device(&from);
-    if (to_gpu && from_gpu)
-        return on_device(dst, src, len, stream);
-    if (to_gpu)
-        return to_device(dst, (const void *)src, len, stream, sync);
-    if (from_gpu)
-        return from_device((void *)dst, src, len, stream, sync);
-    if (!len)
-        return CUDA_SUCCESS;
-    if (!dst || !src)
-        return CUDA_ERROR_INVALID_VALUE;
     CUresult result = tfr_stream_wait(stream);
     if (result == CUDA_SUCCESS)
-        memmove((void *)dst, (const void *)src, len);
+        memmove(dst, src, len);
     return result;
 }
-
-/* ---- the exported calls ---- */
 
 CUresult tfr_copy_bytes(enum tfr_direction way, uint64_t dst, uint64_t src, uint64_t len,
                         struct tfr_stream *stream, bool sync)
 {
-    switch (way) {
-    case TFR_TO_DEVICE:
-        return to_device(dst, (const void *)src, len, stream, sync);
-    case TFR_FROM_DEVICE:
-        return from_device((void *)dst, src, len, stream, sync);
-    case TFR_ON_DEVICE:
-        return on_device(dst, src, len, stream);
-    case TFR_BY_ADDRESS:
-        return by_address(dst, src, len, stream, sync);
-    }
-    return CUDA_ERROR_INVALID_VALUE;
+    struct tfr_side to, from;
+    if (!len)
+        return CUDA_SUCCESS;
+    CUresult result = tfr_side_find(dst, len, way == TFR_TO_DEVICE || way == TFR_ON_DEVICE, &to);
+    if (result == CUDA_SUCCESS)
+        result = tfr_side_find(src, len, way == TFR_FROM_DEVICE || way == TFR_ON_DEVICE, &from);
+    if (result != CUDA_SUCCESS)
+        return result;
+    if (to.place == TFR_PLACE_GPU && from.place == TFR_PLACE_GPU)
+        result = copy_post(stream, TFR_COPY_DEVICE, to.gpu, from.gpu, len, 0, NULL);
+    else if (to.place == TFR_PLACE_GPU)
+        result = to_device(to.gpu, (const void *)src, from.place, len, stream, sync);
+    else if (from.place == TFR_PLACE_GPU)
+        return from_device((void *)dst, to.place, from.gpu, len, stream, sync);
+    else
+        return on_host((void *)dst, (const void *)src, len, stream);
+    /* To pinned memory said to be device memory: the application sees the bytes. */
+    return result == CUDA_SUCCESS && sync && to.host ? tfr_stream_wait(stream) : result;
 }
+
+/* ---- the exported calls ---- */
 
 static CUresult copy(enum tfr_direction way, uint64_t dst, uint64_t src, size_t len,
                      CUstream handle, bool sync)
