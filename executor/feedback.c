@@ -77,17 +77,35 @@ static bool pass_grown(struct tfr_session *s, const struct pass *p)
     return false;
 }
 
-/* Reads until two readings of the same words are equal: that is a cut. */
-static void pass_settle(struct tfr_session *s, struct pass *p)
+/* The words never stand still.  Whatever a shown mark depends on has a smaller number: with nothing
+ * shown beyond the lowest reading of a word that has moved since, the readings are a cut. */
+static void pass_hold_back(struct tfr_session *s, struct pass *p)
+{
+    uint64_t lowest = UINT64_MAX;
+    for (uint32_t i = 0; i < p->n; i++) {
+        uint64_t later = atomic_load_explicit(&s->mirror[p->word[i]], memory_order_acquire);
+        if (later != p->value[i] && p->value[i] < lowest)
+            lowest = p->value[i];
+    }
+    for (uint32_t i = 0; i < p->n; i++)
+        if (p->value[i] > lowest)
+            p->value[i] = s->shown[p->word[i]];
+}
+
+/* Reads until two readings of the same words are equal: that is a cut.  False: new words keep
+ * coming, show nothing. */
+static bool pass_settle(struct tfr_session *s, struct pass *p)
 {
     for (int i = 0; i < CUT_TRIES; i++) {
         if (pass_grown(s, p))
             pass_collect(s, p);
         else if (p->n <= 1)
-            return; /* a single word is one by itself */
+            return true; /* a single word is one by itself */
         if (!pass_read(s, p) && !pass_grown(s, p))
-            return;
+            return true;
     }
+    pass_hold_back(s, p);
+    return !pass_grown(s, p);
 }
 
 /* The word shows all that was asked for; a mark asked for meanwhile sets the bit again. */
@@ -182,8 +200,7 @@ static bool pass_make(struct tfr_session *s, struct pass *p)
     pass_collect(s, p);
     if (!p->n || !pass_read(s, p))
         return false;
-    pass_settle(s, p);
-    if (!tfr_text_bring(s))
+    if (!pass_settle(s, p) || !tfr_text_bring(s))
         return false;
     if (!s->mapped)
         pass_deliver(s, p);
