@@ -38,6 +38,11 @@ static const struct tfr_env_row rows[] = {
 };
 enum { ROW_N = sizeof(rows) / sizeof(rows[0]) - 1 };
 
+static const struct tfr_perf_row switches[] = {
+    {"membarrier", "the peer's fence is asked for when it matters, not paid at each bell"},
+    {NULL, NULL},
+};
+
 /* Copies, written once under `once`; kept for the process's life. */
 static const char *values[ROW_N];
 static pthread_once_t once = PTHREAD_ONCE_INIT;
@@ -77,18 +82,44 @@ static void warn_unknown(void)
     }
 }
 
-static atomic_flag warned = ATOMIC_FLAG_INIT;
-
-void tfr_env_mute(void)
+static bool is_switch(const char *entry, size_t len)
 {
-    atomic_flag_test_and_set_explicit(&warned, memory_order_relaxed);
+    for (const struct tfr_perf_row *row = switches; row->name; row++)
+        if (len > 3 && strncmp(entry, "no_", 3) == 0 && strlen(row->name) == len - 3 &&
+            strncmp(entry + 3, row->name, len - 3) == 0)
+            return true;
+    return false;
+}
+
+static void warn_perf(void)
+{
+    const char *at = values[row_find("TFR_PERF", 8)];
+
+    while (at && *at) {
+        size_t len = strcspn(at, ",");
+        if (len && !is_switch(at, len))
+            tfr_log_line(TFR_LOG_WARN, "base", "TFR_PERF: there is no %.*s: tf-info lists them",
+                         (int)len, at);
+        at += len + (at[len] == ',');
+    }
+}
+
+static void warn_all(void)
+{
+    if (getenv(TFR_ENV_CHECKED))
+        return;
+    warn_unknown();
+    warn_perf();
+    tfr_log_check();
 }
 
 static void env_ready(void)
 {
+    static atomic_flag warned = ATOMIC_FLAG_INIT;
+
     pthread_once(&once, env_load);
     if (!atomic_flag_test_and_set_explicit(&warned, memory_order_relaxed))
-        warn_unknown();
+        warn_all();
 }
 
 const struct tfr_env_row *tfr_env_rows(void)
@@ -142,6 +173,11 @@ uint64_t tfr_env_u64(const char *name)
     if (rows[row].def)
         number_parse(rows[row].def, &number);
     return number;
+}
+
+const struct tfr_perf_row *tfr_perf_rows(void)
+{
+    return switches;
 }
 
 bool tfr_perf_on(const char *what)

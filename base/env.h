@@ -21,8 +21,17 @@ const char *tfr_env_str(const char *name);
 /* A number with an optional k, m or g (binary).  Else one warning, and the default is used. */
 uint64_t tfr_env_u64(const char *name);
 
-/* No warnings about settings from this process: another one of the same program has given them. */
-void tfr_env_mute(void);
+/* Set in the environment of a process of ours whose settings another process has looked through:
+ * it gives no warnings about them a second time, nor do libraries that it loads. */
+#define TFR_ENV_CHECKED "TFR_SETTINGS_CHECKED"
+
+struct tfr_perf_row {
+    const char *name, *meaning;
+};
+
+/* The optimisations that can be switched off, ended by a row with name NULL.  Each name that is
+ * given to tfr_perf_on has its row: a misspelt switch is reported. */
+const struct tfr_perf_row *tfr_perf_rows(void);
 
 /* True unless TFR_PERF holds "no_<what>": the off-switch of one optimisation. */
 bool tfr_perf_on(const char *what);

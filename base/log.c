@@ -13,16 +13,23 @@
 
 enum { LINE_MAX_LEN = 1024 };
 
-static const char *const level_names[] = {"error", "warn", "info", "debug"};
+static const char *const level_names[] = {"none", "error", "warn", "info", "debug", NULL};
+static const char *const part_names[] = {"base",      "bench",   "executor",  "face",
+                                         "intercept", "softgpu", "transport", NULL};
 
-/* The level called `name`; -1: "none"; the default for anything else. */
+static int name_find(const char *const *names, const char *name, size_t len)
+{
+    for (int i = 0; names[i]; i++)
+        if (strlen(names[i]) == len && memcmp(names[i], name, len) == 0)
+            return i;
+    return -1;
+}
+
+/* The level called `name`, one less than its place; the default for anything else. */
 static int level_parse(const char *name, size_t len)
 {
-    for (int i = 0; i <= TFR_LOG_DEBUG; i++) {
-        if (strlen(level_names[i]) == len && memcmp(level_names[i], name, len) == 0)
-            return i;
-    }
-    return len == 4 && memcmp(name, "none", 4) == 0 ? -1 : TFR_LOG_WARN;
+    int at = name_find(level_names, name, len);
+    return at < 0 ? TFR_LOG_WARN : at - 1;
 }
 
 int tfr_log_on(enum tfr_log_level level, const char *part)
@@ -44,6 +51,27 @@ int tfr_log_on(enum tfr_log_level level, const char *part)
         at += len + (at[len] == ',');
     }
     return (int)level <= limit;
+}
+
+void tfr_log_check(void)
+{
+    const char *at = tfr_env_str("TFR_LOG");
+
+    while (at && *at) {
+        size_t len = strcspn(at, ",");
+        const char *eq = memchr(at, '=', len), *level = eq ? eq + 1 : at;
+        size_t level_len = len - (size_t)(level - at);
+        if (name_find(level_names, level, level_len) < 0)
+            tfr_log_line(TFR_LOG_WARN, "base",
+                         "TFR_LOG: \"%.*s\" is no level: there are none, error, warn, info, debug",
+                         (int)level_len, level);
+        if (eq && name_find(part_names, at, (size_t)(eq - at)) < 0)
+            tfr_log_line(TFR_LOG_WARN, "base",
+                         "TFR_LOG: \"%.*s\" is no part: there are base, bench, executor, face, "
+                         "intercept, softgpu, transport",
+                         (int)(eq - at), at);
+        at += len + (at[len] == ',');
+    }
 }
 
 static void line_write(char *line, size_t len)
@@ -69,7 +97,7 @@ void tfr_log_line(enum tfr_log_level level, const char *part, const char *fmt, .
         errno = saved;
         return;
     }
-    len = snprintf(line, sizeof(line), "tf: %s: %s%s", level_names[level], part ? part : "",
+    len = snprintf(line, sizeof(line), "tf: %s: %s%s", level_names[level + 1], part ? part : "",
                    part ? ": " : "");
     va_start(args, fmt);
     more = vsnprintf(line + len, sizeof(line) - (size_t)len, fmt, args);

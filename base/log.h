@@ -18,6 +18,9 @@ enum tfr_log_level {
 /* True if a line of this level and part would be printed. */
 int tfr_log_on(enum tfr_log_level level, const char *part);
 
+/* Warns about what TFR_LOG holds and should not. */
+void tfr_log_check(void);
+
 /* Prints one line (newline added) with one write(2).  Lowercase, no full stop, the cause. */
 void tfr_log_line(enum tfr_log_level level, const char *part, const char *fmt, ...)
     __attribute__((format(printf, 3, 4), cold));

@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/env.h"
 #include "base/log.h"
 #include "executor/parent.h"
 
@@ -77,12 +78,13 @@ static const char *gpu_word(enum tfr_gpu_choice choice)
     return "auto";
 }
 
-/* In the child: the settings that the session wants, no others of their kind. */
+/* In the child: the driver settings that the session wants, no others of their kind. */
 static void env_apply(const struct tfr_fixed_env *env)
 {
     static char text[TFR_HELLO_ENV_MAX]; /* putenv keeps it */
     for (const char *const *name = tfr_hello_names; *name; name++)
         unsetenv(*name);
+    setenv(TFR_ENV_CHECKED, "1", 1);
     memcpy(text, env->text, env->len);
     for (uint32_t at = 0; at < env->len; at += (uint32_t)strlen(text + at) + 1)
         putenv(text + at);

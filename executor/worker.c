@@ -14,7 +14,6 @@
 #include <sys/prctl.h>
 #include <unistd.h>
 
-#include "base/env.h"
 #include "base/log.h"
 #include "executor/session.h"
 #include "executor/stat.h"
@@ -210,7 +209,6 @@ int tfr_worker_main(int fd, int stat_fd, enum tfr_gpu_choice choice)
     /* The parent's death is ours; it may have died before this line. */
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     prctl(PR_SET_NAME, "tf-worker");
-    tfr_env_mute(); /* the parent has said what there is to say */
     tfr_stat_open(stat_fd);
     if (tfr_boot_gone(fd))
         return 1;

@@ -129,7 +129,10 @@ static CUresult connect_boot(void)
     }
     int limit_ms = (int)tfr_env_u64("TFR_CONNECT_MS");
     int fd;
-    if (connect_any(list, limit_ms, &fd) != TFR_OK) {
+    tfr_status status = connect_any(list, limit_ms, &fd);
+    if (status == TFR_E_INVAL)
+        return CUDA_ERROR_NO_DEVICE; /* said by boot.c: it is no address */
+    if (status != TFR_OK) {
         tfr_say(
             "no executor reachable at %s: start one with tf-executor --listen %s, or use tf-run",
             list, list);

@@ -4,8 +4,8 @@
  * program's own.  Without an address (nor TFR_EXECUTORS) a private executor is started first:
  * through a double fork, because the program must not find a child that it did not make, in a
  * process group of its own, and without what could make it load our libcuda.so.1 in place of a real
- * one. It watches our pid and ends with it.  Exit status of our own: 2 usage, 125 no executor, 126
- * and 127 as in a shell. */
+ * one. It watches our pid and ends with it.  Exit status of our own: 2 usage (an address that is
+ * none, too), 125 no executor, 126 and 127 as in a shell. */
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
@@ -23,10 +23,12 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/env.h"
 #include "base/log.h"
+#include "transport/boot.h"
 
 enum { EXIT_USAGE = 2, EXIT_NO_EXECUTOR = 125, EXIT_NO_EXEC = 126, EXIT_NO_PROGRAM = 127 };
-enum { READY_LIMIT_MS = 10000, READY_FD = 3 };
+enum { READY_LIMIT_MS = 60000, READY_FD = 3 };
 
 struct places {
     char bin[PATH_MAX];      /* where tf-run and tf-executor are */
@@ -125,7 +127,8 @@ static void exec_executor(const struct places *places, const char *addr, const c
     snprintf(fd, sizeof(fd), "%d", READY_FD);
     unsetenv("LD_PRELOAD");
     unsetenv("TFR_EXECUTORS");
-    unsetenv("TFR_COUNTERS"); /* the program's: two writers of one file */
+    unsetenv("TFR_COUNTERS");        /* the program's: two writers of one file */
+    setenv(TFR_ENV_CHECKED, "1", 1); /* the program warns */
     clean_library_path(places->lib);
     if (set_descriptors(ready))
         execl(path, path, "--listen", addr, "--gpu", "auto", "--private", "--ready-fd", fd,
@@ -235,6 +238,24 @@ static int parse(int argc, char **argv)
     return EXIT_USAGE;
 }
 
+/* Is every address of the list one that can be tried? */
+static bool addresses_good(const char *list)
+{
+    while (*list) {
+        size_t len = strcspn(list, ",");
+        char *addr = strndup(list, len);
+        const char *why = "out of memory";
+        bool good = addr && tfr_boot_addr_good(addr, &why);
+        if (!good)
+            tfr_say("\"%.*s\" is no address of an executor: %s", (int)len, list, why);
+        free(addr);
+        if (!good)
+            return false;
+        list += len + (list[len] == ',');
+    }
+    return true;
+}
+
 int main(int argc, char **argv)
 {
     struct places places;
@@ -244,6 +265,8 @@ int main(int argc, char **argv)
     if (!find_places(&places))
         return EXIT_NO_EXECUTOR;
     const char *given = getenv("TFR_EXECUTORS");
+    if (given && !addresses_good(given))
+        return EXIT_USAGE;
     if ((!given || !*given) && !start_private(&places))
         return EXIT_NO_EXECUTOR;
     if (!prepend_library_path(places.lib)) {

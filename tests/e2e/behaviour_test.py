@@ -133,6 +133,16 @@ class NoExecutor(unittest.TestCase):
             self.assertEqual(len(got.stderr.splitlines()), 1, got.stderr)
             self.assertIn(b"tf-executor", got.stderr)  # what to do
 
+    def test_what_is_no_address_is_called_so(self):
+        got = tf_run(PROBE, "count", executor="bogus")
+        self.assertEqual(got.returncode, 2)
+        self.assertEqual(got.stderr, b'tf: "bogus" is no address of an executor: expected unix:PATH or'
+                                     b' unix:@NAME\n')
+        got = subprocess.run([PROBE, "count"], capture_output=True, timeout=LIMIT_S, check=False,
+                             env=env(LD_LIBRARY_PATH=os.path.join(BUILD, "lib"), TFR_EXECUTORS="bogus"))
+        self.assertEqual(got.stdout, b"cudaErrorNoDevice -1\n")
+        self.assertEqual(got.stderr, b'tf: error: address "bogus": expected unix:PATH or unix:@NAME\n')
+
     def test_without_tf_run_the_library_says_the_same(self):
         got = subprocess.run([PROBE, "count"], capture_output=True, timeout=LIMIT_S, check=False,
                              env=env(LD_LIBRARY_PATH=os.path.join(BUILD, "lib")))
@@ -227,6 +237,12 @@ class TfRun(unittest.TestCase):
     def test_the_program_sees_no_child_of_ours(self):
         got = tf_run(PROBE, "children")
         self.assertEqual((got.stdout, got.returncode), (b"children 0\n", 0), got.stderr)
+
+    def test_bad_settings_are_reported_once(self):
+        got = tf_run(PROBE, "exit", "0", TFR_LOG="zzz", TFR_PERF="no_foo", TFR_SPELLING="1")
+        lines = got.stderr.decode().splitlines()
+        for word in ("zzz", "no_foo", "TFR_SPELLING"):
+            self.assertEqual(len([l for l in lines if word in l]), 1, lines)
 
     def test_usage_and_errors(self):
         self.assertEqual(tf_run("--no-such-option", PROBE).returncode, 2)

@@ -2,7 +2,7 @@
 """Many programs on one executor: at once, in a row, more than it takes, and beside connections that
 are no programs of ours.  Whatever they did, afterwards it holds what it held before.
 
-Run by ctest like behaviour_test.py; TFR_TEST_SESSIONS says how many in a row (200; 1000 by hand).
+Run by ctest like behaviour_test.py; TFR_TEST_SESSIONS says how many in a row.
 """
 import contextlib
 import os
@@ -17,10 +17,10 @@ import threading
 import time
 import unittest
 
-from behaviour_test import (BUILD, GONE_LIMIT_S, LIMIT_S, PROBE, TF_EXECUTOR, TF_RUN, descendants, env,
+from behaviour_test import (BUILD, GONE_LIMIT_S, LIMIT_S, PROBE, SANITIZE, TF_EXECUTOR, TF_RUN, descendants, env,
                             started, tf_run, within)
 
-IN_A_ROW = int(os.environ.get("TFR_TEST_SESSIONS", "200"))
+IN_A_ROW = int(os.environ.get("TFR_TEST_SESSIONS", "200" if SANITIZE else "1000"))
 SPARES = 2  # the most workers that an executor keeps warm
 START_LIMIT_S = 240  # fifty workers on two cores that others use too
 BOOT_MAGIC = 0x30524654

@@ -79,6 +79,26 @@ Test(env, switches_one_optimisation_off)
     cr_assert(tfr_perf_on("feedback"));
 }
 
+Test(env, reports_a_misspelt_switch_once, .init = cr_redirect_stderr)
+{
+    setenv("TFR_PERF", "no_membarrier,no_foo,membarrier", 1);
+    cr_assert_not(tfr_perf_on("membarrier"));
+    cr_assert(tfr_perf_on("push"));
+    cr_assert_stderr_eq_str(
+        "tf: warn: base: TFR_PERF: there is no no_foo: tf-info lists them\n"
+        "tf: warn: base: TFR_PERF: there is no membarrier: tf-info lists them\n");
+}
+
+Test(env, says_nothing_where_another_process_has, .init = cr_redirect_stderr)
+{
+    setenv("TFR_SETTINGS_CHECKED", "1", 1);
+    setenv("TFR_PERF", "no_foo", 1);
+    setenv("TFR_LOG", "zzz", 1);
+    tfr_env_str("TFR_LOG");
+    fprintf(stderr, "nothing else\n");
+    cr_assert_stderr_eq_str("nothing else\n");
+}
+
 Test(env, lists_every_setting_with_a_meaning)
 {
     int n = 0;

@@ -39,6 +39,19 @@ Test(log, writes_level_part_and_text, .init = cr_redirect_stderr)
     cr_assert_stderr_eq_str("tf: warn: ring: 7 is odd\n");
 }
 
+Test(log, names_what_it_accepts_once, .init = cr_redirect_stderr)
+{
+    setenv("TFR_LOG", "zzz,trnasport=debug", 1);
+    tfr_log_line(TFR_LOG_WARN, "ring", "first");
+    tfr_log_line(TFR_LOG_WARN, "ring", "second");
+    cr_assert_stderr_eq_str(
+        "tf: warn: base: TFR_LOG: \"zzz\" is no level: there are none, error, warn, info, debug\n"
+        "tf: warn: base: TFR_LOG: \"trnasport\" is no part: there are base, bench, executor, face, "
+        "intercept, softgpu, transport\n"
+        "tf: warn: ring: first\n"
+        "tf: warn: ring: second\n");
+}
+
 Test(log, tells_the_user_whatever_the_level, .init = cr_redirect_stderr)
 {
     setenv("TFR_LOG", "none", 1);
