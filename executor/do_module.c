@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "executor/jit.h"
 #include "executor/session.h"
 #include "tfr_dispatch_decl.h"
 
@@ -51,52 +52,6 @@ CUresult do_image_put(struct tfr_session *s, const struct tfr_rec *rec, struct t
 
 /* ---- modules ---- */
 
-/* The client's options and, where it wants them, the two log buffers. */
-struct jit {
-    unsigned int n;
-    CUjit_option option[TFR_JIT_OPTIONS_MAX + 4];
-    void *value[TFR_JIT_OPTIONS_MAX + 4];
-    char info[TFR_JIT_LOG_MAX + 1], error[TFR_JIT_LOG_MAX + 1];
-};
-
-static void jit_add(struct jit *jit, CUjit_option option, void *value)
-{
-    jit->option[jit->n] = option;
-    jit->value[jit->n++] = value;
-}
-
-static bool jit_fill(struct jit *jit, const struct tfr_module_load_req *req)
-{
-    if (req->option_n > TFR_JIT_OPTIONS_MAX || req->info_len > TFR_JIT_LOG_MAX ||
-        req->error_len > TFR_JIT_LOG_MAX)
-        return false;
-    for (uint32_t i = 0; i < req->option_n; i++)
-        jit_add(jit, (CUjit_option)req->option[i], (void *)req->value[i]);
-    if (req->info_len) {
-        jit_add(jit, CU_JIT_INFO_LOG_BUFFER, jit->info);
-        jit_add(jit, CU_JIT_INFO_LOG_BUFFER_SIZE_BYTES, (void *)(uintptr_t)req->info_len);
-    }
-    if (req->error_len) {
-        jit_add(jit, CU_JIT_ERROR_LOG_BUFFER, jit->error);
-        jit_add(jit, CU_JIT_ERROR_LOG_BUFFER_SIZE_BYTES, (void *)(uintptr_t)req->error_len);
-    }
-    return true;
-}
-
-static void jit_answer(const struct jit *jit, struct tfr_reply *reply)
-{
-    struct tfr_module_load_rep head = {.info_len = (uint32_t)strlen(jit->info),
-                                       .error_len = (uint32_t)strlen(jit->error)};
-    head.info_len += head.info_len ? 1 : 0;
-    head.error_len += head.error_len ? 1 : 0;
-    uint8_t *at = tfr_reply_room(reply, (uint32_t)sizeof head + head.info_len + head.error_len);
-    if (!at)
-        return;
-    memcpy(at, &head, sizeof head);
-    memcpy(at + sizeof head, jit->info, head.info_len);
-    memcpy(at + sizeof head + head.info_len, jit->error, head.error_len);
-}
-
 /* What cudart hands to a driver for relocatable code: the linked fatbin and those it was made of.
  */
 struct wrapper {
@@ -135,7 +90,7 @@ static const void *image_wrap(const struct tfr_image *image, struct wrapper *w)
 }
 
 static CUresult module_load(struct tfr_session *s, const struct tfr_module_load_req *req,
-                            const struct tfr_image *image, struct jit *jit)
+                            const struct tfr_image *image, struct tfr_jit *jit)
 {
     void *real = NULL;
     struct wrapper wrapper;
@@ -157,13 +112,14 @@ CUresult do_module_load(struct tfr_session *s, const struct tfr_rec *rec, struct
     if (!image || image->have != image->len ||
         (kind != TFR_KIND_MODULE && kind != TFR_KIND_LIBRARY))
         return tfr_session_bad(s, rec, "no such image or no module id");
-    struct jit *jit = calloc(1, sizeof *jit);
+    struct tfr_jit *jit = calloc(1, sizeof *jit);
     if (!jit)
         return CUDA_ERROR_OUT_OF_MEMORY;
     CUresult result = CUDA_ERROR_INVALID_VALUE;
-    if (jit_fill(jit, req)) {
+    if (tfr_jit_fill(jit, req->option_n, req->option, req->value, req->info_len, req->error_len)) {
         result = module_load(s, req, image, jit);
-        jit_answer(jit, reply);
+        struct tfr_module_load_rep rep;
+        tfr_jit_answer(jit, reply, &rep, sizeof rep);
     }
     free(jit);
     return result;

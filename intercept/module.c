@@ -11,95 +11,12 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "intercept/jit.h"
 #include "intercept/memory.h"
 
 /* ---- loading ---- */
 
-struct jit {
-    uint32_t n;
-    uint32_t option[TFR_JIT_OPTIONS_MAX];
-    uint64_t value[TFR_JIT_OPTIONS_MAX];
-    char *info, *error;
-    uint64_t info_len, error_len;
-    void **info_len_out, **error_len_out;
-};
-
-/* Options that carry a number go as they are; the two logs come back with the answer.  Anything
- * that is a pointer otherwise is left out: it cannot mean anything over there. */
-static CUresult jit_read(unsigned int n, const CUjit_option *options, void **values,
-                         struct jit *jit)
-{
-    if (n && (!options || !values))
-        return CUDA_ERROR_INVALID_VALUE;
-    for (unsigned int i = 0; i < n; i++) {
-        switch (options[i]) {
-        case CU_JIT_INFO_LOG_BUFFER:
-            jit->info = values[i];
-            break;
-        case CU_JIT_INFO_LOG_BUFFER_SIZE_BYTES:
-            jit->info_len = (uint64_t)values[i] & 0xffffffff;
-            jit->info_len_out = &values[i];
-            break;
-        case CU_JIT_ERROR_LOG_BUFFER:
-            jit->error = values[i];
-            break;
-        case CU_JIT_ERROR_LOG_BUFFER_SIZE_BYTES:
-            jit->error_len = (uint64_t)values[i] & 0xffffffff;
-            jit->error_len_out = &values[i];
-            break;
-        case CU_JIT_MAX_REGISTERS:
-        case CU_JIT_OPTIMIZATION_LEVEL:
-        case CU_JIT_TARGET_FROM_CUCONTEXT:
-        case CU_JIT_TARGET:
-        case CU_JIT_FALLBACK_STRATEGY:
-        case CU_JIT_GENERATE_DEBUG_INFO:
-        case CU_JIT_LOG_VERBOSE:
-        case CU_JIT_GENERATE_LINE_INFO:
-        case CU_JIT_CACHE_MODE:
-        case CU_JIT_POSITION_INDEPENDENT_CODE:
-            if (jit->n == TFR_JIT_OPTIONS_MAX)
-                return CUDA_ERROR_INVALID_VALUE;
-            jit->option[jit->n] = (uint32_t)options[i];
-            jit->value[jit->n++] = (uint64_t)values[i];
-            break;
-        default:
-            tfr_debug("jit option %d is not forwarded", (int)options[i]);
-        }
-    }
-    return CUDA_SUCCESS;
-}
-
-static uint32_t log_room(const char *buffer, uint64_t len)
-{
-    return !buffer ? 0 : len > TFR_JIT_LOG_MAX ? TFR_JIT_LOG_MAX : (uint32_t)len;
-}
-
-static void log_copy(char *to, uint64_t room, void **len_out, const char *text, uint32_t len)
-{
-    if (to && room && len) {
-        uint64_t n = len < room ? len : room;
-        memcpy(to, text, n);
-        to[n - 1] = 0;
-        if (len_out)
-            *(uint32_t *)len_out = (uint32_t)(n - 1);
-    }
-}
-
-static void logs_take(const struct tfr_ask *ask, const struct jit *jit)
-{
-    uint32_t len;
-    const struct tfr_module_load_rep *rep = tfr_ask_payload(ask, &len);
-    if (!rep || len < sizeof *rep)
-        return;
-    uint32_t info = rep->info_len, error = rep->error_len;
-    if (info > len - sizeof *rep || error > len - sizeof *rep - info)
-        return;
-    const char *text = (const char *)(rep + 1);
-    log_copy(jit->info, jit->info_len, jit->info_len_out, text, info);
-    log_copy(jit->error, jit->error_len, jit->error_len_out, text + info, error);
-}
-
-static CUresult load_ask(uint64_t image, uint64_t id, const struct jit *jit)
+static CUresult load_ask(uint64_t image, uint64_t id, const struct tfr_jit *jit)
 {
     struct tfr_ask ask;
     struct tfr_module_load_req *req = tfr_ask_begin(&ask, TFR_OP_module_load, sizeof *req);
@@ -108,13 +25,14 @@ static CUresult load_ask(uint64_t image, uint64_t id, const struct jit *jit)
     req->image = image;
     req->id = id;
     req->option_n = jit->n;
-    req->info_len = log_room(jit->info, jit->info_len);
-    req->error_len = log_room(jit->error, jit->error_len);
+    req->info_len = tfr_jit_room(jit->info, jit->info_len);
+    req->error_len = tfr_jit_room(jit->error, jit->error_len);
     req->reserved = 0;
     memcpy(req->option, jit->option, sizeof req->option);
     memcpy(req->value, jit->value, sizeof req->value);
     tfr_ask_send(&ask, 0);
-    logs_take(&ask, jit);
+    struct tfr_module_load_rep rep;
+    tfr_jit_logs(&ask, jit, &rep, sizeof rep);
     return tfr_ask_end(&ask);
 }
 
@@ -136,14 +54,14 @@ static CUresult module_new(enum tfr_kind kind, struct tfr_module **module_out)
 }
 
 /* Uploads the module's image, if the session lacks it, and loads it under the module's id. */
-static CUresult module_send(const struct tfr_module *module, const struct jit *jit)
+static CUresult module_send(const struct tfr_module *module, const struct tfr_jit *jit)
 {
     uint64_t image_id;
     CUresult result = tfr_image_upload(module->image, module->image_len, &image_id);
     return result != CUDA_SUCCESS ? result : load_ask(image_id, module->id, jit);
 }
 
-static CUresult load(enum tfr_kind kind, const void *image, const struct jit *jit,
+static CUresult load(enum tfr_kind kind, const void *image, const struct tfr_jit *jit,
                      struct tfr_module **module_out)
 {
     struct tfr_module *module;
@@ -219,7 +137,7 @@ static void library_forget(const struct tfr_module *library)
 
 CUresult tfr_module_restore_all(void)
 {
-    struct jit none = {0};
+    struct tfr_jit none = {0};
     CUresult result = CUDA_SUCCESS;
     pthread_mutex_lock(&libraries_lock);
     for (struct tfr_module *l = libraries; l && result == CUDA_SUCCESS; l = l->next_library) {
@@ -297,20 +215,21 @@ void tfr_module_forget_all(void)
     for (struct tfr_module *l = libraries; l; l = l->next_library)
         globals_free(l);
     pthread_mutex_unlock(&libraries_lock);
+    tfr_linker_forget_all();
     tfr_image_forget_all();
 }
 
 CUresult cuModuleLoadDataEx(CUmodule *module, const void *image, unsigned int option_n,
                             CUjit_option *options, void **values)
 {
-    struct jit jit = {0};
+    struct tfr_jit jit = {0};
     struct tfr_module *loaded;
     CUresult result = tfr_enter();
     if (result != CUDA_SUCCESS)
         return result;
     if (!module)
         return CUDA_ERROR_INVALID_VALUE;
-    result = jit_read(option_n, options, values, &jit);
+    result = tfr_jit_read(option_n, options, values, &jit);
     if (result == CUDA_SUCCESS)
         result = load(TFR_KIND_MODULE, image, &jit, &loaded);
     if (result == CUDA_SUCCESS)
@@ -329,13 +248,9 @@ CUresult cuModuleLoadFatBinary(CUmodule *module, const void *image)
 }
 
 /* The file is ours to read: no path crosses the wire. */
-CUresult cuModuleLoad(CUmodule *module, const char *path)
+CUresult tfr_image_file(const char *path, char **bytes_out, size_t *len_out)
 {
-    CUresult result = tfr_enter();
-    if (result != CUDA_SUCCESS)
-        return result;
-    if (!module || !path)
-        return CUDA_ERROR_INVALID_VALUE;
+    *bytes_out = NULL;
     int fd = open(path, O_RDONLY | O_CLOEXEC);
     struct stat st;
     if (fd < 0 || fstat(fd, &st) != 0 || st.st_size < 16) {
@@ -344,9 +259,8 @@ CUresult cuModuleLoad(CUmodule *module, const char *path)
         return CUDA_ERROR_FILE_NOT_FOUND;
     }
     /* One zero byte more than the file has: PTX text ends with it. */
-    size_t len = (size_t)st.st_size;
+    size_t len = (size_t)st.st_size, have = 0;
     char *bytes = calloc(1, len + 1);
-    size_t have = 0;
     while (bytes && have < len) {
         ssize_t n = read(fd, bytes + have, len - have);
         if (n <= 0)
@@ -354,9 +268,25 @@ CUresult cuModuleLoad(CUmodule *module, const char *path)
         have += (size_t)n;
     }
     close(fd);
-    result = !bytes        ? CUDA_ERROR_OUT_OF_MEMORY
-             : have != len ? CUDA_ERROR_FILE_NOT_FOUND
-                           : cuModuleLoadData(module, bytes);
+    *bytes_out = bytes;
+    *len_out = len;
+    return !bytes        ? CUDA_ERROR_OUT_OF_MEMORY
+           : have != len ? CUDA_ERROR_FILE_NOT_FOUND
+                         : CUDA_SUCCESS;
+}
+
+CUresult cuModuleLoad(CUmodule *module, const char *path)
+{
+    CUresult result = tfr_enter();
+    if (result != CUDA_SUCCESS)
+        return result;
+    if (!module || !path)
+        return CUDA_ERROR_INVALID_VALUE;
+    char *bytes;
+    size_t len;
+    result = tfr_image_file(path, &bytes, &len);
+    if (result == CUDA_SUCCESS)
+        result = cuModuleLoadData(module, bytes);
     free(bytes);
     return result;
 }
@@ -372,7 +302,7 @@ CUresult cuLibraryLoadData(CUlibrary *library, const void *image, CUjit_option *
                            void **jit_values, unsigned int jit_n, CUlibraryOption *options,
                            void **values, unsigned int option_n)
 {
-    struct jit jit = {0};
+    struct tfr_jit jit = {0};
     struct tfr_module *loaded;
     CUresult result = tfr_enter_noctx();
     if (result != CUDA_SUCCESS)
@@ -381,7 +311,7 @@ CUresult cuLibraryLoadData(CUlibrary *library, const void *image, CUjit_option *
         return CUDA_ERROR_INVALID_VALUE;
     result = tfr_client_attach();
     if (result == CUDA_SUCCESS)
-        result = jit_read(jit_n, jit_options, jit_values, &jit);
+        result = tfr_jit_read(jit_n, jit_options, jit_values, &jit);
     if (result == CUDA_SUCCESS)
         result = load(TFR_KIND_LIBRARY, image, &jit, &loaded);
     if (result != CUDA_SUCCESS)

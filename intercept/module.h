@@ -64,6 +64,12 @@ CUresult tfr_image_upload(const void *start, uint64_t len, uint64_t *id_out);
 
 void tfr_image_forget_all(void);
 
+/* A file's bytes, malloc'ed, with a zero behind them. */
+CUresult tfr_image_file(const char *path, char **bytes_out, size_t *len_out);
+
+/* linker.c: the session ended. */
+void tfr_linker_forget_all(void);
+
 /* ---- module.c ---- */
 
 /* The session ended: modules are gone, libraries wait for the next one. */

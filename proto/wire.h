@@ -25,6 +25,7 @@ enum tfr_kind {
     TFR_KIND_EVENT,
     TFR_KIND_POOL,
     TFR_KIND_IMAGE,
+    TFR_KIND_LINK,
     TFR_KIND_LIMIT,
 };
 
@@ -62,7 +63,7 @@ enum tfr_boot_type {
     TFR_BOOT_WELCOME,   /* worker -> client: struct tfr_welcome; key descriptor, if any */
     TFR_BOOT_SHOW,      /* client -> worker: struct tfr_show; key descriptor, if any */
     TFR_BOOT_READY,     /* worker -> client: empty: the ring is served */
-    TFR_BOOT_HOST, /* client -> worker, late: struct tfr_host_msg, descriptor of pinned memory */
+    TFR_BOOT_HOST,   /* client -> worker, late: struct tfr_host_msg, descriptor of pinned memory */
     TFR_BOOT_QUEUED, /* executor -> client: struct tfr_queued; every second while it must wait */
     TFR_BOOT_STAT,   /* tool -> executor, in place of hello, with the same body */
     TFR_BOOT_STATS,  /* executor -> tool: struct tfr_stat_head and rows (proto/stat.h) */
@@ -368,6 +369,30 @@ struct tfr_module_load_req { /* answered with struct tfr_module_load_rep, also o
 };
 struct tfr_module_load_rep {
     uint32_t info_len, error_len; /* texts follow, each with its NUL, info first */
+};
+
+/* cuLink*, one verb after the other on one state. */
+enum tfr_link_verb {
+    TFR_LINK_CREATE, /* takes the options */
+    TFR_LINK_ADD,    /* an uploaded image; its name follows the request */
+    TFR_LINK_COMPLETE,
+    TFR_LINK_READ, /* a piece of the result, answered as it is */
+    TFR_LINK_DESTROY
+};
+enum { TFR_LINK_PIECE = 32768 };
+
+struct tfr_link_req { /* but for READ, answered with struct tfr_link_rep, also on failure */
+    struct tfr_rec head;
+    uint32_t slot, in_len;
+    uint64_t id, image, at;
+    uint32_t verb, type, name_len; /* name_len: with its NUL */
+    uint32_t option_n, info_len, error_len;
+    uint32_t option[TFR_JIT_OPTIONS_MAX];
+    uint64_t value[TFR_JIT_OPTIONS_MAX];
+};
+struct tfr_link_rep {
+    struct tfr_module_load_rep logs; /* their texts follow the whole answer */
+    uint64_t len;                    /* COMPLETE: bytes of the result */
 };
 
 struct tfr_module_unload_req {

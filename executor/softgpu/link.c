@@ -20,6 +20,7 @@ struct link {
     bool done; /* the caller has the text */
     struct soft_jit jit;
     CUjit_option option[OPTIONS_MAX];
+    void *error_len; /* of the log, before lengths are written over it */
 };
 
 static CUresult find(CUlinkState state, struct link **link_out)
@@ -45,6 +46,9 @@ CUresult cuLinkCreate_v2(unsigned int n, CUjit_option *options, void **values, C
     if (n)
         memcpy(link->option, options, n * sizeof(*options));
     link->jit = (struct soft_jit){n, link->option, values};
+    for (unsigned int i = 0; i < n; i++)
+        if (options[i] == CU_JIT_ERROR_LOG_BUFFER_SIZE_BYTES)
+            link->error_len = values[i];
     pthread_mutex_init(&link->lock, NULL);
     link->handle = soft_handle_add(SOFT_LINK, link);
     if (!link->handle) {
@@ -89,6 +93,9 @@ static CUresult append(struct link *link, char *text, size_t len)
 
 static CUresult refuse(const struct link *link, const char *name, const char *why, CUresult result)
 {
+    for (unsigned int i = 0; i < link->jit.n; i++)
+        if (link->option[i] == CU_JIT_ERROR_LOG_BUFFER_SIZE_BYTES)
+            link->jit.values[i] = link->error_len;
     char text[sizeof(struct vm_text) + 256];
     snprintf(text, sizeof(text), "%.200s: %s", name && *name ? name : "<unnamed>", why);
     soft_image_refuse(&link->jit, text);
@@ -167,7 +174,7 @@ CUresult cuLinkComplete(CUlinkState state, void **image_out, size_t *len_out)
     else
         result = vm_ptx_check(link->text, link->len, true, soft_arch, &why);
     if (result && why.s[0])
-        soft_image_refuse(&link->jit, why.s);
+        refuse(link, "link", why.s, result);
     if (!result) {
         soft_image_accept(&link->jit);
         link->done = true;

@@ -143,6 +143,30 @@ CUresult cuLaunchCooperativeKernel(CUfunction fn, unsigned int grid_x, unsigned 
                                    unsigned int block_z, unsigned int shared, CUstream stream,
                                    void **params);
 
+/* Begins a link; the driver's own linker does it. */
+TFR_CALL(0x0000, CUSTOM)
+CUresult cuLinkCreate_v2(unsigned int option_n, CUjit_option *options, void **values,
+                         CUlinkState *state);
+
+/* Adds an input, which is uploaded. */
+TFR_CALL(0x0000, CUSTOM)
+CUresult cuLinkAddData_v2(CUlinkState state, CUjitInputType type, void *data, size_t len,
+                          const char *name, unsigned int option_n, CUjit_option *options,
+                          void **values);
+
+/* Adds a file, which the client reads. */
+TFR_CALL(0x0000, CUSTOM)
+CUresult cuLinkAddFile_v2(CUlinkState state, CUjitInputType type, const char *path,
+                          unsigned int option_n, CUjit_option *options, void **values);
+
+/* Links, and fetches the image. */
+TFR_CALL(0x0000, CUSTOM)
+CUresult cuLinkComplete(CUlinkState state, void **image, size_t *len);
+
+/* Ends a link; its image goes with it. */
+TFR_CALL(0x0000, CUSTOM)
+CUresult cuLinkDestroy(CUlinkState state);
+
 /* Profiler marks: nothing to do. */
 TFR_CALL(0x0000, LOCAL)
 CUresult cuProfilerStart(void);

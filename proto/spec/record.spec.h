@@ -53,3 +53,5 @@ TFR_RECORD(0x0018, stream_query, SYNC)
 TFR_RECORD(0x0038, rect)
 /* Copies between devices. */
 TFR_RECORD(0x0039, peer)
+/* One step of a link. */
+TFR_RECORD(0x0060, link, SYNC, HELPER)
