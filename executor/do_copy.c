@@ -1,6 +1,7 @@
 /* Handlers of copies and fills. */
 #define TFR_LOG_PART "executor"
 #include "executor/session.h"
+#include "executor/stat.h"
 #include "tfr_dispatch_decl.h"
 
 /* Where the host side of the copy is: behind the record, in the lane, in mapped memory; NULL:
@@ -37,6 +38,27 @@ static CUresult copy_submit(struct tfr_session *s, const struct tfr_rec *rec, CU
     return s->cu->cuMemcpyHtoDAsync_v2(req->dst, host, req->len, stream);
 }
 
+static void copy_count(const struct tfr_copy_req *req)
+{
+    switch ((enum tfr_copy_kind)req->kind) {
+    case TFR_COPY_INLINE:
+        TFR_STAT_ADD(bytes_inline, req->len);
+        break;
+    case TFR_COPY_PUSH:
+        TFR_STAT_ADD(bytes_push, req->len);
+        break;
+    case TFR_COPY_PULL:
+        TFR_STAT_ADD(bytes_to_host, req->len);
+        break;
+    case TFR_COPY_TO_DEVICE:
+    case TFR_COPY_FROM_DEVICE:
+        TFR_STAT_ADD(bytes_mapped, req->len);
+        break;
+    case TFR_COPY_DEVICE:
+        break;
+    }
+}
+
 CUresult tfr_copy_submitted(struct tfr_session *s, struct tfr_stream *stream, uint64_t seq,
                             uint32_t flags)
 {
@@ -60,6 +82,7 @@ CUresult do_copy(struct tfr_session *s, const struct tfr_rec *rec, struct tfr_re
     CUresult result = tfr_stream_get(s, req->stream, &stream);
     if (result == CUDA_SUCCESS)
         result = copy_submit(s, rec, stream->real);
+    copy_count(req);
     if (result == CUDA_SUCCESS && req->kind == TFR_COPY_PULL)
         result = tfr_news_deliver(s, stream, rec->seq, req->dst, req->len);
     return result == CUDA_SUCCESS ? tfr_copy_submitted(s, stream, rec->seq, req->flags) : result;

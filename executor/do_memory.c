@@ -6,8 +6,17 @@
 
 #include "base/log.h"
 #include "executor/session.h"
+#include "executor/stat.h"
 #include "tfr_dispatch_decl.h"
 #include "transport/boot.h"
+
+/* What the allocation at addr holds: what the driver says, since it alone knows its rounding. */
+static uint64_t block_len(struct tfr_session *s, CUdeviceptr addr)
+{
+    CUdeviceptr base;
+    size_t len;
+    return s->cu->cuMemGetAddressRange_v2(&base, &len, addr) == CUDA_SUCCESS ? len : 0;
+}
 
 CUresult do_alloc(struct tfr_session *s, const struct tfr_rec *rec, struct tfr_reply *reply)
 {
@@ -20,13 +29,19 @@ CUresult do_alloc(struct tfr_session *s, const struct tfr_rec *rec, struct tfr_r
                     : s->cu->cuMemAlloc_v2(&addr, req->len);
     rep->addr = addr;
     rep->pitch = pitch;
+    if (result == CUDA_SUCCESS)
+        TFR_STAT_ADD_SHARED(gpu_memory, block_len(s, addr));
     return result;
 }
 
 CUresult do_free(struct tfr_session *s, const struct tfr_rec *rec, struct tfr_reply *reply)
 {
     (void)reply;
-    return s->cu->cuMemFree_v2(((const struct tfr_free_req *)rec)->addr);
+    uint64_t addr = ((const struct tfr_free_req *)rec)->addr, len = block_len(s, addr);
+    CUresult result = s->cu->cuMemFree_v2(addr);
+    if (result == CUDA_SUCCESS)
+        TFR_STAT_ADD_SHARED(gpu_memory, -len);
+    return result;
 }
 
 /* ---- client memory mapped here ---- */

@@ -6,6 +6,7 @@
 #include "base/log.h"
 #include "executor/jit.h"
 #include "executor/session.h"
+#include "executor/stat.h"
 #include "tfr_dispatch_decl.h"
 
 static const uint64_t image_max = 4ull << 30;
@@ -332,6 +333,7 @@ static CUresult launch(struct tfr_session *s, const struct tfr_rec *rec, const s
 CUresult do_launch(struct tfr_session *s, const struct tfr_rec *rec, struct tfr_reply *reply)
 {
     (void)reply;
+    TFR_STAT_ADD(launches, 1);
     return launch(s, rec, &((const struct tfr_launch_req *)rec)->launch);
 }
 

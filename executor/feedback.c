@@ -9,6 +9,7 @@
 
 #include "base/log.h"
 #include "executor/out.h"
+#include "executor/stat.h"
 
 enum { WORDS = TFR_STREAM_SLOTS / 64, CUT_TRIES = 64 };
 
@@ -16,6 +17,7 @@ enum { WORDS = TFR_STREAM_SLOTS / 64, CUT_TRIES = 64 };
 
 CUresult tfr_news_ask(struct tfr_session *s, const struct tfr_stream *stream, uint64_t seq)
 {
+    TFR_STAT_ADD(marks, 1);
     uint32_t word = stream->word;
     /* Before the GPU can write it; pairs with the look in news_clear. */
     atomic_store_explicit(&s->asked[word], seq, memory_order_seq_cst);

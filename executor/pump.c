@@ -12,6 +12,7 @@
 #include "base/log.h"
 #include "base/relax.h"
 #include "executor/session.h"
+#include "executor/stat.h"
 #include "tfr_ops.h"
 #include "transport/boot.h"
 
@@ -33,10 +34,14 @@ static void record_run(struct tfr_session *s, const struct tfr_rec *rec)
         tfr_session_bad(s, rec, "unknown op");
         return;
     }
+    TFR_STAT_ADD(records, 1);
+    TFR_STAT_ADD(asked, info->wants_reply);
+    TFR_STAT_SET(op, rec->op);
     if (info->helper)
         tfr_helper_run(s, info, rec);
     else
         tfr_session_run(s, info, rec);
+    TFR_STAT_SET(op, 0);
 }
 
 /* On the client's own machine the scheduler may put both on one core, where each waits for the
@@ -66,7 +71,10 @@ static void pump_sleep(struct tfr_session *s)
     if (!tfr_ring_ready(&s->rx)) {
         struct pollfd p[2] = {{.fd = fd, .events = POLLIN}, {.fd = s->boot, .events = POLLRDHUP}};
         struct timespec t = {.tv_sec = 0, .tv_nsec = marks ? MARK_NAP_NS : IDLE_NAP_NS};
+        TFR_STAT_ADD(sleeps, 1);
+        TFR_STAT_SET(waiting, 1 + (marks ? TFR_WAIT_STREAM : TFR_WAIT_RECORD));
         ppoll(p, 2, &t, NULL);
+        TFR_STAT_SET(waiting, 0);
     }
     s->link->ops->disarm(s->link);
     if (!marks && tfr_boot_gone(s->boot))

@@ -8,6 +8,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "executor/out.h"
+#include "executor/stat.h"
 #include "transport/boot.h"
 
 static void nap_us(long us)
@@ -24,7 +25,9 @@ static void *relief_main(void *arg)
     uint32_t seen = 0;
     prctl(PR_SET_NAME, "tfr-relief");
     while (!atomic_load_explicit(&s->ended, memory_order_acquire)) {
-        tfr_out_word(s, &s->feedback->heartbeat, tfr_clock_now() / TFR_NS_PER_MS, false);
+        uint64_t now_ms = tfr_clock_now() / TFR_NS_PER_MS;
+        tfr_out_word(s, &s->feedback->heartbeat, now_ms, false);
+        TFR_STAT_SET(heartbeat_ms, now_ms);
         if (!tfr_news_expected(s)) {
             nap_us(5000);
             continue;
