@@ -36,9 +36,11 @@ CUresult soft_arena_map(void)
 {
     uint64_t len = ARENA_MAX;
     void *at = MAP_FAILED;
+    /* Chaos: with every fourth seed among the libraries, where a client has its own. */
+    void *hint = soft_chaos.on && soft_chaos.seed % 4 == 3 ? NULL : ARENA_HINT;
     for (; at == MAP_FAILED && len >= ARENA_MIN; len /= 2) {
         int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
-        at = mmap(ARENA_HINT, len + SOFT_CHUNK, PROT_NONE, flags, -1, 0);
+        at = mmap(hint, len + SOFT_CHUNK, PROT_NONE, flags, -1, 0);
         if (at != MAP_FAILED)
             break;
     }
@@ -105,18 +107,29 @@ static uint64_t chunk_align(uint64_t at, uint64_t align)
     return (((addr + align - 1) & ~(align - 1)) - soft_mem.base) >> SOFT_CHUNK_SHIFT;
 }
 
-bool soft_arena_take(uint32_t n, uint64_t align, uint32_t *at_out)
+/* The first place at chunk `from` or behind it. */
+static bool take_behind(uint32_t from, uint32_t n, uint64_t align, uint32_t *at_out)
 {
-    if (align < SOFT_CHUNK)
-        align = SOFT_CHUNK;
     for (uint32_t i = 0; i < gap_n; i++) {
-        uint64_t at = chunk_align(gaps[i].at < zone_n ? zone_n : gaps[i].at, align);
+        uint64_t at = chunk_align(gaps[i].at < from ? from : gaps[i].at, align);
         if (at + n <= (uint64_t)gaps[i].at + gaps[i].n) {
             *at_out = (uint32_t)at;
             return gap_cut(i, (uint32_t)at, n);
         }
     }
     return false;
+}
+
+bool soft_arena_take(uint32_t n, uint64_t align, uint32_t *at_out)
+{
+    uint32_t all = (uint32_t)(soft_mem.len >> SOFT_CHUNK_SHIFT);
+    if (align < SOFT_CHUNK)
+        align = SOFT_CHUNK;
+    uint32_t anywhere = zone_n;
+    if (soft_chaos.on)
+        anywhere += (uint32_t)(soft_chaos_next() % (all - zone_n));
+    return take_behind(anywhere, n, align, at_out) ||
+           (anywhere != zone_n && take_behind(zone_n, n, align, at_out));
 }
 
 bool soft_arena_take_at(uint32_t at, uint32_t n)

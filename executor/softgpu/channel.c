@@ -135,12 +135,6 @@ static bool meets(const struct span *span, uint64_t at, uint64_t len)
     return at < span->at + span->len && span->at < at + len;
 }
 
-static bool box_meets(const struct span *span, const struct soft_op *op, const struct soft_box *box)
-{
-    uint64_t len = (op->copy3d.depth - 1) * box->slice + (op->copy3d.height - 1) * box->pitch;
-    return meets(span, box->at, len + op->copy3d.width);
-}
-
 /* A kernel uses what its parameters point to. */
 static bool params_meet(const struct span *span, const struct soft_op *op)
 {
@@ -164,8 +158,10 @@ static const char *use(const struct span *span, const struct soft_op *op)
                    ? "copy"
                    : NULL;
     case SOFT_OP_COPY3D:
-        return box_meets(span, op, &op->copy3d.dst) || box_meets(span, op, &op->copy3d.src) ? "copy"
-                                                                                            : NULL;
+        return meets(span, op->copy3d.dst.at, soft_box_len(op, &op->copy3d.dst)) ||
+                       meets(span, op->copy3d.src.at, soft_box_len(op, &op->copy3d.src))
+                   ? "copy"
+                   : NULL;
     case SOFT_OP_FILL:
         return meets(span, op->fill.at,
                      (op->fill.height - 1) * op->fill.pitch + op->fill.width * op->fill.size)

@@ -18,7 +18,7 @@ static enum side side_of(uint64_t at, uint64_t len)
 
 /* `sync`: the caller wants the copy done, unless it stays inside the device. */
 static CUresult copy(struct soft_stream *stream, uint64_t dst, uint64_t src, uint64_t len,
-                     bool sync)
+                     bool sync, bool peer)
 {
     if (len == 0)
         return CUDA_SUCCESS;
@@ -28,7 +28,7 @@ static CUresult copy(struct soft_stream *stream, uint64_t dst, uint64_t src, uin
     if (result || !dst || !src)
         return result ? result : CUDA_ERROR_INVALID_VALUE;
     enum side to = side_of(dst, len), from = side_of(src, len);
-    struct soft_op op = {.kind = SOFT_OP_COPY, .copy = {dst, src, len}};
+    struct soft_op op = {.kind = SOFT_OP_COPY, .copy = {dst, src, len, peer}};
     bool stage = !sync && from == SIDE_PAGEABLE && len <= STAGE_MAX;
     bool wait = sync ? to != SIDE_DEVICE || from != SIDE_DEVICE
                      : to == SIDE_PAGEABLE || (from == SIDE_PAGEABLE && !stage);
@@ -54,7 +54,7 @@ static CUresult copy_in(CUstream handle, uint64_t dst, uint64_t src, uint64_t le
 {
     struct soft_stream *stream;
     CUresult result = soft_stream_find(handle, &stream);
-    return result ? result : copy(stream, dst, src, len, sync);
+    return result ? result : copy(stream, dst, src, len, sync, false);
 }
 
 /* An address that must be the device's: allocated, mapped, or registered host memory. */
@@ -85,24 +85,28 @@ static CUresult dtoh(CUstream stream, void *dst, CUdeviceptr src, size_t len, bo
     return result ? result : copy_in(stream, (uint64_t)dst, src, len, sync);
 }
 
-static CUresult dtod(CUstream stream, CUdeviceptr dst, CUdeviceptr src, size_t len, bool sync)
+static CUresult dtod(CUstream handle, CUdeviceptr dst, CUdeviceptr src, size_t len, bool sync,
+                     bool peer)
 {
+    struct soft_stream *stream;
     struct soft_ctx *ctx;
     CUresult result = soft_enter(&ctx);
     if (result == CUDA_SUCCESS)
         result = device_side(dst, len);
     if (result == CUDA_SUCCESS)
         result = device_side(src, len);
-    return result ? result : copy_in(stream, dst, src, len, sync);
+    if (result == CUDA_SUCCESS)
+        result = soft_stream_find(handle, &stream);
+    return result ? result : copy(stream, dst, src, len, sync, peer);
 }
 
 /* Both contexts must exist; memory is memory. */
-static CUresult peer(CUstream stream, CUdeviceptr dst, CUcontext to, CUdeviceptr src,
-                     CUcontext from, size_t len, bool sync)
+static CUresult dtod_peer(CUstream stream, CUdeviceptr dst, CUcontext to, CUdeviceptr src,
+                          CUcontext from, size_t len, bool sync)
 {
     if (!soft_handle_get((uint64_t)to, SOFT_CTX) || !soft_handle_get((uint64_t)from, SOFT_CTX))
         return soft_ready() ? CUDA_ERROR_NOT_INITIALIZED : CUDA_ERROR_INVALID_CONTEXT;
-    return dtod(stream, dst, src, len, sync);
+    return dtod(stream, dst, src, len, sync, true);
 }
 
 CUresult cuMemcpyHtoD_v2(CUdeviceptr dst, const void *src, size_t len)
@@ -137,17 +141,17 @@ CUresult cuMemcpyDtoHAsync_v2(void *dst, CUdeviceptr src, size_t len, CUstream s
 
 CUresult cuMemcpyDtoD_v2(CUdeviceptr dst, CUdeviceptr src, size_t len)
 {
-    return dtod(NULL, dst, src, len, true);
+    return dtod(NULL, dst, src, len, true, false);
 }
 
 CUresult cuMemcpyDtoD_v2_ptds(CUdeviceptr dst, CUdeviceptr src, size_t len)
 {
-    return dtod(CU_STREAM_PER_THREAD, dst, src, len, true);
+    return dtod(CU_STREAM_PER_THREAD, dst, src, len, true, false);
 }
 
 CUresult cuMemcpyDtoDAsync_v2(CUdeviceptr dst, CUdeviceptr src, size_t len, CUstream stream)
 {
-    return dtod(stream, dst, src, len, false);
+    return dtod(stream, dst, src, len, false, false);
 }
 
 CUresult cuMemcpy(CUdeviceptr dst, CUdeviceptr src, size_t len)
@@ -167,17 +171,17 @@ CUresult cuMemcpyAsync(CUdeviceptr dst, CUdeviceptr src, size_t len, CUstream st
 
 CUresult cuMemcpyPeer(CUdeviceptr dst, CUcontext to, CUdeviceptr src, CUcontext from, size_t len)
 {
-    return peer(NULL, dst, to, src, from, len, true);
+    return dtod_peer(NULL, dst, to, src, from, len, true);
 }
 
 CUresult cuMemcpyPeer_ptds(CUdeviceptr dst, CUcontext to, CUdeviceptr src, CUcontext from,
                            size_t len)
 {
-    return peer(CU_STREAM_PER_THREAD, dst, to, src, from, len, true);
+    return dtod_peer(CU_STREAM_PER_THREAD, dst, to, src, from, len, true);
 }
 
 CUresult cuMemcpyPeerAsync(CUdeviceptr dst, CUcontext to, CUdeviceptr src, CUcontext from,
                            size_t len, CUstream stream)
 {
-    return peer(stream, dst, to, src, from, len, false);
+    return dtod_peer(stream, dst, to, src, from, len, false);
 }

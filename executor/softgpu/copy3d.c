@@ -37,10 +37,11 @@ static bool is_pageable(uint64_t at, uint64_t len)
 }
 
 static CUresult copy(CUstream handle, const struct side *dst, const struct side *src, size_t width,
-                     size_t height, size_t depth, bool sync)
+                     size_t height, size_t depth, bool sync, bool peer)
 {
-    struct soft_op op = {.kind = SOFT_OP_COPY3D,
-                         .copy3d = {.width = width, .height = height, .depth = depth}};
+    struct soft_op op = {
+        .kind = SOFT_OP_COPY3D,
+        .copy3d = {.width = width, .height = height, .depth = depth, .peer = peer}};
     struct soft_stream *stream;
     struct soft_ctx *ctx;
     uint64_t dst_len, src_len, seq;
@@ -92,7 +93,7 @@ static CUresult copy2d(CUstream stream, const CUDA_MEMCPY2D *c, bool sync)
                        0,
                        c->srcPitch,
                        0};
-    return copy(stream, &dst, &src, c->WidthInBytes, c->Height, 1, sync);
+    return copy(stream, &dst, &src, c->WidthInBytes, c->Height, 1, sync, false);
 }
 
 static CUresult copy3d(CUstream stream, const CUDA_MEMCPY3D *c, bool sync)
@@ -109,13 +110,22 @@ static CUresult copy3d(CUstream stream, const CUDA_MEMCPY3D *c, bool sync)
                        c->srcHeight};
     if (c->dstLOD || c->srcLOD)
         return CUDA_ERROR_INVALID_VALUE;
-    return copy(stream, &dst, &src, c->WidthInBytes, c->Height, c->Depth, sync);
+    return copy(stream, &dst, &src, c->WidthInBytes, c->Height, c->Depth, sync, false);
+}
+
+/* Sides that are told by their address need no context. */
+static bool is_context(CUmemorytype type, CUcontext handle)
+{
+    return type != CU_MEMORYTYPE_DEVICE || soft_handle_get((uint64_t)handle, SOFT_CTX);
 }
 
 static CUresult copy3d_peer(CUstream stream, const CUDA_MEMCPY3D_PEER *c, bool sync)
 {
     if (!c)
         return soft_ready() ? CUDA_ERROR_NOT_INITIALIZED : CUDA_ERROR_INVALID_VALUE;
+    if (!is_context(c->dstMemoryType, c->dstContext) ||
+        !is_context(c->srcMemoryType, c->srcContext))
+        return soft_ready() ? CUDA_ERROR_NOT_INITIALIZED : CUDA_ERROR_INVALID_CONTEXT;
     struct side dst = {c->dstMemoryType, address(c->dstMemoryType, c->dstHost, c->dstDevice),
                        c->dstXInBytes,   c->dstY,
                        c->dstZ,          c->dstPitch,
@@ -124,7 +134,7 @@ static CUresult copy3d_peer(CUstream stream, const CUDA_MEMCPY3D_PEER *c, bool s
                        c->srcXInBytes,   c->srcY,
                        c->srcZ,          c->srcPitch,
                        c->srcHeight};
-    return copy(stream, &dst, &src, c->WidthInBytes, c->Height, c->Depth, sync);
+    return copy(stream, &dst, &src, c->WidthInBytes, c->Height, c->Depth, sync, true);
 }
 
 CUresult cuMemcpy2D_v2(const CUDA_MEMCPY2D *c)

@@ -10,7 +10,7 @@
 #include "base/clock.h"
 #include "face/face.h"
 
-enum { STACK_MAX = 64, CLEAR_WAIT_S = 1, CLEAR_LIMIT_S = 5 };
+enum { STACK_MAX = 64, CLEAR_WAIT_S = 5 };
 
 struct thread_stream { /* a thread's own stream in one context */
     struct thread_stream *next;
@@ -247,23 +247,34 @@ CUresult soft_ctx_wait(struct soft_ctx *ctx)
     return soft_ctx_usable(ctx);
 }
 
-/* True once every stream has passed what it was given; false after `seconds`. */
-static bool drained(struct soft_ctx *ctx, unsigned int seconds)
+/* True if a stream has not passed what it was given; *sum_out changes with every step forward. */
+static bool busy(struct soft_ctx *ctx, uint64_t *sum_out)
 {
-    uint64_t until = tfr_clock_now() + seconds * TFR_NS_PER_S;
-    bool busy = true;
-    for (;;) {
-        pthread_mutex_lock(&ctx->lock);
-        struct soft_stream *s = ctx->streams;
-        while (s &&
-               soft_stream_passed(s, atomic_load_explicit(&s->submitted, memory_order_acquire)))
-            s = s->next;
-        busy = s != NULL;
-        pthread_mutex_unlock(&ctx->lock);
-        if (!busy || tfr_clock_now() > until)
-            return !busy;
+    bool any = false;
+    *sum_out = 0;
+    pthread_mutex_lock(&ctx->lock);
+    for (struct soft_stream *s = ctx->streams; s; s = s->next) {
+        any |= !soft_stream_passed(s, atomic_load_explicit(&s->submitted, memory_order_acquire));
+        *sum_out += s->id + atomic_load_explicit(&s->done, memory_order_relaxed);
+    }
+    pthread_mutex_unlock(&ctx->lock);
+    return any;
+}
+
+/* True once every stream has passed what it was given; false if nothing moves for a while. */
+static bool drained(struct soft_ctx *ctx)
+{
+    uint64_t before = 0, sum, until = 0;
+    while (busy(ctx, &sum)) {
+        uint64_t now = tfr_clock_now();
+        if (!until || sum != before)
+            until = now + CLEAR_WAIT_S * TFR_NS_PER_S;
+        if (now > until)
+            return false;
+        before = sum;
         usleep(200);
     }
+    return true;
 }
 
 static void host_clear(struct soft_ctx *ctx)
@@ -301,12 +312,12 @@ static void streams_clear(struct soft_ctx *ctx)
 
 void soft_ctx_clear(struct soft_ctx *ctx)
 {
-    drained(ctx, CLEAR_WAIT_S);
+    drained(ctx);
     tfr_face_context_gone((CUcontext)ctx->handle);
     atomic_store_explicit(&ctx->stop, true, memory_order_release);
     atomic_store_explicit(&ctx->alive, false, memory_order_release);
     soft_engine_poll();
-    if (!drained(ctx, CLEAR_LIMIT_S))
+    if (!drained(ctx))
         return; /* a host function does not return: what it may use stays */
     while (ctx->modules)
         soft_module_drop(ctx->modules);

@@ -215,7 +215,7 @@ static CUresult peer_change(CUcontext handle, bool on)
     CUresult result = soft_enter(&ctx);
     if (result)
         return result;
-    if (!peer || peer == ctx)
+    if (!peer)
         return CUDA_ERROR_INVALID_CONTEXT;
     uint32_t bit = 1u << peer->dev->at;
     pthread_mutex_lock(&ctx->lock);

@@ -451,15 +451,30 @@ bool soft_any_find(uint64_t addr, struct soft_range *out)
     return soft_is_device(addr) ? soft_mem_find(addr, out) : soft_host_find(addr, out);
 }
 
-static bool pages_allow(uint64_t addr, uint64_t len, unsigned int want)
+void soft_piece_put(struct soft_piece *first, uint32_t n, const struct soft_piece *like)
 {
-    uint64_t at = addr - soft_mem.base;
-    if (len > soft_mem.len - at)
-        return false;
-    for (uint64_t i = at >> SOFT_PAGE_SHIFT; i <= (at + len - 1) >> SOFT_PAGE_SHIFT; i++)
-        if ((soft_mem.page[i] & want) != want)
-            return false;
-    return true;
+    pthread_mutex_lock(&mem_lock);
+    for (uint32_t i = 0; i < n; i++)
+        first[i] = *like;
+    pthread_mutex_unlock(&mem_lock);
+}
+
+/* True if mappings cover [addr, addr+len) and dev (-1: any) may do all of `want` there. */
+static bool pieces_allow(int dev, uint64_t addr, uint64_t len, unsigned int want)
+{
+    bool ok = true;
+    pthread_mutex_lock(&mem_lock);
+    struct chunk *chunk = chunk_find(addr);
+    const struct soft_reserve *r = chunk && chunk->kind == CHUNK_RESERVED ? chunk->reserve : NULL;
+    ok = r && len <= r->base + r->len - addr;
+    for (uint64_t i = 0; ok && i <= (len - 1 + (addr & (SOFT_CHUNK - 1))) >> SOFT_CHUNK_SHIFT;
+         i++) {
+        const struct soft_piece *piece = &r->piece[((addr - r->base) >> SOFT_CHUNK_SHIFT) + i];
+        unsigned int has = dev < 0 ? soft_piece_any(piece) : soft_piece_access(piece, dev);
+        ok = piece->phys && (has & want) == want;
+    }
+    pthread_mutex_unlock(&mem_lock);
+    return ok;
 }
 
 CUresult soft_mem_check(uint64_t addr, uint64_t len, unsigned int want)
@@ -471,10 +486,20 @@ CUresult soft_mem_check(uint64_t addr, uint64_t len, unsigned int want)
         return CUDA_ERROR_INVALID_VALUE;
     if (!(range.flags & SOFT_MEM_VMM))
         return len > range.base + range.len - addr ? CUDA_ERROR_INVALID_VALUE : CUDA_SUCCESS;
-    pthread_mutex_lock(&mem_lock);
-    bool ok = pages_allow(addr, len, want);
-    pthread_mutex_unlock(&mem_lock);
-    return ok ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
+    return pieces_allow(-1, addr, len, soft_chaos.on ? 0 : want) ? CUDA_SUCCESS
+                                                                 : CUDA_ERROR_INVALID_VALUE;
+}
+
+bool soft_mem_reach(const struct soft_dev *dev, uint64_t addr, uint64_t len, unsigned int want)
+{
+    struct soft_range range;
+    if (!soft_is_device(addr))
+        return true;
+    if (!soft_mem_find(addr, &range))
+        return false;
+    if (!(range.flags & SOFT_MEM_VMM))
+        return len <= range.base + range.len - addr;
+    return pieces_allow(soft_chaos.on && dev ? dev->at : -1, addr, len, want);
 }
 
 CUresult soft_mem_alloc(size_t len, size_t align, CUdeviceptr *addr_out)
@@ -537,7 +562,8 @@ static bool hold(uint32_t at, uint32_t n)
 
 static bool space_take(uint32_t n, uint64_t align, uint64_t hint, uint32_t *at_out)
 {
-    if (hint && soft_is_device(hint) && (hint & (SOFT_CHUNK - 1)) == 0) {
+    bool refused = soft_chaos.on && soft_chaos_next() & 1;
+    if (hint && !refused && soft_is_device(hint) && (hint & (SOFT_CHUNK - 1)) == 0) {
         *at_out = chunk_at(hint);
         if (soft_arena_take_at(*at_out, n) && hold(*at_out, n))
             return true;

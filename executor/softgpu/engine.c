@@ -4,7 +4,8 @@
  * Workers are made on demand: one more whenever a stream is runnable and nobody is free, because a
  * running kernel or host function may wait for another one.  At most one idle worker spins; the
  * others sleep on the bell.  A stream that waits for a value is parked in `polls` and occupies
- * nobody: an idle worker looks at it, often at first, then every 200 us. */
+ * nobody: an idle worker looks at it.  The value may come from another process, which rings no
+ * bell, so the looks are at most 50 us apart, until nothing has been parked for a second. */
 #include "executor/softgpu/soft.h"
 
 #include <linux/futex.h>
@@ -22,9 +23,9 @@
 enum {
     WORKER_MAX = 128,
     SPIN_NS = 30000,
-    POLL_SOON_NS = 20000,
-    POLL_LATE_NS = 200000,
-    POLL_SOON_N = 50
+    NAP_MIN_NS = 5000,
+    NAP_MAX_NS = 50000,
+    NAP_LATE_NS = 200000,
 };
 
 static pthread_mutex_t lock =
@@ -34,6 +35,7 @@ static struct soft_stream *polls;
 static _Atomic uint32_t run_n, poll_n; /* written under lock, read anywhere as a hint */
 static _Atomic uint32_t bell;
 static int worker_n, spinning, sleeping, polling;
+static uint64_t parked_ns; /* when a stream was parked last */
 
 static void *worker(void *arg);
 
@@ -128,6 +130,7 @@ bool soft_engine_park(struct soft_stream *stream, struct soft_op *op)
         stream->run_next = polls;
         polls = stream;
         atomic_fetch_add_explicit(&poll_n, 1, memory_order_relaxed);
+        parked_ns = tfr_clock_now();
         if (!polling)
             call_one();
     }
@@ -164,12 +167,23 @@ static bool spin(void)
     return false;
 }
 
-/* Sleeps until called; the one that polls wakes up by itself.  Under lock, left and taken again. */
-static void sleep_locked(uint32_t *naps)
+/* Looks get rarer with the time that nothing has changed.  Under lock. */
+static long nap_ns(void)
+{
+    uint64_t idle = tfr_clock_now() - parked_ns;
+    if (idle > TFR_NS_PER_S)
+        return NAP_LATE_NS;
+    long nap = (long)idle / 16;
+    return nap < NAP_MIN_NS ? NAP_MIN_NS : nap > NAP_MAX_NS ? NAP_MAX_NS : nap;
+}
+
+/* Sleeps until called; the one that polls wakes up by itself, and is told so.  Under lock, left and
+ * taken again. */
+static bool sleep_locked(void)
 {
     uint32_t seen = atomic_load_explicit(&bell, memory_order_relaxed);
     bool poller = polls && !polling;
-    struct timespec nap = {0, *naps < POLL_SOON_N ? POLL_SOON_NS : POLL_LATE_NS};
+    struct timespec nap = {0, poller ? nap_ns() : 0};
     spinning--;
     sleeping++;
     polling += poller;
@@ -179,20 +193,20 @@ static void sleep_locked(uint32_t *naps)
     polling -= poller;
     sleeping--;
     spinning++;
-    *naps = poller ? *naps + 1 : 0;
     poll_all();
+    return poller;
 }
 
 /* The next stream; waits without end.  A worker counts as spinning from when it is made until it
  * has one, and again from when it asks for another. */
 static struct soft_stream *next(bool again)
 {
-    uint32_t naps = 0;
+    bool napped = false;
     pthread_mutex_lock(&lock);
     spinning += again;
     struct soft_stream *stream = take();
     while (!stream) {
-        if (naps == 0 && spinning == 1) {
+        if (!napped && spinning == 1) {
             pthread_mutex_unlock(&lock);
             spin();
             pthread_mutex_lock(&lock);
@@ -200,7 +214,7 @@ static struct soft_stream *next(bool again)
             if (stream)
                 break;
         }
-        sleep_locked(&naps);
+        napped = sleep_locked();
         stream = take();
     }
     spinning--;

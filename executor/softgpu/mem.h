@@ -36,9 +36,11 @@ CUresult soft_mem_mark(CUdeviceptr addr, unsigned int flag);
 /* Device memory that holds addr: an allocation or a VMM mapping. */
 bool soft_mem_find(uint64_t addr, struct soft_range *range_out);
 bool soft_any_find(uint64_t addr, struct soft_range *range_out); /* device or known host memory */
-/* May the driver itself copy to or from [addr, addr+len)?  For device memory: inside one allocation
- * or accessible mappings; true for host memory (pageable too). */
+/* May a call name [addr, addr+len)?  For device memory: inside one allocation or mappings that some
+ * device may access; true for host memory (pageable too).  Chaos leaves access to the operation. */
 CUresult soft_mem_check(uint64_t addr, uint64_t len, unsigned int want);
+/* May an operation touch it?  For mappings chaos wants `dev` (NULL: any) to have access. */
+bool soft_mem_reach(const struct soft_dev *dev, uint64_t addr, uint64_t len, unsigned int want);
 static inline bool soft_is_device(uint64_t addr)
 {
     return addr - soft_mem.base < soft_mem.len;
@@ -53,17 +55,31 @@ enum { SOFT_CHUNK_SHIFT = 21 };
 
 struct soft_phys;
 
-struct soft_reserve { /* cuMemAddressReserve; contents guarded by vmm.c's lock */
+struct soft_reserve { /* cuMemAddressReserve; written under vmm.c's lock, by soft_piece_put */
     uint64_t base, len;
     struct soft_piece {         /* per 2 MiB */
         struct soft_phys *phys; /* NULL: nothing mapped */
         uint32_t first, n;      /* the whole mapping, in pieces of the reservation */
         uint64_t at;            /* in phys */
         uint64_t id;
-        unsigned int access; /* SOFT_PAGE_* */
+        uint32_t access; /* SOFT_PAGE_*, two bits per device */
         struct soft_dev *dev;
     } piece[];
 };
+/* The n pieces from `first` become what `like` is: under devmem's lock, which guards readers. */
+void soft_piece_put(struct soft_piece *first, uint32_t n, const struct soft_piece *like);
+static inline unsigned int soft_piece_access(const struct soft_piece *piece, int dev)
+{
+    return piece->access >> (2 * dev) & (SOFT_PAGE_READ | SOFT_PAGE_WRITE);
+}
+/* What any device may do. */
+static inline unsigned int soft_piece_any(const struct soft_piece *piece)
+{
+    unsigned int any = 0;
+    for (int dev = 0; dev < SOFT_DEV_MAX; dev++)
+        any |= soft_piece_access(piece, dev);
+    return any;
+}
 
 /* Address space for a reservation; a hint is honoured if it is free.  False: none left. */
 bool soft_space_take(struct soft_reserve *reserve, uint64_t align, uint64_t hint);

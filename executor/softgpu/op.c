@@ -9,7 +9,7 @@
 
 static void fault_at(struct soft_stream *stream, const char *what, uint64_t addr)
 {
-    tfr_say("softgpu: a %s touched address 0x%llx, which is not mapped any more", what,
+    tfr_say("softgpu: a %s touched address 0x%llx, which it may not", what,
             (unsigned long long)addr);
     soft_ctx_fault(stream->ctx, CUDA_ERROR_ILLEGAL_ADDRESS);
 }
@@ -36,25 +36,30 @@ static void exec_kernel(struct soft_stream *stream, const struct soft_op *op)
 }
 
 /* Device memory may have been unmapped since the call was checked. */
-static bool reachable(uint64_t at, uint64_t len)
-{
-    return !soft_is_device(at) || soft_mem_check(at, len, 0) == CUDA_SUCCESS;
-}
-
 static void exec_copy(struct soft_stream *stream, const struct soft_op *op)
 {
+    const struct soft_dev *dev = op->copy.peer ? NULL : stream->ctx->dev;
     const void *src = op->data_len ? op->data : (const void *)op->copy.src;
-    if (!reachable(op->copy.dst, op->copy.len))
+    if (!soft_mem_reach(dev, op->copy.dst, op->copy.len, SOFT_PAGE_WRITE))
         fault_at(stream, "copy", op->copy.dst);
-    else if (!op->data_len && !reachable(op->copy.src, op->copy.len))
+    else if (!op->data_len && !soft_mem_reach(dev, op->copy.src, op->copy.len, SOFT_PAGE_READ))
         fault_at(stream, "copy", op->copy.src);
     else
         memmove((void *)op->copy.dst, src, op->copy.len);
 }
 
-static void exec_copy3d(const struct soft_op *op)
+static void exec_copy3d(struct soft_stream *stream, const struct soft_op *op)
 {
+    const struct soft_dev *dev = op->copy3d.peer ? NULL : stream->ctx->dev;
     const struct soft_box *dst = &op->copy3d.dst, *src = &op->copy3d.src;
+    if (!soft_mem_reach(dev, dst->at, soft_box_len(op, dst), SOFT_PAGE_WRITE)) {
+        fault_at(stream, "copy", dst->at);
+        return;
+    }
+    if (!soft_mem_reach(dev, src->at, soft_box_len(op, src), SOFT_PAGE_READ)) {
+        fault_at(stream, "copy", src->at);
+        return;
+    }
     for (uint64_t z = 0; z < op->copy3d.depth; z++)
         for (uint64_t y = 0; y < op->copy3d.height; y++)
             memmove((void *)(dst->at + z * dst->slice + y * dst->pitch),
@@ -80,7 +85,7 @@ static void exec_fill(struct soft_stream *stream, const struct soft_op *op)
 {
     uint64_t row = op->fill.width * op->fill.size;
     uint64_t len = (op->fill.height - 1) * op->fill.pitch + row;
-    if (!reachable(op->fill.at, len)) {
+    if (!soft_mem_reach(stream->ctx->dev, op->fill.at, len, SOFT_PAGE_WRITE)) {
         fault_at(stream, "memset", op->fill.at);
         return;
     }
@@ -90,7 +95,9 @@ static void exec_fill(struct soft_stream *stream, const struct soft_op *op)
 
 static void exec_write(struct soft_stream *stream, const struct soft_op *op)
 {
-    if (!soft_mem_ok(op->value.at, op->value.wide ? 8 : 4, SOFT_PAGE_WRITE))
+    uint32_t len = op->value.wide ? 8 : 4;
+    if (!soft_mem_ok(op->value.at, len, SOFT_PAGE_WRITE) ||
+        (soft_chaos.on && !soft_mem_reach(stream->ctx->dev, op->value.at, len, SOFT_PAGE_WRITE)))
         fault_at(stream, "value write", op->value.at);
     else if (op->value.wide)
         atomic_store_explicit((_Atomic uint64_t *)op->value.at, op->value.value,
@@ -141,7 +148,7 @@ static void exec_usable(struct soft_stream *stream, struct soft_op *op)
         exec_copy(stream, op);
         break;
     case SOFT_OP_COPY3D:
-        exec_copy3d(op);
+        exec_copy3d(stream, op);
         break;
     case SOFT_OP_FILL:
         exec_fill(stream, op);

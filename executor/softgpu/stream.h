@@ -43,10 +43,12 @@ struct soft_op {
         } launch;
         struct {
             uint64_t dst, src, len;
+            bool peer; /* each side with its own device's rights */
         } copy;
         struct {
             struct soft_box dst, src;
             uint64_t width, height, depth;
+            bool peer;
         } copy3d;
         struct {
             uint64_t at, pitch, width, height; /* width in elements */
@@ -76,6 +78,13 @@ struct soft_op {
         } free;
     };
 };
+
+/* From the first byte of a side to the last. */
+static inline uint64_t soft_box_len(const struct soft_op *op, const struct soft_box *box)
+{
+    return (op->copy3d.depth - 1) * box->slice + (op->copy3d.height - 1) * box->pitch +
+           op->copy3d.width;
+}
 
 struct soft_stream {
     pthread_mutex_t lock; /* queue, spares, waiters, active */

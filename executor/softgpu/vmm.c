@@ -236,14 +236,13 @@ static CUresult map(uint64_t at, uint64_t len, uint64_t offset, struct soft_phys
     if (mmap((void *)at, len, PROT_NONE, MAP_SHARED | MAP_FIXED, file,
              (off_t)(phys->at + offset)) == MAP_FAILED)
         return CUDA_ERROR_OUT_OF_MEMORY;
-    uint64_t id = soft_next_id();
-    for (uint32_t i = 0; i < n; i++)
-        piece[i] = (struct soft_piece){.phys = phys,
-                                       .first = (uint32_t)(piece - reserve->piece),
-                                       .n = n,
-                                       .at = offset,
-                                       .id = id,
-                                       .dev = phys->dev};
+    const struct soft_piece like = {.phys = phys,
+                                    .first = (uint32_t)(piece - reserve->piece),
+                                    .n = n,
+                                    .at = offset,
+                                    .id = soft_next_id(),
+                                    .dev = phys->dev};
+    soft_piece_put(piece, n, &like);
     phys->refs++;
     return CUDA_SUCCESS;
 }
@@ -276,80 +275,108 @@ static bool whole(const struct soft_reserve *reserve, uint64_t at, uint64_t len)
     return true;
 }
 
+/* What is left can be read and written by the process, with no effect: work that is under way, an
+ * error of the program's, is to meet a fault at its next access and not to end us. */
+static CUresult unmap(uint64_t at, uint64_t len)
+{
+    const struct soft_piece none = {0};
+    struct soft_reserve *reserve = cover(at, len);
+    uint32_t n = (uint32_t)(len >> SOFT_CHUNK_SHIFT);
+    if (!reserve || !whole(reserve, at, len))
+        return CUDA_ERROR_INVALID_VALUE;
+    struct soft_piece *piece = piece_at(reserve, at);
+    soft_page_set(at, len, 0);
+    (void)mmap((void *)at, len, PROT_READ | PROT_WRITE,
+               MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
+    for (uint32_t i = 0; i < n; i++) {
+        struct soft_phys *phys = piece[i].phys;
+        bool first = piece[i].first == (uint32_t)(&piece[i] - reserve->piece);
+        soft_piece_put(&piece[i], 1, &none);
+        if (first)
+            phys_unref(phys);
+    }
+    return CUDA_SUCCESS;
+}
+
 CUresult cuMemUnmap(CUdeviceptr at, size_t len)
 {
-    CUresult result = CUDA_ERROR_INVALID_VALUE;
     if (soft_ready())
         return CUDA_ERROR_NOT_INITIALIZED;
+    if (soft_chaos.on)
+        soft_chaos_unmap(at, len);
     pthread_mutex_lock(&vmm_lock);
-    struct soft_reserve *reserve = cover(at, len);
-    if (reserve && whole(reserve, at, len)) {
-        struct soft_piece *piece = piece_at(reserve, at);
-        soft_page_set(at, len, 0);
-        (void)mmap((void *)at, len, PROT_NONE,
-                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
-        for (uint32_t i = 0; i < len >> SOFT_CHUNK_SHIFT; i++) {
-            if (piece[i].first == (uint32_t)(&piece[i] - reserve->piece))
-                phys_unref(piece[i].phys);
-            piece[i] = (struct soft_piece){0};
-        }
-        result = CUDA_SUCCESS;
-    }
+    CUresult result = unmap(at, len);
     pthread_mutex_unlock(&vmm_lock);
     return result;
 }
 
-static CUresult access_of(const CUmemAccessDesc *desc, size_t n, unsigned int *access_out)
+/* Which bits of soft_piece.access change, and to what. */
+static CUresult access_of(const CUmemAccessDesc *desc, size_t n, uint32_t *mask_out,
+                          uint32_t *access_out)
 {
     struct soft_dev *dev;
-    *access_out = 0;
+    *mask_out = *access_out = 0;
     for (size_t i = 0; i < n; i++) {
+        uint32_t access = 0;
         if (desc[i].location.type != CU_MEM_LOCATION_TYPE_DEVICE)
             return CUDA_ERROR_INVALID_VALUE;
         if (soft_dev_get(desc[i].location.id, &dev))
             return CUDA_ERROR_INVALID_DEVICE;
         if (desc[i].flags == CU_MEM_ACCESS_FLAGS_PROT_READWRITE)
-            *access_out |= SOFT_PAGE_READ | SOFT_PAGE_WRITE;
+            access = SOFT_PAGE_READ | SOFT_PAGE_WRITE;
         else if (desc[i].flags == CU_MEM_ACCESS_FLAGS_PROT_READ)
-            *access_out |= SOFT_PAGE_READ;
+            access = SOFT_PAGE_READ;
         else if (desc[i].flags != CU_MEM_ACCESS_FLAGS_PROT_NONE)
             return CUDA_ERROR_INVALID_VALUE;
+        uint32_t both = SOFT_PAGE_READ | SOFT_PAGE_WRITE;
+        *mask_out |= both << (2 * dev->at);
+        *access_out = (*access_out & ~(both << (2 * dev->at))) | access << (2 * dev->at);
     }
     return CUDA_SUCCESS;
 }
 
-/* The host keeps read access to what kernels may read: copies run on the host. */
-static CUresult set_access(uint64_t at, uint64_t len, unsigned int access)
+/* The host may do what some device may: copies run on the host. */
+static CUresult show_access(const struct soft_piece *piece, uint64_t at, uint64_t len)
 {
-    struct soft_reserve *reserve = cover(at, len);
-    if (!reserve)
-        return CUDA_ERROR_INVALID_VALUE;
-    struct soft_piece *piece = piece_at(reserve, at);
-    for (uint32_t i = 0; i < len >> SOFT_CHUNK_SHIFT; i++)
-        if (!piece[i].phys)
-            return CUDA_ERROR_INVALID_VALUE;
-    int prot =
-        (access & SOFT_PAGE_READ ? PROT_READ : 0) | (access & SOFT_PAGE_WRITE ? PROT_WRITE : 0);
+    unsigned int any = soft_piece_any(piece);
+    int prot = (any & SOFT_PAGE_READ ? PROT_READ : 0) | (any & SOFT_PAGE_WRITE ? PROT_WRITE : 0);
     if (mprotect((void *)at, len, prot))
         return CUDA_ERROR_OUT_OF_MEMORY;
-    soft_page_set(at, len, access);
-    for (uint32_t i = 0; i < len >> SOFT_CHUNK_SHIFT; i++)
-        piece[i].access = access;
+    soft_page_set(at, len, any);
     return CUDA_SUCCESS;
+}
+
+/* By whole mappings, as cuda.h wants it. */
+static CUresult set_access(uint64_t at, uint64_t len, uint32_t mask, uint32_t access)
+{
+    CUresult result = CUDA_SUCCESS;
+    struct soft_reserve *reserve = cover(at, len);
+    if (!reserve || !whole(reserve, at, len))
+        return CUDA_ERROR_INVALID_VALUE;
+    struct soft_piece *piece = piece_at(reserve, at), *end = piece + (len >> SOFT_CHUNK_SHIFT);
+    while (piece < end && result == CUDA_SUCCESS) {
+        struct soft_piece like = *piece;
+        uint64_t base = reserve->base + ((uint64_t)like.first << SOFT_CHUNK_SHIFT);
+        like.access = (like.access & ~mask) | access;
+        soft_piece_put(piece, like.n, &like);
+        result = show_access(&like, base, (uint64_t)like.n << SOFT_CHUNK_SHIFT);
+        piece += like.n;
+    }
+    return result;
 }
 
 CUresult cuMemSetAccess(CUdeviceptr at, size_t len, const CUmemAccessDesc *desc, size_t n)
 {
-    unsigned int access;
+    uint32_t mask, access;
     if (soft_ready())
         return CUDA_ERROR_NOT_INITIALIZED;
     if (!desc || !n)
         return CUDA_ERROR_INVALID_VALUE;
-    CUresult result = access_of(desc, n, &access);
+    CUresult result = access_of(desc, n, &mask, &access);
     if (result)
         return result;
     pthread_mutex_lock(&vmm_lock);
-    result = set_access(at, len, access);
+    result = set_access(at, len, mask, access);
     pthread_mutex_unlock(&vmm_lock);
     return result;
 }
@@ -366,7 +393,8 @@ CUresult cuMemGetAccess(unsigned long long *flags, const CUmemLocation *location
     pthread_mutex_lock(&vmm_lock);
     struct soft_reserve *reserve = soft_space_owner(at);
     if (reserve && piece_at(reserve, at)->phys) {
-        *flags = piece_at(reserve, at)->access; /* the same bits: 1 read, 3 read and write */
+        /* the same bits: 1 read, 3 read and write */
+        *flags = soft_piece_access(piece_at(reserve, at), dev->at);
         result = CUDA_SUCCESS;
     }
     pthread_mutex_unlock(&vmm_lock);
