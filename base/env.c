@@ -22,6 +22,9 @@ static const struct tfr_env_row rows[] = {
     {"TFR_TRANSPORT", "shm", "how bytes move: shm, fault"},
     {"TFR_RING_SIZE", "1m", "bytes of the ring of records (a power of two)"},
     {"TFR_LANE_SIZE", "64m", "bytes of the lanes for copies"},
+    {"TFR_QUEUE_DEPTH", "512",
+     "executor: unfinished submissions of a stream before its further ones wait in a queue of "
+     "ours"},
     {"TFR_HOST_WINDOW", "0x500000000000",
      "where pinned memory is placed in client and executor alike; 0: anywhere"},
     {"TFR_FAULT_SEED", "1", "seed of the fault transport"},

@@ -44,6 +44,13 @@ CUresult tfr_object_new(struct tfr_session *s, enum tfr_kind kind, uint64_t id, 
 CUresult tfr_object_new_aux(struct tfr_session *s, enum tfr_kind kind, uint64_t id, void *real,
                             void *aux);
 void tfr_object_drop(struct tfr_session *s, enum tfr_kind kind, uint64_t id);
+/* The same, but the struct of ours is the caller's now; NULL: none. */
+void *tfr_object_take(struct tfr_session *s, enum tfr_kind kind, uint64_t id);
+
+/* Frees a struct of ours once no handler can be reading it. */
+void tfr_object_bury(struct tfr_session *s, void *aux);
+/* The pump's, between records: does it. */
+void tfr_object_reap(struct tfr_session *s);
 
 /* Drops every object of the kind whose aux `match` accepts. */
 void tfr_object_sweep(struct tfr_session *s, enum tfr_kind kind,

@@ -11,8 +11,8 @@ CUresult tfr_stream_add(struct tfr_session *s, uint64_t id, uint32_t word, uint3
     struct tfr_stream *stream = calloc(1, sizeof *stream);
     if (!stream)
         return CUDA_ERROR_OUT_OF_MEMORY;
-    *stream =
-        (struct tfr_stream){.real = real, .word = word, .ctx = ctx, .joins_legacy = joins_legacy};
+    *stream = (struct tfr_stream){
+        .real = real, .word = word, .ctx = ctx, .joins_legacy = joins_legacy, .id = id};
     CUresult result = tfr_object_new_aux(s, TFR_KIND_STREAM, id, real, stream);
     if (result != CUDA_SUCCESS)
         free(stream);
@@ -24,6 +24,7 @@ CUresult tfr_stream_add(struct tfr_session *s, uint64_t id, uint32_t word, uint3
 static CUresult fence_wait(struct tfr_session *s, struct tfr_stream *stream)
 {
     stream->fence = s->fence;
+    stream->submitted++;
     if (s->fence_legacy && stream->joins_legacy && stream->ctx == s->fence_ctx)
         return CUDA_SUCCESS;
     return s->cu->cuStreamWaitEvent(stream->real, s->fence_event[s->fence_ctx], 0);
@@ -31,15 +32,33 @@ static CUresult fence_wait(struct tfr_session *s, struct tfr_stream *stream)
 
 CUresult tfr_stream_get(struct tfr_session *s, uint64_t id, struct tfr_stream **stream_out)
 {
-    struct tfr_stream *stream = tfr_object_aux(s, TFR_KIND_STREAM, id);
+    struct tfr_stream *stream = __builtin_expect(s->park.n != 0, 0)
+                                    ? tfr_park_stream(s, id)
+                                    : tfr_object_aux(s, TFR_KIND_STREAM, id);
+    CUresult result = CUDA_SUCCESS;
     if (!stream)
         return CUDA_ERROR_INVALID_HANDLE;
     *stream_out = stream;
+    if (__builtin_expect(stream->submitted >= stream->limit || s->park.n, 0))
+        result = tfr_park_look(s, stream);
     /* A thread may wait for, or copy in, a stream of a device that is not its current one. */
-    CUresult result = tfr_session_enter(s, (uint16_t)(stream->ctx + 1));
-    if (result != CUDA_SUCCESS || stream->fence == s->fence)
+    if (result == CUDA_SUCCESS)
+        result = tfr_session_enter(s, (uint16_t)(stream->ctx + 1));
+    if (result != CUDA_SUCCESS)
         return result;
-    return fence_wait(s, stream);
+    stream->submitted++;
+    stream->last_seq = s->park.seq;
+    return stream->fence == s->fence ? CUDA_SUCCESS : fence_wait(s, stream);
+}
+
+CUresult tfr_event_get(struct tfr_session *s, uint64_t id, CUevent *real_out)
+{
+    struct tfr_event *event = tfr_park_event(s, id);
+    if (!event)
+        return CUDA_ERROR_INVALID_HANDLE;
+    s->park.event = event;
+    *real_out = event->real;
+    return CUDA_SUCCESS;
 }
 
 CUresult do_stream_new(struct tfr_session *s, const struct tfr_rec *rec, struct tfr_reply *reply)
@@ -63,11 +82,20 @@ CUresult do_stream_free(struct tfr_session *s, const struct tfr_rec *rec, struct
 {
     (void)reply;
     const struct tfr_stream_free_req *req = (const struct tfr_stream_free_req *)rec;
-    struct tfr_stream *stream = tfr_object_aux(s, TFR_KIND_STREAM, req->stream);
+    struct tfr_stream *stream = tfr_park_stream(s, req->stream);
     if (!stream || stream->real == CU_STREAM_LEGACY)
         return CUDA_ERROR_INVALID_HANDLE;
+    if (s->park.replay) {
+        stream->dead = true;
+        return s->cu->cuStreamDestroy_v2(stream->real);
+    }
+    tfr_object_take(s, TFR_KIND_STREAM, req->stream);
+    if (stream->first) {
+        s->park.stream = stream; /* its last record */
+        return TFR_RESULT_PARK;
+    }
     CUresult result = s->cu->cuStreamDestroy_v2(stream->real);
-    tfr_object_drop(s, TFR_KIND_STREAM, req->stream);
+    tfr_object_bury(s, stream);
     return result;
 }
 
@@ -99,12 +127,18 @@ CUresult do_event_new(struct tfr_session *s, const struct tfr_rec *rec, struct t
     (void)reply;
     const struct tfr_event_new_req *req = (const struct tfr_event_new_req *)rec;
     CUevent real;
+    struct tfr_event *event = calloc(1, sizeof *event);
+    if (!event)
+        return CUDA_ERROR_OUT_OF_MEMORY;
     CUresult result = s->cu->cuEventCreate(&real, req->flags);
     if (result == CUDA_SUCCESS) {
-        result = tfr_object_new(s, TFR_KIND_EVENT, req->event, real);
-        if (result != CUDA_SUCCESS)
-            s->cu->cuEventDestroy_v2(real);
+        *event = (struct tfr_event){.real = real, .id = req->event};
+        result = tfr_object_new_aux(s, TFR_KIND_EVENT, req->event, real, event);
+        if (result == CUDA_SUCCESS)
+            return result;
+        s->cu->cuEventDestroy_v2(real);
     }
+    free(event);
     return result;
 }
 
@@ -112,11 +146,14 @@ CUresult do_event_free(struct tfr_session *s, const struct tfr_rec *rec, struct 
 {
     (void)reply;
     const struct tfr_event_free_req *req = (const struct tfr_event_free_req *)rec;
-    CUevent real;
-    CUresult result = tfr_object_get(s, TFR_KIND_EVENT, req->event, (void **)&real);
-    if (result == CUDA_SUCCESS)
-        result = s->cu->cuEventDestroy_v2(real);
-    tfr_object_drop(s, TFR_KIND_EVENT, req->event);
+    struct tfr_event *event = tfr_object_take(s, TFR_KIND_EVENT, req->event);
+    if (!event)
+        return CUDA_ERROR_INVALID_HANDLE;
+    event->doomed = true;
+    if (event->first)
+        return CUDA_SUCCESS; /* goes with the last kept record that uses it */
+    CUresult result = s->cu->cuEventDestroy_v2(event->real);
+    tfr_object_bury(s, event);
     return result;
 }
 
@@ -126,7 +163,7 @@ CUresult do_event_record(struct tfr_session *s, const struct tfr_rec *rec, struc
     const struct tfr_event_record_req *req = (const struct tfr_event_record_req *)rec;
     struct tfr_stream *stream;
     CUevent real;
-    CUresult result = tfr_object_get(s, TFR_KIND_EVENT, req->event, (void **)&real);
+    CUresult result = tfr_event_get(s, req->event, &real);
     if (result == CUDA_SUCCESS)
         result = tfr_stream_get(s, req->stream, &stream);
     if (result == CUDA_SUCCESS && req->flags)
@@ -159,7 +196,7 @@ CUresult do_stream_wait(struct tfr_session *s, const struct tfr_rec *rec, struct
     const struct tfr_stream_wait_req *req = (const struct tfr_stream_wait_req *)rec;
     struct tfr_stream *stream;
     CUevent real;
-    CUresult result = tfr_object_get(s, TFR_KIND_EVENT, req->event, (void **)&real);
+    CUresult result = tfr_event_get(s, req->event, &real);
     if (result == CUDA_SUCCESS)
         result = tfr_stream_get(s, req->stream, &stream);
     return result != CUDA_SUCCESS ? result

@@ -15,10 +15,11 @@ enum { WORDS = TFR_STREAM_SLOTS / 64, CUT_TRIES = 64 };
 
 /* ---- marks ---- */
 
-CUresult tfr_news_ask(struct tfr_session *s, const struct tfr_stream *stream, uint64_t seq)
+CUresult tfr_news_ask(struct tfr_session *s, struct tfr_stream *stream, uint64_t seq)
 {
     TFR_STAT_ADD(marks, 1);
     uint32_t word = stream->word;
+    stream->submitted++;
     /* Before the GPU can write it; pairs with the look in news_clear. */
     atomic_store_explicit(&s->asked[word], seq, memory_order_seq_cst);
     atomic_fetch_or_explicit(&s->active[word / 64], 1ull << (word % 64), memory_order_seq_cst);

@@ -18,7 +18,7 @@ struct job {
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* guards all below */
 static pthread_cond_t wake = PTHREAD_COND_INITIALIZER;
 static struct job *first, **last = &first;
-static int idle, waiting;
+static int idle, waiting, working;
 static int threads; /* ever started; the pump alone starts them */
 
 static struct job *job_take(void)
@@ -29,6 +29,7 @@ static struct job *job_take(void)
         pthread_cond_wait(&wake, &lock);
     idle--;
     waiting--;
+    working++;
     struct job *job = first;
     first = job->next;
     if (!first)
@@ -42,6 +43,17 @@ static void job_run(void)
     struct job *job = job_take();
     tfr_session_run(job->s, job->info, job->rec);
     free(job);
+    pthread_mutex_lock(&lock);
+    working--;
+    pthread_mutex_unlock(&lock);
+}
+
+bool tfr_helper_busy(void)
+{
+    pthread_mutex_lock(&lock);
+    bool busy = waiting || working;
+    pthread_mutex_unlock(&lock);
+    return busy;
 }
 
 static void *helper_main(void *arg)

@@ -82,11 +82,49 @@ CUresult tfr_object_new(struct tfr_session *s, enum tfr_kind kind, uint64_t id, 
     return tfr_object_new_aux(s, kind, id, real, NULL);
 }
 
-static void slot_clear(struct tfr_object *slot)
+/* With the lock held.  What cannot be noted is leaked rather than pulled away from a reader. */
+static void bury(struct tfr_session *s, void *aux)
 {
+    if (!aux)
+        return;
+    uint32_t n = atomic_load_explicit(&s->grave_n, memory_order_relaxed);
+    if (n == s->grave_room) {
+        uint32_t room = s->grave_room ? s->grave_room * 2 : 64;
+        void **grave = realloc(s->grave, room * sizeof *grave);
+        if (!grave)
+            return;
+        s->grave = grave;
+        s->grave_room = room;
+    }
+    s->grave[n] = aux;
+    atomic_store_explicit(&s->grave_n, n + 1, memory_order_relaxed);
+}
+
+void tfr_object_bury(struct tfr_session *s, void *aux)
+{
+    pthread_mutex_lock(&s->objects_lock);
+    bury(s, aux);
+    pthread_mutex_unlock(&s->objects_lock);
+}
+
+void tfr_object_reap(struct tfr_session *s)
+{
+    if (!atomic_load_explicit(&s->grave_n, memory_order_relaxed) || tfr_helper_busy())
+        return;
+    pthread_mutex_lock(&s->objects_lock);
+    uint32_t n = atomic_load_explicit(&s->grave_n, memory_order_relaxed);
+    while (n)
+        free(s->grave[--n]);
+    atomic_store_explicit(&s->grave_n, 0, memory_order_relaxed);
+    pthread_mutex_unlock(&s->objects_lock);
+}
+
+static void *slot_clear(struct tfr_object *slot)
+{
+    void *aux = slot->aux;
     atomic_store_explicit(&slot->id, 0, memory_order_release);
-    free(slot->aux);
     slot->aux = NULL;
+    return aux;
 }
 
 void tfr_object_drop(struct tfr_session *s, enum tfr_kind kind, uint64_t id)
@@ -94,8 +132,17 @@ void tfr_object_drop(struct tfr_session *s, enum tfr_kind kind, uint64_t id)
     pthread_mutex_lock(&s->objects_lock);
     struct tfr_object *slot = live(s, kind, id);
     if (slot)
-        slot_clear(slot);
+        bury(s, slot_clear(slot));
     pthread_mutex_unlock(&s->objects_lock);
+}
+
+void *tfr_object_take(struct tfr_session *s, enum tfr_kind kind, uint64_t id)
+{
+    pthread_mutex_lock(&s->objects_lock);
+    struct tfr_object *slot = live(s, kind, id);
+    void *aux = slot ? slot_clear(slot) : NULL;
+    pthread_mutex_unlock(&s->objects_lock);
+    return aux;
 }
 
 void tfr_object_sweep(struct tfr_session *s, enum tfr_kind kind,
@@ -107,7 +154,7 @@ void tfr_object_sweep(struct tfr_session *s, enum tfr_kind kind,
         for (int i = 0; chunk && i < TFR_OBJECT_CHUNK; i++)
             if (atomic_load_explicit(&chunk[i].id, memory_order_relaxed) && chunk[i].aux &&
                 match(chunk[i].aux, arg))
-                slot_clear(&chunk[i]);
+                bury(s, slot_clear(&chunk[i]));
     }
     pthread_mutex_unlock(&s->objects_lock);
 }

@@ -9,6 +9,7 @@
 #include <sys/prctl.h>
 #include <time.h>
 
+#include "base/counter.h"
 #include "base/log.h"
 #include "base/relax.h"
 #include "executor/session.h"
@@ -19,6 +20,7 @@
 enum {
     ASIDE_EVERY = 64, /* records between looks at the core that the client waits on */
     NEWS_EVERY = 16,  /* records between looks at the mirror while records keep coming */
+    GRAVE_MAX = 1024, /* structs to be freed; else that is done when there is nothing else */
     MARK_NAP_NS =
         20000, /* between looks at the mirror once the spin budget is spent: no GPU rings a bell */
     IDLE_NAP_NS = 100000000,
@@ -37,10 +39,12 @@ static void record_run(struct tfr_session *s, const struct tfr_rec *rec)
     TFR_STAT_ADD(records, 1);
     TFR_STAT_ADD(asked, info->wants_reply);
     TFR_STAT_SET(op, rec->op);
-    if (info->helper)
-        tfr_helper_run(s, info, rec);
-    else
+    s->park.seq = rec->seq;
+    s->park.event = NULL;
+    if (!info->helper)
         tfr_session_run(s, info, rec);
+    else if (!s->park.n || !tfr_park_barrier(s, info, rec))
+        tfr_helper_run(s, info, rec);
     TFR_STAT_SET(op, 0);
 }
 
@@ -59,15 +63,25 @@ static void step_aside(const struct tfr_session *s)
         sched_setaffinity(0, sizeof all, &all);
 }
 
+static void nap(long ns)
+{
+    struct timespec t = {.tv_sec = 0, .tv_nsec = ns};
+    nanosleep(&t, NULL);
+}
+
 /* Sleeps until the client rings, its socket closes, or it is time to look at the mirror again. */
 static void pump_sleep(struct tfr_session *s)
 {
     int fd;
+    if (tfr_park_full(s)) {
+        nap(MARK_NAP_NS); /* a bell would not help */
+        return;
+    }
     if (s->link->ops->arm(s->link, &fd) != TFR_OK) {
         atomic_store_explicit(&s->ended, 1, memory_order_release);
         return;
     }
-    bool marks = tfr_news_expected(s);
+    bool marks = tfr_news_expected(s) || s->park.n;
     if (!tfr_ring_ready(&s->rx)) {
         struct pollfd p[2] = {{.fd = fd, .events = POLLIN}, {.fd = s->boot, .events = POLLRDHUP}};
         struct timespec t = {.tv_sec = 0, .tv_nsec = marks ? MARK_NAP_NS : IDLE_NAP_NS};
@@ -81,6 +95,27 @@ static void pump_sleep(struct tfr_session *s)
         atomic_store_explicit(&s->ended, 1, memory_order_release);
 }
 
+/* The next record, unless so much is kept that the ring must wait. */
+static tfr_status record_take(struct tfr_session *s, struct tfr_rec **rec_out)
+{
+    if (__builtin_expect(s->park.n && tfr_park_full(s), 0)) {
+        TFR_COUNT(park_stalls, 1);
+        return TFR_AGAIN;
+    }
+    return tfr_ring_take(&s->rx, s->record, rec_out);
+}
+
+/* News for the client, and records whose turn has come.  True: something moved. */
+static bool look_around(struct tfr_session *s)
+{
+    bool moved = tfr_news_bring(s);
+    if (__builtin_expect(s->park.n != 0, 0))
+        moved |= tfr_park_run(s);
+    if (__builtin_expect(atomic_load_explicit(&s->grave_n, memory_order_relaxed) > GRAVE_MAX, 0))
+        tfr_object_reap(s);
+    return moved;
+}
+
 void tfr_pump_run(struct tfr_session *s)
 {
     struct tfr_relax relax = TFR_RELAX_INIT(TFR_WAIT_RECORD);
@@ -88,7 +123,7 @@ void tfr_pump_run(struct tfr_session *s)
     prctl(PR_SET_TIMERSLACK, 1000);
     while (!atomic_load_explicit(&s->ended, memory_order_acquire)) {
         struct tfr_rec *rec;
-        tfr_status status = tfr_ring_take(&s->rx, s->record, &rec);
+        tfr_status status = record_take(s, &rec);
         if (status == TFR_OK) {
             record_run(s, rec);
             tfr_relax_again(&relax);
@@ -104,7 +139,7 @@ void tfr_pump_run(struct tfr_session *s)
             return; /* said by the ring */
         }
         since_news = 0;
-        if (tfr_news_bring(s)) {
+        if (look_around(s)) {
             tfr_relax_again(&relax);
             continue;
         }
@@ -113,6 +148,7 @@ void tfr_pump_run(struct tfr_session *s)
         if (s->rx.returned != s->rx.head)
             tfr_news_credit(s);
         if (tfr_relax(&relax) == TFR_RELAX_SLEEP) {
+            tfr_object_reap(s);
             pump_sleep(s);
             relax.patience = tfr_ring_ready(&s->rx) ? PATIENCE : 0;
         }

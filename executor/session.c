@@ -101,6 +101,7 @@ tfr_status tfr_session_prepare(struct tfr_session *s, const struct tfr_cu *cu)
     pthread_mutex_init(&s->deliveries_lock, NULL);
     s->deliveries_last = &s->deliveries;
     pthread_rwlock_init(&s->host_lock, NULL);
+    tfr_park_init(s);
     cu->cuDeviceGetCount(&device_n);
     s->device_n = device_n > TFR_DEVICES_MAX ? TFR_DEVICES_MAX : device_n;
 
@@ -300,6 +301,12 @@ static void run_asked(struct tfr_session *s, const struct tfr_op_info *info,
         result = tfr_session_enter(s, rec->op == TFR_OP_context ? 0 : rec->ctx);
     if (result == CUDA_SUCCESS)
         result = info->run(s, rec, &reply);
+    if (result == TFR_RESULT_PARK) {
+        tfr_park_keep(s, info, rec);
+        if (rec->op != TFR_OP_stream_query)
+            return; /* answered when it has been run */
+        result = CUDA_ERROR_NOT_READY;
+    }
     if (tfr_result_is_fatal(result))
         tfr_session_sticky(s, result, rec);
     tfr_news_reply(s, slot, rec->seq, result, reply.len);
@@ -317,7 +324,10 @@ void tfr_session_run(struct tfr_session *s, const struct tfr_op_info *info,
     CUresult result = tfr_session_enter(s, rec->ctx);
     if (result == CUDA_SUCCESS)
         result = info->run(s, rec, &(struct tfr_reply){0});
-    if (__builtin_expect(result != CUDA_SUCCESS, 0) &&
-        !atomic_load_explicit(&s->ended, memory_order_acquire))
+    if (__builtin_expect(result == CUDA_SUCCESS, 1))
+        return;
+    if (result == TFR_RESULT_PARK)
+        tfr_park_keep(s, info, rec);
+    else if (!atomic_load_explicit(&s->ended, memory_order_acquire))
         tfr_session_sticky(s, result, rec);
 }

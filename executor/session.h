@@ -11,7 +11,10 @@
 #include <stdatomic.h>
 
 #include "executor/dispatch.h"
+#include "executor/park.h"
 #include "transport/ring.h"
+
+enum { TFR_STREAM_CHECKS = 4 };
 
 /* A stream of the client. */
 struct tfr_stream {
@@ -20,6 +23,25 @@ struct tfr_stream {
     uint32_t ctx;
     bool joins_legacy;
     uint64_t fence; /* the last session fence that this stream has waited for */
+    uint64_t id;
+    /* park.c: submissions so far, and at how many it wants to look. */
+    uint64_t submitted, limit;
+    uint64_t last_seq;      /* of its last record */
+    uint64_t done, covered; /* submissions known to be finished; behind which there is a mark */
+    struct {
+        uint64_t seq, submitted;
+    } check[TFR_STREAM_CHECKS];
+    uint32_t check_n;
+    bool dead; /* destroyed while records were kept */
+    struct tfr_parked *first, **last;
+    struct tfr_stream *parked_next;
+};
+
+struct tfr_event {
+    CUevent real;
+    uint64_t id;
+    bool doomed; /* destroyed while records that use it are kept: */
+    struct tfr_parked *first, **last;
 };
 
 /* A kernel. */
@@ -86,7 +108,10 @@ struct tfr_session {
     uint8_t *text; /* a ring of TFR_TEXT_MAX bytes */
 
     struct tfr_object *_Atomic objects[TFR_KIND_LIMIT][TFR_HANDLE_MAX / TFR_OBJECT_CHUNK];
-    pthread_mutex_t objects_lock; /* guards growth, insertion and removal */
+    pthread_mutex_t objects_lock; /* guards growth, insertion, removal and the grave */
+    void **grave;                 /* structs that a handler on another thread may still read */
+    _Atomic uint32_t grave_n;
+    uint32_t grave_room;
 
     CUcontext ctx[TFR_DEVICES_MAX];
 
@@ -110,6 +135,8 @@ struct tfr_session {
     CUevent fence_event[TFR_DEVICES_MAX];
     uint32_t fence_ctx;
     bool fence_legacy;
+
+    struct tfr_park park;
 
     pthread_rwlock_t host_lock; /* guards host_areas */
     struct tfr_host_area *host_areas;
@@ -154,7 +181,7 @@ bool tfr_news_bring(struct tfr_session *s);
 bool tfr_news_expected(struct tfr_session *s);
 
 /* Submits a mark: mirror[word] := seq in stream order. */
-CUresult tfr_news_ask(struct tfr_session *s, const struct tfr_stream *stream, uint64_t seq);
+CUresult tfr_news_ask(struct tfr_session *s, struct tfr_stream *stream, uint64_t seq);
 
 /* The stream's copy into lane bytes [at, at + len) ends at seq, which is a mark to come. */
 CUresult tfr_news_deliver(struct tfr_session *s, const struct tfr_stream *stream, uint64_t seq,
@@ -185,14 +212,22 @@ tfr_status tfr_news_start(struct tfr_session *s);
 void tfr_helper_run(struct tfr_session *s, const struct tfr_op_info *info,
                     const struct tfr_rec *rec);
 
+/* Is any of them at work or about to be?  The pump's question: nobody else gives them any. */
+bool tfr_helper_busy(void);
+
 /* ---- do_stream.c ---- */
 
 /* Enters a stream under the client's id. */
 CUresult tfr_stream_add(struct tfr_session *s, uint64_t id, uint32_t word, uint32_t ctx,
                         CUstream real, bool joins_legacy);
 
-/* The stream of a record, with the session fence before it. */
+/* The stream of a record, with the session fence before it.  TFR_RESULT_PARK: not yet; the handler
+ * returns that before it has done anything, and is run again later.  The pump's alone: records that
+ * run on helpers name no streams. */
 CUresult tfr_stream_get(struct tfr_session *s, uint64_t id, struct tfr_stream **stream_out);
+
+/* The event of a record that names a stream too: asked for before the stream. */
+CUresult tfr_event_get(struct tfr_session *s, uint64_t id, CUevent *real_out);
 
 /* ---- do_copy.c ---- */
 
