@@ -11,7 +11,7 @@ struct tfr_extent {
     uint32_t units;
 };
 
-enum { TFR_LANE_UNIT = 16384, TFR_LANE_CHUNK = 1 << 20 };
+enum { TFR_LANE_UNIT = 16384, TFR_LANE_CHUNK = 1 << 20, TFR_PULL_MAX = 256 << 10 };
 
 void tfr_lane_init(void);
 
@@ -23,8 +23,14 @@ CUresult tfr_lane_take(uint64_t len, struct tfr_extent *extent_out);
 /* The same without waiting; false: the lane is full. */
 bool tfr_lane_try(uint64_t len, struct tfr_extent *extent_out);
 
-/* After bytes were written to it and before a record that names it is posted: they will be there when the
- * executor reads the record. */
+/* The same for a copy that may as well be spilled or pulled: leaves room to those who wait. */
+bool tfr_lane_try_ahead(uint64_t len, struct tfr_extent *extent_out);
+
+/* An extent for pulls, of at most TFR_PULL_MAX bytes and maybe fewer than len. */
+bool tfr_lane_try_pull(uint64_t len, struct tfr_extent *extent_out);
+
+/* After bytes were written to it and before a record that names it is posted: they will be there
+ * when the executor reads the record. */
 CUresult tfr_lane_ship(const struct tfr_extent *extent, uint64_t len);
 
 /* The extent is free once the stream has passed seq. */
@@ -36,6 +42,10 @@ void tfr_lane_free(struct tfr_extent extent);
 /* ---- copy.c ---- */
 
 enum tfr_direction { TFR_TO_DEVICE, TFR_FROM_DEVICE, TFR_ON_DEVICE, TFR_BY_ADDRESS };
+
+/* One copy record without its bytes: `dst` or `src` is an address, or a place in the lane. */
+CUresult tfr_copy_post(struct tfr_stream *stream, enum tfr_copy_kind kind, uint64_t dst,
+                       uint64_t src, uint64_t len, uint32_t flags, uint64_t *seq_out);
 
 /* One copy in stream order; sync: the host side is done with when it returns.  Errors as the
  * driver's. */

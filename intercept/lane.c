@@ -7,11 +7,18 @@
 #include "intercept/memory.h"
 #include "intercept/stream.h"
 
-enum { UNITS_MAX = 16384, WORD_BITS = 64 };
+enum {
+    UNITS_MAX = 16384,
+    WORD_BITS = 64,
+    PULL_SHARE = 4,   /* a quarter of the lane is for pulls */
+    PULL_STREAMS = 4, /* at least so many streams can pull at once */
+    AHEAD_SPARE = 3,  /* asynchronous copies leave a third to those who wait (and to pulls) */
+};
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* guards all below */
 static uint64_t used[UNITS_MAX / WORD_BITS];
-static uint32_t unit_n;
+static uint32_t unit_n, used_n;
+static uint32_t push_n; /* units [push_n, unit_n) are for pulls alone */
 /* Extents that a stream still holds, oldest first. */
 static struct held {
     struct tfr_extent extent;
@@ -27,6 +34,8 @@ void tfr_lane_init(void)
     pthread_mutex_lock(&lock);
     uint64_t units = tfr_client.lane_len / TFR_LANE_UNIT;
     unit_n = units > UNITS_MAX ? UNITS_MAX : (uint32_t)units;
+    push_n = unit_n - unit_n / PULL_SHARE;
+    used_n = 0;
     memset(used, 0, sizeof used);
     held_head = held_n = 0;
     pthread_mutex_unlock(&lock);
@@ -38,6 +47,7 @@ static void units_set(uint32_t at, uint32_t n, bool on)
         uint64_t bit = 1ull << (i % WORD_BITS);
         used[i / WORD_BITS] = on ? used[i / WORD_BITS] | bit : used[i / WORD_BITS] & ~bit;
     }
+    used_n += on ? n : -n;
 }
 
 static _Atomic uint32_t *shipping_of(const struct tfr_extent *extent)
@@ -82,10 +92,11 @@ static void reap_all(void)
     }
 }
 
-static bool find(uint32_t want, struct tfr_extent *extent_out)
+/* First fit among the units [from, to). */
+static bool find(uint32_t from, uint32_t to, uint32_t want, struct tfr_extent *extent_out)
 {
     uint32_t run = 0;
-    for (uint32_t i = 0; i < unit_n; i++) {
+    for (uint32_t i = from; i < to; i++) {
         if (i % WORD_BITS == 0 && used[i / WORD_BITS] == ~0ull) {
             run = 0;
             i += WORD_BITS - 1;
@@ -102,16 +113,49 @@ static bool find(uint32_t want, struct tfr_extent *extent_out)
     return false;
 }
 
-bool tfr_lane_try(uint64_t len, struct tfr_extent *extent_out)
+static uint32_t units_of(uint64_t len)
 {
-    uint32_t want = (uint32_t)((len + TFR_LANE_UNIT - 1) / TFR_LANE_UNIT);
+    return (uint32_t)((len + TFR_LANE_UNIT - 1) / TFR_LANE_UNIT);
+}
+
+/* With the lock held: room for a push, `spare` units left over. */
+static bool push_find(uint64_t len, uint32_t spare, struct tfr_extent *extent_out)
+{
+    uint32_t want = units_of(len);
+    return used_n + want + spare <= unit_n && find(0, push_n, want, extent_out);
+}
+
+static bool push_try(uint64_t len, uint32_t spare_share, struct tfr_extent *extent_out)
+{
     pthread_mutex_lock(&lock);
+    uint32_t spare = spare_share ? unit_n / spare_share : 0;
     reap();
-    bool found = find(want, extent_out);
+    bool found = push_find(len, spare, extent_out);
     if (!found) {
         reap_all();
-        found = find(want, extent_out);
+        found = push_find(len, spare, extent_out);
     }
+    pthread_mutex_unlock(&lock);
+    return found;
+}
+
+bool tfr_lane_try(uint64_t len, struct tfr_extent *extent_out)
+{
+    return push_try(len, 0, extent_out);
+}
+
+bool tfr_lane_try_ahead(uint64_t len, struct tfr_extent *extent_out)
+{
+    return push_try(len, AHEAD_SPARE, extent_out);
+}
+
+bool tfr_lane_try_pull(uint64_t len, struct tfr_extent *extent_out)
+{
+    pthread_mutex_lock(&lock);
+    uint32_t most = (unit_n - push_n) / PULL_STREAMS, want = units_of(len);
+    most = most < 1 ? 1 : most < TFR_PULL_MAX / TFR_LANE_UNIT ? most : TFR_PULL_MAX / TFR_LANE_UNIT;
+    reap();
+    bool found = find(push_n, unit_n, want < most ? want : most, extent_out);
     pthread_mutex_unlock(&lock);
     return found;
 }
