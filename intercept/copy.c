@@ -12,18 +12,9 @@
 #include <string.h>
 
 #include "intercept/copy_rect.h"
-#include "base/clock.h"
-#include "intercept/gate.h"
-#include "intercept/pull.h"
 #include "intercept/stream.h"
 
-enum {
-    INLINE_MAX = 1024,
-    CHUNK_MIN = 64 << 10,
-    CHUNK_MAX = 512 << 10,
-    IN_FLIGHT = 8,
-    AHEAD_NS = 1000000, /* an asynchronous copy looks for lane space so long */
-};
+enum { INLINE_MAX = 1024, CHUNK_MIN = 64 << 10, CHUNK_MAX = 512 << 10, IN_FLIGHT = 8 };
 
 /* Pieces grow: a small first one lets the other side start early, large ones suit a copy engine. */
 static uint64_t piece_len(uint64_t done, uint64_t left)
@@ -34,6 +25,7 @@ static uint64_t piece_len(uint64_t done, uint64_t left)
     return left < n ? left : n;
 }
 
+/* One copy record without its bytes. */
 CUresult tfr_copy_post(struct tfr_stream *stream, enum tfr_copy_kind kind, uint64_t dst,
                        uint64_t src, uint64_t len, uint32_t flags, uint64_t *seq_out)
 {
@@ -82,79 +74,32 @@ static CUresult send_inline(struct tfr_stream *stream, uint64_t dst, const void 
     return tfr_post_end_on(stream, NULL);
 }
 
-/* One piece that is staged already. */
-static CUresult send_piece(struct tfr_stream *stream, uint64_t dst, const uint8_t *src, uint64_t len,
-                           uint32_t flags, struct tfr_extent extent)
+static CUresult send_push(struct tfr_stream *stream, uint64_t dst, const uint8_t *src, uint64_t len,
+                          uint32_t flags)
 {
-    uint64_t seq;
-    memcpy(tfr_client.lane + extent.at, src, len);
-    TFR_COUNT(bytes_push, len);
-    CUresult result = tfr_lane_ship(&extent, len);
-    if (result == CUDA_SUCCESS) /* the mark gives the extent back */
-        result =
-            tfr_copy_post(stream, TFR_COPY_PUSH, dst, extent.at, len, TFR_COPY_MARK | flags, &seq);
-    if (result == CUDA_SUCCESS)
+    for (uint64_t done = 0; len;) {
+        uint64_t n = piece_len(done, len), seq;
+        struct tfr_extent extent;
+        CUresult result = tfr_lane_take(n, &extent);
+        if (result != CUDA_SUCCESS)
+            return result;
+        memcpy(tfr_client.lane + extent.at, src, n);
+        TFR_COUNT(bytes_push, n);
+        /* The mark gives the extent back; only the last piece has to fence. */
+        uint32_t last = n == len ? flags : 0;
+        result = tfr_lane_ship(&extent, n);
+        if (result == CUDA_SUCCESS)
+            result =
+                tfr_copy_post(stream, TFR_COPY_PUSH, dst, extent.at, n, TFR_COPY_MARK | last, &seq);
+        if (result != CUDA_SUCCESS)
+            return result;
         tfr_lane_give(extent, stream, seq);
-    return result;
-}
-
-/* The source has been read when it returns: the caller waits for room as long as it takes. */
-static CUresult send_now(struct tfr_stream *stream, uint64_t dst, const uint8_t *src, uint64_t len,
-                         uint32_t flags)
-{
-    CUresult result = CUDA_SUCCESS;
-    for (uint64_t done = 0, n; result == CUDA_SUCCESS && done < len; done += n) {
-        struct tfr_extent extent;
-        n = piece_len(done, len - done);
-        result = tfr_lane_take(n, &extent);
-        if (result == CUDA_SUCCESS) /* only the last piece has to fence */
-            result = send_piece(stream, dst + done, src + done, n, done + n == len ? flags : 0,
-                                extent);
+        done += n;
+        src += n;
+        dst += n;
+        len -= n;
     }
-    return result;
-}
-
-/* Room for an asynchronous copy: a stream that moves makes some soon. */
-static bool room_ahead(uint64_t len, struct tfr_extent *extent_out)
-{
-    if (tfr_lane_try_ahead(len, extent_out))
-        return true;
-    uint64_t until = tfr_clock_now() + AHEAD_NS;
-    struct tfr_relax relax = TFR_RELAX_INIT(TFR_WAIT_LANE_SPACE);
-    do {
-        tfr_relax_nap(&relax);
-        tfr_copy_deliver();
-        tfr_client_progress();
-        if (tfr_lane_try_ahead(len, extent_out))
-            return true;
-    } while (tfr_clock_now() < until);
-    return false;
-}
-
-/* What found no room: registered memory is read when the stream gets there, pageable memory, which the
- * caller may change at once, goes to our heap first. */
-static CUresult send_later(struct tfr_stream *stream, uint64_t dst, const uint8_t *src, uint64_t len,
-                           enum tfr_place from)
-{
-    if (from == TFR_PLACE_REGISTERED)
-        return tfr_pull_to_device(stream, dst, src, len, NULL);
-    void *heap = tfr_spill_take(src, len);
-    return heap ? tfr_pull_to_device(stream, dst, heap, len, heap)
-                : send_now(stream, dst, src, len, 0);
-}
-
-static CUresult send_ahead(struct tfr_stream *stream, uint64_t dst, const uint8_t *src, uint64_t len,
-                           enum tfr_place from)
-{
-    CUresult result = CUDA_SUCCESS;
-    for (uint64_t done = 0, n; result == CUDA_SUCCESS && done < len; done += n) {
-        struct tfr_extent extent;
-        n = piece_len(done, len - done);
-        if (!room_ahead(n, &extent))
-            return send_later(stream, dst + done, src + done, len - done, from);
-        result = send_piece(stream, dst + done, src + done, n, 0, extent);
-    }
-    return result;
+    return CUDA_SUCCESS;
 }
 
 static CUresult to_device(uint64_t dst, const void *src, enum tfr_place from, uint64_t len,
@@ -167,15 +112,13 @@ static CUresult to_device(uint64_t dst, const void *src, enum tfr_place from, ui
                                         sync ? TFR_COPY_MARK : 0, &seq);
         return result == CUDA_SUCCESS && sync ? wait_for(stream, seq) : result;
     }
-    /* Something that the stream comes after may still write the source. */
-    if (from == TFR_PLACE_REGISTERED && (tfr_copy_owed() || tfr_gate_writer_pending())) {
-        CUresult result = tfr_pull_to_device(stream, dst, src, len, NULL);
-        return result == CUDA_SUCCESS && sync ? tfr_stream_wait(stream) : result;
-    }
+    /* The source may be the target of a copy that the stream has yet to do: push reads it now. */
+    if (from == TFR_PLACE_REGISTERED && tfr_copy_owed())
+        tfr_copy_deliver_before(NULL);
+    uint32_t flags = sync ? TFR_COPY_FENCE : 0;
     if (len <= INLINE_MAX)
-        return send_inline(stream, dst, src, len, sync ? TFR_COPY_FENCE : 0);
-    return sync ? send_now(stream, dst, src, len, TFR_COPY_FENCE)
-                : send_ahead(stream, dst, src, len, from);
+        return send_inline(stream, dst, src, len, flags);
+    return send_push(stream, dst, src, len, flags);
 }
 
 /* ---- device to host ---- */
@@ -286,40 +229,34 @@ static CUresult pull_piece(struct tfr_stream *stream, uint64_t src, uint64_t len
     return tfr_copy_post(stream, TFR_COPY_PULL, extent->at, src, len, TFR_COPY_MARK, seq_out);
 }
 
-/* One piece whose bytes are brought home by whoever learns that they are there. */
-static CUresult owe_piece(struct tfr_stream *stream, uint8_t *dst, uint64_t src, uint64_t len,
-                          struct tfr_extent extent)
-{
-    struct owed *o = calloc(1, sizeof *o);
-    if (!o) {
-        tfr_lane_free(extent);
-        return CUDA_ERROR_OUT_OF_MEMORY;
-    }
-    *o = (struct owed){.word = stream->word, .extent = extent, .dst = dst, .len = len};
-    CUresult result = pull_piece(stream, src, len, &extent, &o->seq);
-    if (result != CUDA_SUCCESS) {
-        free(o);
-        return result;
-    }
-    pthread_mutex_lock(&owed_lock);
-    *owed_tail = o;
-    owed_tail = &o->next;
-    atomic_fetch_add_explicit(&owed_n, 1, memory_order_release);
-    pthread_mutex_unlock(&owed_lock);
-    return CUDA_SUCCESS;
-}
-
 static CUresult pull_later(struct tfr_stream *stream, uint8_t *dst, uint64_t src, uint64_t len)
 {
-    CUresult result = CUDA_SUCCESS;
-    for (uint64_t done = 0, n; result == CUDA_SUCCESS && done < len; done += n) {
-        struct tfr_extent extent;
-        n = piece_len(done, len - done);
-        if (!room_ahead(n, &extent))
-            return tfr_pull_from_device(stream, dst + done, src + done, len - done);
-        result = owe_piece(stream, dst + done, src + done, n, extent);
+    for (uint64_t done = 0; len;) {
+        uint64_t n = piece_len(done, len);
+        struct owed *o = calloc(1, sizeof *o);
+        if (!o)
+            return CUDA_ERROR_OUT_OF_MEMORY;
+        CUresult result = tfr_lane_take(n, &o->extent);
+        if (result == CUDA_SUCCESS)
+            result = pull_piece(stream, src, n, &o->extent, &o->seq);
+        if (result != CUDA_SUCCESS) {
+            free(o);
+            return result;
+        }
+        o->word = stream->word;
+        o->dst = dst;
+        o->len = n;
+        pthread_mutex_lock(&owed_lock);
+        *owed_tail = o;
+        owed_tail = &o->next;
+        atomic_fetch_add_explicit(&owed_n, 1, memory_order_release);
+        pthread_mutex_unlock(&owed_lock);
+        done += n;
+        dst += n;
+        src += n;
+        len -= n;
     }
-    return result;
+    return CUDA_SUCCESS;
 }
 
 /* Waits, with several pieces in flight: the copy engine fills one while we empty another. */
@@ -373,7 +310,7 @@ static CUresult from_device(void *dst, enum tfr_place to, uint64_t src, uint64_t
         return result == CUDA_SUCCESS && sync ? wait_for(stream, seq) : result;
     }
     TFR_COUNT(bytes_push, len);
-    if (!sync && to == TFR_PLACE_REGISTERED)
+    if (!sync && to == TFR_PLACE_REGISTERED && len <= tfr_client.lane_len / 8)
         return pull_later(stream, dst, src, len);
     return pull_now(stream, dst, src, len);
 }
