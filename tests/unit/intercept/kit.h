@@ -10,11 +10,14 @@
 
 static struct tfr_feedback kit_page;
 
+/* A lane with `len` bytes for pushes; a quarter of the whole is for pulls. */
 static inline void kit_lane(uint64_t len)
 {
+    uint64_t all = len / TFR_LANE_UNIT * 4 / 3 * TFR_LANE_UNIT;
     tfr_client.feedback = &kit_page;
-    tfr_client.lane = calloc(1, len);
-    tfr_client.lane_len = len;
+    tfr_client.mapped = true;
+    tfr_client.lane = calloc(1, all);
+    tfr_client.lane_len = all;
     tfr_lane_init();
 }
 
