@@ -1,26 +1,131 @@
-/* Handlers of contexts. */
+/* Handlers of contexts: primary ones are retained once and kept, since the lane, the mirror and the
+ * marks live in them; what a reset would destroy is destroyed object by object.  Created ones are
+ * the driver's own. */
 #define TFR_LOG_PART "executor"
+#include <stdlib.h>
+
 #include "executor/session.h"
 #include "tfr_dispatch_decl.h"
+
+/* Helpers make and destroy contexts while the watch looks at them. */
+static void slot_set(struct tfr_session *s, uint32_t at, CUcontext ctx, CUdevice device)
+{
+    pthread_mutex_lock(&s->ctx_lock);
+    s->ctx_device[at - 1] = (uint8_t)device;
+    s->ctx_life[at - 1]++;
+    s->ctx[at - 1] = ctx;
+    pthread_mutex_unlock(&s->ctx_lock);
+}
+
+/* How threads wait over here is the executor's affair, not the program's. */
+static CUresult context_create(struct tfr_session *s, const struct tfr_context_req *req,
+                               CUcontext *ctx_out)
+{
+    CUcontext popped;
+    CUresult result = s->cu->cuCtxCreate_v2(ctx_out, req->flags & CU_CTX_LMEM_RESIZE_TO_MAX,
+                                            (CUdevice)req->device);
+    /* It is pushed on this helper's stack, where the next record expects nothing. */
+    if (result == CUDA_SUCCESS)
+        s->cu->cuCtxPopCurrent_v2(&popped);
+    return result;
+}
+
+/* Announced again after it was released while another context was in use, a primary one lives on.
+ */
+static CUresult context_take(struct tfr_session *s, const struct tfr_context_req *req)
+{
+    CUcontext ctx = s->ctx[req->at - 1];
+    CUresult result = CUDA_SUCCESS;
+    if (ctx)
+        return req->at <= TFR_DEVICES_MAX ? CUDA_SUCCESS : CUDA_ERROR_INVALID_CONTEXT;
+    if (req->at <= TFR_DEVICES_MAX)
+        result = s->cu->cuDevicePrimaryCtxRetain(&ctx, (CUdevice)req->device);
+    else
+        result = context_create(s, req, &ctx);
+    if (result == CUDA_SUCCESS)
+        slot_set(s, req->at, ctx, (CUdevice)req->device);
+    return result;
+}
 
 CUresult do_context(struct tfr_session *s, const struct tfr_rec *rec, struct tfr_reply *reply)
 {
     (void)reply;
     const struct tfr_context_req *req = (const struct tfr_context_req *)rec;
-    if (req->device >= (uint32_t)s->device_n || req->legacy_word >= TFR_STREAM_SLOTS)
-        return tfr_session_bad(s, rec, "no such device or word");
-    CUcontext ctx = s->ctx[req->device];
-    CUresult result = CUDA_SUCCESS;
-    if (!ctx)
-        result = s->cu->cuDevicePrimaryCtxRetain(&ctx, (CUdevice)req->device);
-    s->ctx[req->device] = ctx;
+    bool primary = req->at == req->device + 1;
+    if (req->device >= (uint32_t)s->device_n || req->legacy_word >= TFR_STREAM_SLOTS ||
+        (!primary && (req->at <= TFR_DEVICES_MAX || req->at > TFR_CONTEXTS_MAX)))
+        return tfr_session_bad(s, rec, "no such device, word or slot");
+    CUresult result = context_take(s, req);
     if (result == CUDA_SUCCESS)
-        result = tfr_session_enter(s, (uint16_t)(req->device + 1));
-    /* Announced again after it was released while another device's was in use: it lives on. */
-    if (result == CUDA_SUCCESS && !s->fence_event[req->device])
-        result = s->cu->cuEventCreate(&s->fence_event[req->device], CU_EVENT_DISABLE_TIMING);
+        result = tfr_session_enter(s, (uint16_t)req->at);
+    if (result == CUDA_SUCCESS && !s->fence_event[req->at - 1])
+        result = s->cu->cuEventCreate(&s->fence_event[req->at - 1], CU_EVENT_DISABLE_TIMING);
     if (result == CUDA_SUCCESS)
         result =
-            tfr_stream_add(s, req->legacy, req->legacy_word, req->device, CU_STREAM_LEGACY, true);
+            tfr_stream_add(s, req->legacy, req->legacy_word, req->at - 1, CU_STREAM_LEGACY, true);
+    return result;
+}
+
+/* ---- the end of one ---- */
+
+static CUresult destroy_one(struct tfr_session *s, enum tfr_kind kind, void *real)
+{
+    switch (kind) {
+    case TFR_KIND_STREAM:
+        return real == CU_STREAM_LEGACY ? CUDA_SUCCESS : s->cu->cuStreamDestroy_v2(real);
+    case TFR_KIND_EVENT:
+        return s->cu->cuEventDestroy_v2(real);
+    case TFR_KIND_MODULE:
+        return s->cu->cuModuleUnload(real);
+    default:
+        return CUDA_SUCCESS;
+    }
+}
+
+/* Ids die; the driver's objects too, unless their context takes them along. */
+static CUresult objects_free(struct tfr_session *s, uint16_t at)
+{
+    static const enum tfr_kind kinds[] = {TFR_KIND_FUNCTION, TFR_KIND_EVENT, TFR_KIND_STREAM,
+                                          TFR_KIND_MODULE};
+    CUresult result = CUDA_SUCCESS;
+    for (size_t k = 0; k < sizeof kinds / sizeof kinds[0]; k++) {
+        struct tfr_object_list list;
+        if (!tfr_object_take_context(s, kinds[k], at, &list))
+            return CUDA_ERROR_OUT_OF_MEMORY;
+        for (size_t i = 0; i < list.n && at <= TFR_DEVICES_MAX; i++) {
+            CUresult one = destroy_one(s, kinds[k], list.real[i]);
+            result = result == CUDA_SUCCESS ? one : result;
+        }
+        free(list.real);
+    }
+    return result;
+}
+
+static CUresult context_destroy(struct tfr_session *s, uint16_t at)
+{
+    CUcontext ctx = s->ctx[at - 1];
+    slot_set(s, at, NULL, 0);
+    pthread_mutex_lock(&s->fence_lock);
+    s->fence_event[at - 1] = NULL;
+    pthread_mutex_unlock(&s->fence_lock);
+    return s->cu->cuCtxDestroy_v2(ctx);
+}
+
+CUresult do_context_free(struct tfr_session *s, const struct tfr_rec *rec, struct tfr_reply *reply)
+{
+    (void)reply;
+    const struct tfr_context_free_req *req = (const struct tfr_context_free_req *)rec;
+    if (req->at == 0 || req->at > TFR_CONTEXTS_MAX || !s->ctx[req->at - 1])
+        return tfr_session_bad(s, rec, "no such context");
+    uint16_t at = (uint16_t)req->at;
+    CUresult result = tfr_session_enter(s, at);
+    if (result == CUDA_SUCCESS)
+        result = s->cu->cuCtxSynchronize();
+    CUresult freed = objects_free(s, at);
+    result = result == CUDA_SUCCESS ? freed : result;
+    if (at > TFR_DEVICES_MAX) {
+        CUresult destroyed = context_destroy(s, at);
+        result = result == CUDA_SUCCESS ? destroyed : result;
+    }
     return result;
 }

@@ -229,8 +229,7 @@ CUresult do_function_get(struct tfr_session *s, const struct tfr_rec *rec, struc
     if (!f)
         return CUDA_ERROR_OUT_OF_MEMORY;
     f->parent = req->parent;
-    CUdevice dev = rec->ctx ? rec->ctx - 1 : 0;
-    result = function_describe(s, kind, real, dev, reply, &f->param_len);
+    result = function_describe(s, kind, real, tfr_session_device(s, rec), reply, &f->param_len);
     if (result == CUDA_SUCCESS)
         result = tfr_object_new_aux(s, kind, req->id, real, f);
     if (result != CUDA_SUCCESS)
@@ -249,7 +248,7 @@ CUresult do_function_set(struct tfr_session *s, const struct tfr_rec *rec, struc
         return result;
     if (tfr_id_kind(req->id) == TFR_KIND_FUNCTION)
         return s->cu->cuFuncSetAttribute(real, attribute, req->value);
-    return s->cu->cuKernelSetAttribute(attribute, req->value, real, rec->ctx ? rec->ctx - 1 : 0);
+    return s->cu->cuKernelSetAttribute(attribute, req->value, real, tfr_session_device(s, rec));
 }
 
 CUresult do_global_get(struct tfr_session *s, const struct tfr_rec *rec, struct tfr_reply *reply)

@@ -27,7 +27,13 @@ static CUresult fence_wait(struct tfr_session *s, struct tfr_stream *stream)
     stream->submitted++;
     if (s->fence_legacy && stream->joins_legacy && stream->ctx == s->fence_ctx)
         return CUDA_SUCCESS;
-    return s->cu->cuStreamWaitEvent(stream->real, s->fence_event[s->fence_ctx], 0);
+    CUresult result = CUDA_SUCCESS;
+    pthread_mutex_lock(&s->fence_lock);
+    CUevent event = s->fence_event[s->fence_ctx]; /* NULL: done, for its context was destroyed */
+    if (event)
+        result = s->cu->cuStreamWaitEvent(stream->real, event, 0);
+    pthread_mutex_unlock(&s->fence_lock);
+    return result;
 }
 
 CUresult tfr_stream_get(struct tfr_session *s, uint64_t id, struct tfr_stream **stream_out)

@@ -70,6 +70,7 @@ CUresult tfr_object_new_aux(struct tfr_session *s, enum tfr_kind kind, uint64_t 
     if (slot && !atomic_load_explicit(&slot->id, memory_order_relaxed)) {
         slot->real = real;
         slot->aux = aux;
+        slot->ctx = tfr_session_entered();
         atomic_store_explicit(&slot->id, id, memory_order_release);
         result = CUDA_SUCCESS;
     }
@@ -157,4 +158,41 @@ void tfr_object_sweep(struct tfr_session *s, enum tfr_kind kind,
                 bury(s, slot_clear(&chunk[i]));
     }
     pthread_mutex_unlock(&s->objects_lock);
+}
+
+/* The next live object of the kind made in the context, from *at on; with the lock held. */
+static struct tfr_object *next_of(struct tfr_session *s, enum tfr_kind kind, uint16_t ctx,
+                                  uint32_t *at)
+{
+    for (; *at < TFR_HANDLE_MAX; ++*at) {
+        struct tfr_object *chunk =
+            atomic_load_explicit(&s->objects[kind][*at / TFR_OBJECT_CHUNK], memory_order_acquire);
+        if (!chunk) {
+            *at |= TFR_OBJECT_CHUNK - 1;
+            continue;
+        }
+        struct tfr_object *slot = &chunk[*at % TFR_OBJECT_CHUNK];
+        if (atomic_load_explicit(&slot->id, memory_order_relaxed) && slot->ctx == ctx)
+            return slot;
+    }
+    return NULL;
+}
+
+bool tfr_object_take_context(struct tfr_session *s, enum tfr_kind kind, uint16_t ctx,
+                             struct tfr_object_list *list_out)
+{
+    struct tfr_object_list list = {0};
+    struct tfr_object *slot;
+    pthread_mutex_lock(&s->objects_lock);
+    for (uint32_t at = 0; next_of(s, kind, ctx, &at); at++)
+        list.n++;
+    list.real = malloc((list.n + 1) * sizeof *list.real);
+    size_t n = 0;
+    for (uint32_t at = 0; list.real && (slot = next_of(s, kind, ctx, &at)); at++) {
+        list.real[n++] = slot->real;
+        slot_clear(slot);
+    }
+    pthread_mutex_unlock(&s->objects_lock);
+    *list_out = list;
+    return list.real != NULL;
 }

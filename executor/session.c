@@ -16,7 +16,8 @@
 static const size_t huge_page = 2u << 20;
 
 /* The current context of this thread, so that it is set only when it changes. */
-static __thread CUcontext current;
+static __thread uint16_t current;
+static __thread uint64_t current_life;
 
 CUresult tfr_session_enter(struct tfr_session *s, uint16_t ctx)
 {
@@ -24,14 +25,24 @@ CUresult tfr_session_enter(struct tfr_session *s, uint16_t ctx)
      * is any. */
     if (ctx == 0)
         ctx = 1;
-    if (ctx > s->device_n || !s->ctx[ctx - 1])
+    if (ctx > TFR_CONTEXTS_MAX || !s->ctx[ctx - 1])
         return CUDA_ERROR_INVALID_CONTEXT;
-    if (current == s->ctx[ctx - 1])
+    if (current == ctx && current_life == s->ctx_life[ctx - 1])
         return CUDA_SUCCESS;
     CUresult result = s->cu->cuCtxSetCurrent(s->ctx[ctx - 1]);
-    if (result == CUDA_SUCCESS)
-        current = s->ctx[ctx - 1];
+    current = result == CUDA_SUCCESS ? ctx : 0;
+    current_life = s->ctx_life[ctx - 1];
     return result;
+}
+
+uint16_t tfr_session_entered(void)
+{
+    return current;
+}
+
+CUdevice tfr_session_device(const struct tfr_session *s, const struct tfr_rec *rec)
+{
+    return rec->ctx && rec->ctx <= TFR_CONTEXTS_MAX ? s->ctx_device[rec->ctx - 1] : 0;
 }
 
 /* ---- memory ---- */
@@ -96,6 +107,8 @@ tfr_status tfr_session_prepare(struct tfr_session *s, const struct tfr_cu *cu)
     s->cu = cu;
     s->boot = -1;
     pthread_mutex_init(&s->objects_lock, NULL);
+    pthread_mutex_init(&s->ctx_lock, NULL);
+    pthread_mutex_init(&s->fence_lock, NULL);
     pthread_mutex_init(&s->sticky_lock, NULL);
     pthread_mutex_init(&s->out_lock, NULL);
     pthread_mutex_init(&s->deliveries_lock, NULL);

@@ -53,6 +53,7 @@ struct tfr_function {
 struct tfr_object {
     _Atomic uint64_t id; /* 0: free; pairs with the acquire in object.c */
     void *real, *aux;
+    uint16_t ctx; /* slot of the context that it was made in */
 };
 enum { TFR_OBJECT_CHUNK = 1024 };
 
@@ -113,7 +114,11 @@ struct tfr_session {
     _Atomic uint32_t grave_n;
     uint32_t grave_room;
 
-    CUcontext ctx[TFR_DEVICES_MAX];
+    /* By slot - 1: primary contexts first, in the order of their devices. */
+    CUcontext ctx[TFR_CONTEXTS_MAX];
+    uint8_t ctx_device[TFR_CONTEXTS_MAX];
+    uint64_t ctx_life[TFR_CONTEXTS_MAX]; /* changes when the slot gets another context */
+    pthread_mutex_t ctx_lock;            /* the watch looks at a context, or it is destroyed */
 
     /* Marks: the GPU writes mirror[word]; news carries it to the client's page. */
     _Atomic uint64_t *mirror; /* TFR_STREAM_SLOTS words, known to the driver */
@@ -132,7 +137,8 @@ struct tfr_session {
 
     /* A synchronous copy that returned early: later work of other streams comes after it. */
     uint64_t fence;
-    CUevent fence_event[TFR_DEVICES_MAX];
+    CUevent fence_event[TFR_CONTEXTS_MAX]; /* taken away with its context under fence_lock */
+    pthread_mutex_t fence_lock;
     uint32_t fence_ctx;
     bool fence_legacy;
 
@@ -160,6 +166,12 @@ void tfr_session_serve(struct tfr_session *s);
 
 /* Makes the record's context current on this thread. */
 CUresult tfr_session_enter(struct tfr_session *s, uint16_t ctx);
+
+/* The slot of the context that this thread entered last. */
+uint16_t tfr_session_entered(void);
+
+/* Its device. */
+CUdevice tfr_session_device(const struct tfr_session *s, const struct tfr_rec *rec);
 
 /* A failure that the client was not told at the call: every later call answers it. */
 void tfr_session_sticky(struct tfr_session *s, CUresult result, const struct tfr_rec *rec);
@@ -239,5 +251,17 @@ CUresult tfr_copy_submitted(struct tfr_session *s, struct tfr_stream *stream, ui
 
 /* Our address of mapped client memory, or NULL: not a mapped area. */
 void *tfr_host_at(struct tfr_session *s, uint64_t client_addr, uint64_t len);
+
+/* ---- object.c ---- */
+
+struct tfr_object_list {
+    void **real;
+    size_t n;
+};
+
+/* Drops every object of the kind that was made in the context, and lists the driver's handles; the
+ * list is the caller's to free.  False: no memory, nothing was dropped. */
+bool tfr_object_take_context(struct tfr_session *s, enum tfr_kind kind, uint16_t ctx,
+                             struct tfr_object_list *list_out);
 
 #endif

@@ -41,11 +41,29 @@ static void *relief_main(void *arg)
     return NULL;
 }
 
+/* Is the context of this index alive?  A stream goes with the life it was made in. */
+static void context_ask(struct tfr_session *s, int i)
+{
+    static CUstream stream[TFR_CONTEXTS_MAX];
+    static uint64_t life[TFR_CONTEXTS_MAX];
+    CUresult result = CUDA_SUCCESS;
+    pthread_mutex_lock(&s->ctx_lock); /* it is not destroyed meanwhile */
+    if (tfr_session_enter(s, (uint16_t)(i + 1)) == CUDA_SUCCESS) {
+        if (life[i] != s->ctx_life[i])
+            stream[i] = NULL;
+        life[i] = s->ctx_life[i];
+        result = stream[i] ? s->cu->cuStreamQuery(stream[i])
+                           : s->cu->cuStreamCreate(&stream[i], CU_STREAM_NON_BLOCKING);
+    }
+    pthread_mutex_unlock(&s->ctx_lock);
+    if (result != CUDA_SUCCESS && result != CUDA_ERROR_NOT_READY)
+        tfr_session_sticky(s, result, NULL);
+}
+
 /* Asks the driver whether a context has died: a mark never comes from a dead one.  May block. */
 static void *watch_main(void *arg)
 {
     struct tfr_session *s = arg;
-    CUstream stream[TFR_DEVICES_MAX] = {0};
     prctl(PR_SET_NAME, "tfr-watch");
     while (!atomic_load_explicit(&s->ended, memory_order_acquire)) {
         struct pollfd p = {.fd = s->boot, .events = POLLRDHUP};
@@ -54,14 +72,9 @@ static void *watch_main(void *arg)
             atomic_store_explicit(&s->ended, 1, memory_order_release);
             break;
         }
-        for (int i = 0; expected && i < s->device_n; i++) {
-            if (!s->ctx[i] || tfr_session_enter(s, (uint16_t)(i + 1)) != CUDA_SUCCESS)
-                continue;
-            CUresult result = stream[i] ? s->cu->cuStreamQuery(stream[i])
-                                        : s->cu->cuStreamCreate(&stream[i], CU_STREAM_NON_BLOCKING);
-            if (result != CUDA_SUCCESS && result != CUDA_ERROR_NOT_READY)
-                tfr_session_sticky(s, result, NULL);
-        }
+        for (int i = 0; expected && i < TFR_CONTEXTS_MAX; i++)
+            if (s->ctx[i])
+                context_ask(s, i);
     }
     return NULL;
 }

@@ -270,6 +270,16 @@ void tfr_client_progress(void)
     ring_unlock();
 }
 
+void tfr_post_hold(void)
+{
+    ring_lock();
+}
+
+void tfr_post_release(void)
+{
+    ring_unlock();
+}
+
 void tfr_client_quiet(void)
 {
     struct tfr_relax relax = TFR_RELAX_INIT(TFR_WAIT_LOCK);
@@ -331,20 +341,38 @@ static void *reserve_slow(uint16_t op, uint32_t len, uint16_t ctx)
 void *tfr_post_begin(uint16_t op, uint32_t len)
 {
     const struct tfr_context *ctx = tfr_thread.ctx;
-    uint16_t ctx_at = ctx ? (uint16_t)(ctx->device + 1) : 0;
     ring_lock();
+    /* With the lock held: another thread may be destroying the context. */
+    bool known = ctx && atomic_load_explicit(&ctx->active, memory_order_relaxed);
+    uint16_t ctx_at = known ? ctx->slot : 0;
     if (__builtin_expect(!tfr_client.open, 0)) {
         ring_unlock();
         tfr_thread.post_error = CUDA_ERROR_CONTEXT_IS_DESTROYED;
         return NULL;
     }
-    void *rec = tfr_ring_reserve(&tfr_client.tx, len, op, ctx_at);
-    return __builtin_expect(!rec, 0) ? reserve_slow(op, len, ctx_at) : rec;
+    struct tfr_rec *rec = tfr_ring_reserve(&tfr_client.tx, len, op, ctx_at);
+    if (__builtin_expect(!rec, 0)) {
+        rec = reserve_slow(op, len, ctx_at);
+        if (!rec)
+            return NULL;
+        /* The lock was free meanwhile. */
+        if (ctx && !atomic_load_explicit(&ctx->active, memory_order_relaxed))
+            rec->ctx = 0;
+    }
+    tfr_client.rec = rec;
+    return rec;
 }
 
 CUresult tfr_post_failed(void)
 {
     return tfr_thread.post_error;
+}
+
+CUresult tfr_post_cancel(CUresult why)
+{
+    tfr_ring_cancel(&tfr_client.tx, tfr_client.rec);
+    ring_unlock();
+    return why;
 }
 
 CUresult tfr_post_end(void)
@@ -356,6 +384,8 @@ CUresult tfr_post_end_on(struct tfr_stream *stream, uint64_t *seq_out)
 {
     uint64_t seq = tfr_client.tx.seq;
     if (stream) {
+        if (__builtin_expect(stream->dead, 0))
+            return tfr_post_cancel(CUDA_ERROR_INVALID_HANDLE);
         atomic_store_explicit(&stream->last, seq, memory_order_release);
         if (stream->blocking)
             atomic_store_explicit(&stream->ctx->blocking_last, seq, memory_order_release);

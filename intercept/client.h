@@ -46,6 +46,7 @@ struct tfr_client {
     /* The ring's writer. */
     _Alignas(64) _Atomic uint32_t ring_lock;
     struct tfr_ring_tx tx;    /* guarded by ring_lock */
+    struct tfr_rec *rec;      /* guarded by ring_lock: the record in hand */
     bool open;                /* guarded by ring_lock: the ring has a reader */
     _Atomic uint32_t waiters; /* threads in tfr_wait_word: a detach sees them out first */
 
@@ -105,9 +106,17 @@ CUresult tfr_post_failed(void);
 /* Ends the record and lets go of the ring. */
 CUresult tfr_post_end(void);
 
-/* The same; the record belongs to the stream: its completion is the stream's.  *seq_out may be
- * NULL. */
+/* Gives the record up: nothing was posted.  Returns why. */
+CUresult tfr_post_cancel(CUresult why);
+
+/* The same as tfr_post_end; the record belongs to the stream: its completion is the stream's.
+ * *seq_out may be NULL.  A stream that another thread has destroyed meanwhile: nothing is posted,
+ * CUDA_ERROR_INVALID_HANDLE. */
 CUresult tfr_post_end_on(struct tfr_stream *stream, uint64_t *seq_out);
+
+/* Between the two nobody posts: objects are marked dead, so that no record names one after it. */
+void tfr_post_hold(void);
+void tfr_post_release(void);
 
 struct tfr_ask {
     CUresult result;

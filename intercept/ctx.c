@@ -1,10 +1,10 @@
-/* Contexts: the primary context of each device, and which one is current on each thread.  All
- * local, but for the first retain, which attaches the session, and the last release, which ends it.
- */
+/* Contexts: primary and created ones, and which is current on each thread.  All local, but for
+ * beginning and end, which are context.c's. */
 #define TFR_LOG_PART "intercept"
 #include "intercept/entry.h"
 
-#include "face/face.h"
+#include <stdlib.h>
+
 #include "intercept/stream.h"
 
 static struct tfr_context *context_of_device(CUdevice dev)
@@ -33,37 +33,10 @@ CUresult tfr_enter_slow(void)
         return result;
     if (!tfr_thread.ctx)
         return CUDA_ERROR_INVALID_CONTEXT;
-    if (!atomic_load_explicit(&tfr_thread.ctx->active, memory_order_acquire))
+    if (!tfr_context_alive(tfr_thread.ctx))
         return CUDA_ERROR_CONTEXT_IS_DESTROYED;
     return CUDA_SUCCESS;
 }
-
-/* The worker retains its primary context and learns the id of the legacy stream. */
-static CUresult context_activate(struct tfr_context *ctx)
-{
-    CUresult result = tfr_client_attach();
-    if (result == CUDA_SUCCESS)
-        result = tfr_stream_legacy_new(ctx);
-    if (result != CUDA_SUCCESS)
-        return result;
-    struct tfr_ask ask;
-    struct tfr_context_req *req = tfr_ask_begin(&ask, TFR_OP_context, sizeof *req);
-    if (!req)
-        return ask.result;
-    req->legacy = ctx->legacy->id;
-    req->legacy_word = ctx->legacy->word;
-    req->device = (uint32_t)ctx->device;
-    req->flags = ctx->flags;
-    req->reserved = 0;
-    tfr_ask_send(&ask, 0);
-    result = tfr_ask_end(&ask);
-    if (result == CUDA_SUCCESS) /* pairs with the acquire in tfr_enter */
-        atomic_store_explicit(&ctx->active, 1, memory_order_release);
-    return result;
-}
-
-/* Guards retain, release and reset against each other. */
-static pthread_mutex_t retain_lock = PTHREAD_MUTEX_INITIALIZER;
 
 CUresult cuDevicePrimaryCtxRetain(CUcontext *ctx_out, CUdevice dev)
 {
@@ -75,27 +48,15 @@ CUresult cuDevicePrimaryCtxRetain(CUcontext *ctx_out, CUdevice dev)
         return CUDA_ERROR_INVALID_DEVICE;
     if (!ctx_out)
         return CUDA_ERROR_INVALID_VALUE;
-    pthread_mutex_lock(&retain_lock);
-    if (!atomic_load_explicit(&ctx->active, memory_order_acquire))
-        result = context_activate(ctx);
+    pthread_mutex_lock(&tfr_context_lock);
+    if (!tfr_context_alive(ctx))
+        result = tfr_context_activate(ctx);
     if (result == CUDA_SUCCESS) {
         ctx->retained++;
         *ctx_out = tfr_handle_ptr(ctx->id);
     }
-    pthread_mutex_unlock(&retain_lock);
+    pthread_mutex_unlock(&tfr_context_lock);
     return result;
-}
-
-/* Another device's context may still be in use: the session ends with the last one. */
-static void context_end(struct tfr_context *ctx)
-{
-    tfr_face_context_gone(tfr_handle_ptr(ctx->id));
-    atomic_store_explicit(&ctx->active, 0, memory_order_release);
-    ctx->retained = 0;
-    for (uint32_t i = 0; i < tfr_client.snapshot->device_n; i++)
-        if (tfr_contexts[i].retained)
-            return;
-    tfr_client_detach();
 }
 
 /* cudart releases at exit, in forked children too: a thread of the parent may hold the lock. */
@@ -105,6 +66,13 @@ static bool is_child(void)
            CUDA_ERROR_NOT_INITIALIZED;
 }
 
+/* Ends wait for kernels, which may take an hour: other threads should not wait for the lock. */
+static void wait_outside(struct tfr_context *ctx)
+{
+    if (ctx && tfr_context_alive(ctx))
+        tfr_context_wait(ctx);
+}
+
 CUresult cuDevicePrimaryCtxRelease_v2(CUdevice dev)
 {
     struct tfr_context *ctx = context_of_device(dev);
@@ -112,11 +80,11 @@ CUresult cuDevicePrimaryCtxRelease_v2(CUdevice dev)
         return CUDA_ERROR_NOT_INITIALIZED;
     if (!ctx)
         return CUDA_ERROR_INVALID_DEVICE;
-    pthread_mutex_lock(&retain_lock);
+    pthread_mutex_lock(&tfr_context_lock);
     CUresult result = ctx->retained ? CUDA_SUCCESS : CUDA_ERROR_INVALID_CONTEXT;
     if (ctx->retained && --ctx->retained == 0)
-        context_end(ctx);
-    pthread_mutex_unlock(&retain_lock);
+        tfr_context_end(ctx);
+    pthread_mutex_unlock(&tfr_context_lock);
     return result;
 }
 
@@ -132,12 +100,11 @@ CUresult cuDevicePrimaryCtxReset_v2(CUdevice dev)
     struct tfr_context *ctx = context_of_device(dev);
     if (!ctx)
         return CUDA_ERROR_INVALID_DEVICE;
-    pthread_mutex_lock(&retain_lock);
-    if (atomic_load_explicit(&ctx->active, memory_order_acquire)) {
-        tfr_context_wait(ctx); /* natively a reset lets kernels finish and print */
-        context_end(ctx);
-    }
-    pthread_mutex_unlock(&retain_lock);
+    wait_outside(ctx);
+    pthread_mutex_lock(&tfr_context_lock);
+    if (tfr_context_alive(ctx))
+        tfr_context_end(ctx);
+    pthread_mutex_unlock(&tfr_context_lock);
     return CUDA_SUCCESS;
 }
 
@@ -176,7 +143,7 @@ CUresult cuDevicePrimaryCtxGetState(CUdevice dev, unsigned int *flags, int *acti
     if (!flags || !active)
         return CUDA_ERROR_INVALID_VALUE;
     *flags = ctx->flags;
-    *active = atomic_load_explicit(&ctx->active, memory_order_acquire) ? 1 : 0;
+    *active = tfr_context_alive(ctx);
     return CUDA_SUCCESS;
 }
 
@@ -190,6 +157,33 @@ CUresult cuCtxGetCurrent(CUcontext *ctx)
     return CUDA_SUCCESS;
 }
 
+/* ---- the stack ---- */
+
+static CUresult stack_push(struct tfr_context *ctx)
+{
+    struct tfr_thread *t = &tfr_thread;
+    if (t->ctx && t->depth == t->room) {
+        int room = t->room ? 2 * t->room : 8;
+        struct tfr_context **grown = realloc(t->below, (size_t)room * sizeof(struct tfr_context *));
+        if (!grown)
+            return CUDA_ERROR_OUT_OF_MEMORY;
+        t->below = grown;
+        t->room = room;
+        tfr_thread_watch();
+    }
+    if (t->ctx)
+        t->below[t->depth++] = t->ctx;
+    t->ctx = ctx;
+    return CUDA_SUCCESS;
+}
+
+static void stack_pop(void)
+{
+    struct tfr_thread *t = &tfr_thread;
+    t->ctx = t->depth ? t->below[--t->depth] : NULL;
+}
+
+/* NULL takes the top away; anything else replaces it. */
 CUresult cuCtxSetCurrent(CUcontext ctx)
 {
     if (!tfr_client.snapshot)
@@ -197,7 +191,10 @@ CUresult cuCtxSetCurrent(CUcontext ctx)
     struct tfr_context *to = ctx ? tfr_handle_object(TFR_KIND_CTX, ctx) : NULL;
     if (ctx && !to)
         return CUDA_ERROR_INVALID_CONTEXT;
-    tfr_thread.ctx = to;
+    if (to)
+        tfr_thread.ctx = to;
+    else
+        stack_pop();
     return CUDA_SUCCESS;
 }
 
@@ -206,13 +203,7 @@ CUresult cuCtxPushCurrent_v2(CUcontext ctx)
     if (!tfr_client.snapshot)
         return CUDA_ERROR_NOT_INITIALIZED;
     struct tfr_context *to = tfr_handle_object(TFR_KIND_CTX, ctx);
-    if (!to)
-        return CUDA_ERROR_INVALID_CONTEXT;
-    if (tfr_thread.depth == (int)(sizeof tfr_thread.below / sizeof tfr_thread.below[0]))
-        return CUDA_ERROR_INVALID_VALUE;
-    tfr_thread.below[tfr_thread.depth++] = tfr_thread.ctx;
-    tfr_thread.ctx = to;
-    return CUDA_SUCCESS;
+    return to ? stack_push(to) : CUDA_ERROR_INVALID_CONTEXT;
 }
 
 CUresult cuCtxPopCurrent_v2(CUcontext *ctx)
@@ -223,7 +214,7 @@ CUresult cuCtxPopCurrent_v2(CUcontext *ctx)
         return CUDA_ERROR_INVALID_CONTEXT;
     if (ctx)
         *ctx = tfr_handle_ptr(tfr_thread.ctx->id);
-    tfr_thread.ctx = tfr_thread.depth ? tfr_thread.below[--tfr_thread.depth] : NULL;
+    stack_pop();
     return CUDA_SUCCESS;
 }
 
@@ -237,6 +228,106 @@ CUresult cuCtxPopCurrent(CUcontext *ctx)
 {
     return cuCtxPopCurrent_v2(ctx);
 }
+
+/* ---- created contexts ---- */
+
+static CUresult create(CUcontext *out, unsigned int flags, CUdevice dev, unsigned int version)
+{
+    struct tfr_context *ctx;
+    CUresult result = tfr_enter_noctx();
+    if (result != CUDA_SUCCESS)
+        return result;
+    if (!context_of_device(dev))
+        return CUDA_ERROR_INVALID_DEVICE;
+    if (!out || (flags & ~(unsigned int)CU_CTX_FLAGS_MASK) ||
+        (flags & CU_CTX_SCHED_MASK) > CU_CTX_SCHED_BLOCKING_SYNC)
+        return CUDA_ERROR_INVALID_VALUE;
+    result = tfr_context_new(dev, flags | CU_CTX_MAP_HOST, version, &ctx);
+    if (result == CUDA_SUCCESS)
+        result = stack_push(ctx);
+    if (result == CUDA_SUCCESS)
+        *out = tfr_handle_ptr(ctx->id);
+    return result;
+}
+
+CUresult cuCtxCreate(CUcontext *ctx, unsigned int flags, CUdevice dev)
+{
+    return create(ctx, flags, dev, 3010);
+}
+
+CUresult cuCtxCreate_v2(CUcontext *ctx, unsigned int flags, CUdevice dev)
+{
+    return create(ctx, flags, dev, 3020);
+}
+
+CUresult cuCtxCreate_v3(CUcontext *ctx, CUexecAffinityParam *affinity, int n, unsigned int flags,
+                        CUdevice dev)
+{
+    return affinity && n ? CUDA_ERROR_UNSUPPORTED_EXEC_AFFINITY : create(ctx, flags, dev, 3020);
+}
+
+CUresult cuCtxCreate_v4(CUcontext *ctx, CUctxCreateParams *params, unsigned int flags, CUdevice dev)
+{
+    if (params && (params->numExecAffinityParams || params->cigParams))
+        return CUDA_ERROR_NOT_SUPPORTED;
+    return create(ctx, flags, dev, 3020);
+}
+
+CUresult cuCtxDestroy_v2(CUcontext handle)
+{
+    if (!tfr_client.snapshot || is_child())
+        return CUDA_ERROR_NOT_INITIALIZED;
+    wait_outside(handle ? tfr_handle_object(TFR_KIND_CTX, handle) : NULL);
+    pthread_mutex_lock(&tfr_context_lock);
+    struct tfr_context *ctx = handle ? tfr_handle_object(TFR_KIND_CTX, handle) : NULL;
+    CUresult result = !ctx                          ? CUDA_ERROR_INVALID_CONTEXT
+                      : tfr_context_is_primary(ctx) ? CUDA_ERROR_INVALID_VALUE
+                                                    : CUDA_SUCCESS;
+    if (result == CUDA_SUCCESS)
+        tfr_context_end(ctx);
+    pthread_mutex_unlock(&tfr_context_lock);
+    if (result == CUDA_SUCCESS && tfr_thread.ctx == ctx)
+        stack_pop();
+    return result;
+}
+
+CUresult cuCtxDestroy(CUcontext handle)
+{
+    return cuCtxDestroy_v2(handle);
+}
+
+/* Usage counts of old: the last detach destroys. */
+CUresult cuCtxAttach(CUcontext *ctx, unsigned int flags)
+{
+    CUresult result = tfr_enter();
+    if (result != CUDA_SUCCESS)
+        return result;
+    if (!ctx || flags)
+        return CUDA_ERROR_INVALID_VALUE;
+    pthread_mutex_lock(&tfr_context_lock);
+    tfr_thread.ctx->retained++;
+    pthread_mutex_unlock(&tfr_context_lock);
+    *ctx = tfr_handle_ptr(tfr_thread.ctx->id);
+    return CUDA_SUCCESS;
+}
+
+CUresult cuCtxDetach(CUcontext handle)
+{
+    CUresult result = tfr_enter();
+    if (result != CUDA_SUCCESS)
+        return result;
+    struct tfr_context *ctx = handle ? tfr_handle_object(TFR_KIND_CTX, handle) : NULL;
+    if (!ctx || ctx != tfr_thread.ctx)
+        return CUDA_ERROR_INVALID_CONTEXT;
+    if (tfr_context_is_primary(ctx))
+        return cuDevicePrimaryCtxRelease_v2(ctx->device);
+    pthread_mutex_lock(&tfr_context_lock);
+    bool last = --ctx->retained == 0;
+    pthread_mutex_unlock(&tfr_context_lock);
+    return last ? cuCtxDestroy_v2(handle) : CUDA_SUCCESS;
+}
+
+/* ---- what a context says of itself ---- */
 
 CUresult cuCtxGetDevice_v2(CUdevice *dev, CUcontext handle)
 {
@@ -277,7 +368,7 @@ CUresult cuCtxGetId(CUcontext handle, unsigned long long *id)
         return CUDA_ERROR_INVALID_CONTEXT;
     if (!id)
         return CUDA_ERROR_INVALID_VALUE;
-    *id = (unsigned long long)ctx->device + 1;
+    *id = ctx->serial;
     return CUDA_SUCCESS;
 }
 
@@ -287,11 +378,12 @@ CUresult cuCtxGetApiVersion(CUcontext handle, unsigned int *version)
 {
     if (!tfr_client.snapshot)
         return CUDA_ERROR_NOT_INITIALIZED;
-    if (!context_of(handle))
+    const struct tfr_context *ctx = context_of(handle);
+    if (!ctx)
         return CUDA_ERROR_INVALID_CONTEXT;
     if (!version)
         return CUDA_ERROR_INVALID_VALUE;
-    *version = 3020; /* what drivers answer for every context since CUDA 3.2 */
+    *version = ctx->api_version;
     return CUDA_SUCCESS;
 }
 
@@ -319,7 +411,7 @@ CUresult cuCtxSynchronize_v2(CUcontext handle)
     if (result != CUDA_SUCCESS)
         return result;
     struct tfr_context *ctx = context_of(handle);
-    if (!ctx || !atomic_load_explicit(&ctx->active, memory_order_acquire))
+    if (!ctx)
         return CUDA_ERROR_INVALID_CONTEXT;
-    return tfr_context_wait(ctx);
+    return tfr_context_alive(ctx) ? tfr_context_wait(ctx) : CUDA_ERROR_CONTEXT_IS_DESTROYED;
 }

@@ -13,6 +13,35 @@ static struct tfr_event *event_of(CUevent handle)
     return tfr_handle_object(TFR_KIND_EVENT, handle);
 }
 
+static void event_forget(struct tfr_event *event)
+{
+    tfr_handle_drop(TFR_KIND_EVENT, event->id);
+    tfr_handle_retire(event);
+}
+
+/* Without a record: its context is no more, or never heard of it. */
+static void event_kill(struct tfr_event *event)
+{
+    tfr_post_hold();
+    bool first = !event->dead;
+    event->dead = true;
+    tfr_post_release();
+    if (first)
+        event_forget(event);
+}
+
+static void event_end(void *object, void *ctx)
+{
+    struct tfr_event *event = object;
+    if (event->ctx == ctx)
+        event_kill(event);
+}
+
+void tfr_event_forget_context(const struct tfr_context *ctx)
+{
+    tfr_handle_each(TFR_KIND_EVENT, event_end, (void *)(uintptr_t)ctx);
+}
+
 CUresult cuEventCreate(CUevent *event_out, unsigned int flags)
 {
     CUresult result = tfr_enter();
@@ -35,8 +64,15 @@ CUresult cuEventCreate(CUevent *event_out, unsigned int flags)
     pthread_mutex_init(&event->lock, NULL);
     tfr_handle_bind(event->id, event);
     struct tfr_event_new_req *req = tfr_post_begin(TFR_OP_event_new, sizeof *req);
-    if (!req)
+    if (!req) {
+        event_kill(event);
         return tfr_post_failed();
+    }
+    if (!tfr_context_alive(event->ctx)) {
+        tfr_post_cancel(CUDA_SUCCESS);
+        event_kill(event);
+        return CUDA_ERROR_CONTEXT_IS_DESTROYED;
+    }
     req->event = event->id;
     req->flags = flags;
     req->reserved = 0;
@@ -55,11 +91,13 @@ CUresult cuEventDestroy_v2(CUevent handle)
     struct tfr_event_free_req *req = tfr_post_begin(TFR_OP_event_free, sizeof *req);
     if (!req)
         return tfr_post_failed();
+    if (event->dead)
+        return tfr_post_cancel(CUDA_ERROR_INVALID_HANDLE);
+    event->dead = true;
     req->event = event->id;
     req->reserved = 0;
     result = tfr_post_end();
-    tfr_handle_drop(TFR_KIND_EVENT, event->id);
-    free(event);
+    event_forget(event);
     return result;
 }
 
@@ -84,6 +122,10 @@ CUresult cuEventRecordWithFlags(CUevent handle, CUstream stream_handle, unsigned
     if (!req) {
         pthread_mutex_unlock(&event->lock);
         return tfr_post_failed();
+    }
+    if (event->dead || stream->dead) {
+        pthread_mutex_unlock(&event->lock);
+        return tfr_post_cancel(CUDA_ERROR_INVALID_HANDLE);
     }
     req->stream = stream->id;
     req->event = event->id;
@@ -168,6 +210,8 @@ CUresult cuStreamWaitEvent(CUstream stream_handle, CUevent handle, unsigned int 
     struct tfr_stream_wait_req *req = tfr_post_begin(TFR_OP_stream_wait, sizeof *req);
     if (!req)
         return tfr_post_failed();
+    if (event->dead)
+        return tfr_post_cancel(CUDA_ERROR_INVALID_HANDLE);
     req->stream = stream->id;
     req->event = event->id;
     req->flags = flags;

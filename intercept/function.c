@@ -84,6 +84,7 @@ static CUresult function_ask(struct tfr_module *module, const char *name,
     }
     f->id = id;
     f->module = module;
+    f->ctx = module->ctx;
     f->name = name_copy;
     *f_out = f;
     return CUDA_SUCCESS;

@@ -4,6 +4,7 @@
 #include <pthread.h>
 #include <stdlib.h>
 
+#include "base/clock.h"
 #include "intercept/stream.h"
 
 struct tfr_handle_table tfr_handles[TFR_KIND_LIMIT];
@@ -100,6 +101,64 @@ void tfr_handle_clear(enum tfr_kind kind, void (*each)(void *object))
         pthread_mutex_unlock(&lock);
         if (object && each)
             each(object);
+    }
+}
+
+void tfr_handle_each(enum tfr_kind kind, void (*each)(void *object, void *arg), void *arg)
+{
+    for (uint32_t at = 0; at < state[kind].used; at++) {
+        pthread_mutex_lock(&lock);
+        struct tfr_handle *slot = slot_at(kind, at);
+        void *object = atomic_load_explicit(&slot->id, memory_order_relaxed)
+                           ? atomic_load_explicit(&slot->object, memory_order_relaxed)
+                           : NULL;
+        pthread_mutex_unlock(&lock);
+        if (object)
+            each(object, arg);
+    }
+}
+
+/* ---- memory of what died ---- */
+
+static const uint64_t grace_ns = 10 * TFR_NS_PER_S;
+
+struct grave {
+    struct grave *next;
+    uint64_t since;
+    void *memory;
+};
+static pthread_mutex_t graves_lock = PTHREAD_MUTEX_INITIALIZER; /* guards the two below */
+static struct grave *graves, **graves_end = &graves;
+
+/* With the lock held: the oldest grave, if its time has come. */
+static struct grave *grave_open(uint64_t now)
+{
+    struct grave *old = graves;
+    if (!old || now - old->since < grace_ns)
+        return NULL;
+    graves = old->next;
+    if (!graves)
+        graves_end = &graves;
+    return old;
+}
+
+/* Two are opened for each that is dug, so that their number falls. */
+void tfr_handle_retire(void *memory)
+{
+    uint64_t now = tfr_clock_now();
+    struct grave *old[2] = {NULL, NULL}, *mine = memory ? malloc(sizeof *mine) : NULL;
+    pthread_mutex_lock(&graves_lock);
+    for (int i = 0; i < 2; i++)
+        old[i] = grave_open(now);
+    if (mine) {
+        *mine = (struct grave){.since = now, .memory = memory};
+        *graves_end = mine;
+        graves_end = &mine->next;
+    }
+    pthread_mutex_unlock(&graves_lock);
+    for (int i = 0; i < 2 && old[i]; i++) {
+        free(old[i]->memory);
+        free(old[i]);
     }
 }
 

@@ -33,6 +33,13 @@ void tfr_handle_drop(enum tfr_kind kind, uint64_t id);
 /* Every handle of the session dies; each(object) is called for each bound object of the kind. */
 void tfr_handle_clear(enum tfr_kind kind, void (*each)(void *object));
 
+/* Calls each() for every bound object of the kind; each() may drop the handle. */
+void tfr_handle_each(enum tfr_kind kind, void (*each)(void *object, void *arg), void *arg);
+
+/* Frees what was behind a dropped handle, or belonged to it, but not yet: another thread may have
+ * looked it up just before.  Seconds later nobody has it in hand. */
+void tfr_handle_retire(void *memory);
+
 /* The object of a live handle, or NULL. */
 static inline void *tfr_handle_object(enum tfr_kind kind, const void *handle)
 {

@@ -22,7 +22,7 @@ static CUcontext primary(CUdevice dev)
 static uint64_t context_key(CUcontext handle)
 {
     const struct tfr_context *ctx = tfr_handle_object(TFR_KIND_CTX, handle);
-    return ctx ? (uint64_t)ctx->device + 1 : 0;
+    return ctx ? ctx->slot : 0;
 }
 
 static bool device(int at, struct tfr_face_device *device_out)

@@ -28,7 +28,6 @@ struct tfr_client tfr_client = {
     .sleep_lock = PTHREAD_MUTEX_INITIALIZER,
     .sleep_cond = PTHREAD_COND_INITIALIZER,
 };
-struct tfr_context tfr_contexts[TFR_DEVICES_MAX];
 __thread struct tfr_thread tfr_thread __attribute__((tls_model("initial-exec")));
 
 /* tf-executor looks for this name, so that it never takes us for a driver. */
@@ -146,18 +145,6 @@ static CUresult connect_boot(void)
     return result;
 }
 
-static void contexts_init(void)
-{
-    for (uint32_t i = 0; i < tfr_client.snapshot->device_n; i++) {
-        struct tfr_context *ctx = &tfr_contexts[i];
-        if (ctx->id || tfr_handle_new(TFR_KIND_CTX, &ctx->id) != CUDA_SUCCESS)
-            continue;
-        ctx->device = (int)i;
-        pthread_mutex_init(&ctx->streams_lock, NULL);
-        tfr_handle_bind(ctx->id, ctx);
-    }
-}
-
 /* ---- fork ---- */
 
 static void fork_child(void)
@@ -194,7 +181,7 @@ CUresult tfr_client_init(void)
         pthread_once(&once, fork_watch);
         result = connect_boot();
         if (result == CUDA_SUCCESS)
-            contexts_init();
+            tfr_context_init_all();
     }
     pthread_mutex_unlock(&tfr_client.set_up_lock);
     return result;
@@ -410,10 +397,7 @@ void tfr_client_detach(void)
 {
     uint32_t none = 0;
     pthread_mutex_lock(&tfr_client.set_up_lock);
-    for (int i = 0; i < TFR_DEVICES_MAX; i++) {
-        atomic_store_explicit(&tfr_contexts[i].active, 0, memory_order_release);
-        tfr_contexts[i].retained = 0;
-    }
+    tfr_context_forget_all();
     /* Ends the waits of other threads; a lost executor stays lost. */
     bool ours = atomic_compare_exchange_strong_explicit(&tfr_client.error, &none,
                                                         CUDA_ERROR_CONTEXT_IS_DESTROYED,

@@ -131,10 +131,11 @@ static inline void body_fill(struct tfr_launch *to, const struct launch *l)
     }
 }
 
-/* A stream of the current device: a driver refuses to launch in another's. */
-static inline bool stream_fits(const struct tfr_stream *stream)
+/* Stream and function are of the current context: a driver refuses to launch in another's. */
+static inline bool launch_fits(const struct launch *l)
 {
-    return stream && stream->ctx == tfr_thread.ctx;
+    const struct tfr_context *ctx = tfr_thread.ctx;
+    return l->f && l->stream && l->stream->ctx == ctx && (!l->f->ctx || l->f->ctx == ctx);
 }
 
 static CUresult post(const struct launch *l)
@@ -192,7 +193,7 @@ CUresult cuLaunchKernel(CUfunction fn, unsigned int grid_x, unsigned int grid_y,
     struct launch l = {.f = tfr_function_of(fn),
                        .stream = tfr_stream_of(stream),
                        .shape = {{grid_x, grid_y, grid_z, block_x, block_y, block_z}, shared}};
-    if (__builtin_expect(!l.f || !stream_fits(l.stream), 0))
+    if (__builtin_expect(!launch_fits(&l), 0))
         return CUDA_ERROR_INVALID_HANDLE;
     result = shape_check(l.f, &l.shape);
     if (result == CUDA_SUCCESS)
@@ -212,7 +213,7 @@ CUresult cuLaunchCooperativeKernel(CUfunction fn, unsigned int grid_x, unsigned 
                        .stream = tfr_stream_of(stream),
                        .shape = {{grid_x, grid_y, grid_z, block_x, block_y, block_z}, shared},
                        .flags = TFR_LAUNCH_COOPERATIVE};
-    if (!l.f || !stream_fits(l.stream))
+    if (!launch_fits(&l))
         return CUDA_ERROR_INVALID_HANDLE;
     result = shape_check(l.f, &l.shape);
     if (result == CUDA_SUCCESS)
@@ -258,7 +259,7 @@ static CUresult launch_config(const CUlaunchConfig *c, CUstream stream, CUfuncti
                   c->sharedMemBytes},
         .attrs = c->attrs,
         .attr_n = c->numAttrs};
-    if (!l.f || !stream_fits(l.stream))
+    if (!launch_fits(&l))
         return CUDA_ERROR_INVALID_HANDLE;
     CUresult result = attrs_check(c, &must_ask);
     if (result == CUDA_SUCCESS)

@@ -66,8 +66,11 @@ static CUresult ask_addr(uint16_t op, uint64_t addr)
 
 static CUresult alloc_known(uint64_t addr, uint64_t len)
 {
-    struct tfr_range range = {
-        .base = addr, .len = len, .kind = TFR_RANGE_DEVICE, .device = tfr_thread.ctx->device};
+    struct tfr_range range = {.base = addr,
+                              .len = len,
+                              .kind = TFR_RANGE_DEVICE,
+                              .device = tfr_thread.ctx->device,
+                              .ctx = tfr_thread.ctx};
     if (tfr_range_add(&range))
         return CUDA_SUCCESS;
     tfr_warn("device address 0x%llx is taken by other memory of this process",
@@ -196,7 +199,8 @@ static CUresult host_alloc(void **ptr, size_t len, unsigned int flags)
                               .len = len,
                               .kind = TFR_RANGE_MAPPED,
                               .flags = flags,
-                              .device = tfr_thread.ctx->device};
+                              .device = tfr_thread.ctx->device,
+                              .ctx = tfr_thread.ctx};
     CUresult result = host_map(&area, flags, &range.device_addr);
     close(area.fd);
     if (result == CUDA_SUCCESS && !tfr_range_add(&range))
@@ -258,7 +262,8 @@ CUresult cuMemHostRegister_v2(void *ptr, size_t len, unsigned int flags)
                               .len = len,
                               .kind = TFR_RANGE_REGISTERED,
                               .flags = flags,
-                              .device = tfr_thread.ctx->device};
+                              .device = tfr_thread.ctx->device,
+                              .ctx = tfr_thread.ctx};
     return tfr_range_add(&range) ? CUDA_SUCCESS : CUDA_ERROR_HOST_MEMORY_ALREADY_REGISTERED;
 }
 
@@ -321,19 +326,27 @@ void tfr_memory_forget_all(void)
     tfr_range_clear();
 }
 
-/* ---- what a pointer is ---- */
-
-static const struct tfr_context *range_context(const struct tfr_range *range)
+void tfr_memory_forget_context(struct tfr_context *ctx)
 {
-    return range->kind == TFR_RANGE_NONE ? NULL : &tfr_contexts[range->device];
+    struct tfr_range range;
+    while (tfr_range_take_of(ctx, 1u << TFR_RANGE_DEVICE, &range))
+        ask_addr(TFR_OP_free, range.base);
+    while (tfr_range_take_of(ctx, 1u << TFR_RANGE_MAPPED, &range)) {
+        ask_addr(TFR_OP_host_unmap, range.base);
+        munmap((void *)range.base, page_up(range.len));
+    }
+    while (tfr_range_take_of(ctx, 1u << TFR_RANGE_REGISTERED, &range))
+        ;
 }
+
+/* ---- what a pointer is ---- */
 
 /* A value of the size that the attribute has; host memory nobody declared answers zeros. */
 static CUresult pointer_attribute(void *data, CUpointer_attribute attribute,
                                   const struct tfr_range *range, uint64_t ptr)
 {
     bool device = tfr_range_is_device(range), known = range->kind != TFR_RANGE_NONE;
-    const struct tfr_context *ctx = range_context(range);
+    const struct tfr_context *ctx = range->ctx;
     switch (attribute) {
     case CU_POINTER_ATTRIBUTE_CONTEXT:
         *(CUcontext *)data = ctx ? tfr_handle_ptr(ctx->id) : NULL;

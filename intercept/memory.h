@@ -20,6 +20,7 @@ struct tfr_range {
     uint64_t serial;      /* buffer id */
     uint64_t device_addr; /* MAPPED: where the GPU sees it */
     int device;
+    struct tfr_context *ctx; /* that it was made in */
 };
 
 /* ---- range.c: thread-safe, lookups take a read lock ---- */
@@ -31,6 +32,9 @@ bool tfr_range_take(uint64_t base, unsigned int kinds, struct tfr_range *range_o
 /* The range around addr, or kind NONE. */
 struct tfr_range tfr_range_find(uint64_t addr);
 void tfr_range_clear(void);
+/* Removes some range of the context that has one of the kinds; false: there is none. */
+bool tfr_range_take_of(const struct tfr_context *ctx, unsigned int kinds,
+                       struct tfr_range *range_out);
 
 static inline bool tfr_range_holds(const struct tfr_range *range, uint64_t addr, uint64_t len)
 {
@@ -48,5 +52,8 @@ static inline bool tfr_range_is_device(const struct tfr_range *range)
 void tfr_window_get(uint64_t *base_out, uint64_t *len_out);
 
 void tfr_memory_forget_all(void);
+
+/* The context ends: its memory is given back, its ranges are gone. */
+void tfr_memory_forget_context(struct tfr_context *ctx);
 
 #endif

@@ -46,6 +46,7 @@ static CUresult module_new(enum tfr_kind kind, struct tfr_module **module_out)
         free(module);
         return result;
     }
+    module->ctx = kind == TFR_KIND_MODULE ? tfr_thread.ctx : NULL;
     module->kind = kind;
     module->child = kind == TFR_KIND_MODULE ? TFR_KIND_FUNCTION : TFR_KIND_KERNEL;
     pthread_mutex_init(&module->lock, NULL);
@@ -151,12 +152,18 @@ CUresult tfr_module_restore_all(void)
 
 /* ---- unloading ---- */
 
-static void globals_free(struct tfr_module *module)
+/* Those of one context, or all of them (NULL). */
+static void globals_free(struct tfr_module *module, const struct tfr_context *ctx)
 {
-    while (module->globals) {
-        struct tfr_global *g = module->globals;
+    struct tfr_global **at = &module->globals;
+    while (*at) {
+        struct tfr_global *g = *at;
         struct tfr_range range;
-        module->globals = g->next;
+        if (ctx && g->ctx != ctx) {
+            at = &g->next;
+            continue;
+        }
+        *at = g->next;
         tfr_range_take(g->addr, 1u << TFR_RANGE_GLOBAL, &range);
         free(g->name);
         free(g);
@@ -170,13 +177,13 @@ static void module_free(void *arg)
         struct tfr_function *f = module->functions;
         module->functions = f->next;
         tfr_handle_drop(module->child, f->id);
-        free(f->param);
-        free(f->name);
-        free(f);
+        tfr_handle_retire(f->param);
+        tfr_handle_retire(f->name);
+        tfr_handle_retire(f);
     }
-    globals_free(module);
+    globals_free(module, NULL);
     free(module->image_copy);
-    free(module);
+    tfr_handle_retire(module);
 }
 
 static CUresult unload_ask(uint64_t id, uint16_t op)
@@ -213,10 +220,31 @@ void tfr_module_forget_all(void)
     tfr_handle_clear(TFR_KIND_MODULE, module_free);
     pthread_mutex_lock(&libraries_lock);
     for (struct tfr_module *l = libraries; l; l = l->next_library)
-        globals_free(l);
+        globals_free(l, NULL);
     pthread_mutex_unlock(&libraries_lock);
     tfr_linker_forget_all();
     tfr_image_forget_all();
+}
+
+static void module_end(void *object, void *ctx)
+{
+    struct tfr_module *module = object;
+    if (module->ctx != ctx)
+        return;
+    tfr_handle_drop(TFR_KIND_MODULE, module->id);
+    module_free(module);
+}
+
+void tfr_module_forget_context(const struct tfr_context *ctx)
+{
+    tfr_handle_each(TFR_KIND_MODULE, module_end, (void *)(uintptr_t)ctx);
+    pthread_mutex_lock(&libraries_lock);
+    for (struct tfr_module *l = libraries; l; l = l->next_library) {
+        pthread_mutex_lock(&l->lock);
+        globals_free(l, ctx);
+        pthread_mutex_unlock(&l->lock);
+    }
+    pthread_mutex_unlock(&libraries_lock);
 }
 
 CUresult cuModuleLoadDataEx(CUmodule *module, const void *image, unsigned int option_n,
@@ -358,8 +386,10 @@ static CUresult global_new(struct tfr_module *module, const char *name, struct t
     struct tfr_range range = {.base = rep.addr,
                               .len = rep.len,
                               .kind = TFR_RANGE_GLOBAL,
-                              .device = tfr_thread.ctx->device};
+                              .device = tfr_thread.ctx->device,
+                              .ctx = tfr_thread.ctx};
     tfr_range_add(&range);
+    g->ctx = tfr_thread.ctx;
     g->addr = rep.addr;
     g->len = rep.len;
     g->name = strdup(name);
@@ -382,7 +412,9 @@ static CUresult global_get(enum tfr_kind kind, const void *handle, const char *n
         return CUDA_ERROR_INVALID_VALUE;
     pthread_mutex_lock(&module->lock);
     struct tfr_global *g = module->globals;
-    while (g && (!g->name || strcmp(g->name, name) != 0))
+    /* A module's variables are where it was loaded, whatever context is current. */
+    while (g &&
+           (!g->name || (!module->ctx && g->ctx != tfr_thread.ctx) || strcmp(g->name, name) != 0))
         g = g->next;
     if (!g)
         result = global_new(module, name, &g);

@@ -10,6 +10,7 @@ struct tfr_module;
 /* A kernel or function: what a launch needs without asking. */
 struct tfr_function {
     uint64_t id;
+    const struct tfr_context *ctx; /* of its module; NULL: a library's, launched anywhere */
     uint32_t param_n, param_len;
     int max_threads, max_shared; /* of attribute[], kept flat for the launch */
     CUresult refused; /* what a launch answers: the driver cannot run this kernel; max_threads is 0
@@ -23,12 +24,14 @@ struct tfr_function {
 
 struct tfr_global {
     struct tfr_global *next;
+    struct tfr_context *ctx; /* a library's variables are others in every context */
     uint64_t addr, len;
     char *name;
 };
 
 struct tfr_module {
     uint64_t id;
+    struct tfr_context *ctx;   /* of a module; a library has none */
     enum tfr_kind kind, child; /* MODULE and FUNCTION, or LIBRARY and KERNEL */
     pthread_mutex_t lock;      /* guards functions and globals */
     struct tfr_function *functions;
@@ -74,6 +77,9 @@ void tfr_linker_forget_all(void);
 
 /* The session ended: modules are gone, libraries wait for the next one. */
 void tfr_module_forget_all(void);
+
+/* The context ends: its modules are gone, and the libraries' variables in it. */
+void tfr_module_forget_context(const struct tfr_context *ctx);
 
 /* A new session: it gets the libraries and kernels of the last one under their ids. */
 CUresult tfr_module_restore_all(void);

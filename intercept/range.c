@@ -115,6 +115,24 @@ struct tfr_range tfr_range_find(uint64_t addr)
     return r->range;
 }
 
+bool tfr_range_take_of(const struct tfr_context *ctx, unsigned int kinds,
+                       struct tfr_range *range_out)
+{
+    bool found = false;
+    pthread_rwlock_wrlock(&lock);
+    for (size_t at = range_n; at-- > 0 && !found;) {
+        if (ranges[at].ctx != ctx || !(kinds & 1u << ranges[at].kind))
+            continue;
+        *range_out = ranges[at];
+        memmove(&ranges[at], &ranges[at + 1], (range_n - at - 1) * sizeof *ranges);
+        range_n--;
+        changed();
+        found = true;
+    }
+    pthread_rwlock_unlock(&lock);
+    return found;
+}
+
 void tfr_range_clear(void)
 {
     pthread_rwlock_wrlock(&lock);

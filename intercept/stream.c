@@ -14,6 +14,7 @@ static pthread_mutex_t words_lock = PTHREAD_MUTEX_INITIALIZER;
 static struct {
     uint32_t used; /* words ever handed out in this session */
     struct {
+        const struct tfr_context *ctx;
         uint32_t word;
         uint64_t after; /* free once the word has reached this */
     } retired[TFR_STREAM_SLOTS];
@@ -39,23 +40,25 @@ static bool word_take(uint32_t *word_out)
     return found;
 }
 
-static void word_retire(uint32_t word, uint64_t after)
+static void word_retire(const struct tfr_context *ctx, uint32_t word, uint64_t after)
 {
     pthread_mutex_lock(&words_lock);
+    words.retired[words.retired_n].ctx = ctx;
     words.retired[words.retired_n].word = word;
     words.retired[words.retired_n++].after = after;
     pthread_mutex_unlock(&words_lock);
 }
 
 /* A destroyed stream's work that is still under way, if any: it counts as the context's. */
-static bool word_retired_busy(uint32_t *word_out, uint64_t *after_out)
+static bool word_retired_busy(const struct tfr_context *ctx, uint32_t *word_out,
+                              uint64_t *after_out)
 {
     bool busy = false;
     pthread_mutex_lock(&words_lock);
     for (uint32_t i = 0; i < words.retired_n && !busy; i++) {
         *word_out = words.retired[i].word;
         *after_out = words.retired[i].after;
-        busy = !tfr_word_reached(*word_out, *after_out);
+        busy = words.retired[i].ctx == ctx && !tfr_word_reached(*word_out, *after_out);
     }
     pthread_mutex_unlock(&words_lock);
     return busy;
@@ -75,7 +78,7 @@ static CUresult stream_make(struct tfr_context *ctx, unsigned int flags, int pri
     }
     CUresult result = tfr_handle_new(TFR_KIND_STREAM, &stream->id);
     if (result != CUDA_SUCCESS) {
-        word_retire(stream->word, 0);
+        word_retire(ctx, stream->word, 0);
         free(stream);
         return result;
     }
@@ -104,6 +107,41 @@ static void stream_unlink(struct tfr_stream *stream)
     pthread_mutex_unlock(&stream->ctx->streams_lock);
 }
 
+/* Of a stream that is marked dead. */
+static void stream_forget(struct tfr_stream *stream)
+{
+    tfr_handle_drop(TFR_KIND_STREAM, stream->id);
+    stream_unlink(stream);
+    word_retire(stream->ctx, stream->word,
+                atomic_load_explicit(&stream->mark, memory_order_relaxed));
+    tfr_handle_retire(stream);
+}
+
+/* Without a record: its context is no more, or never heard of it. */
+static void stream_kill(struct tfr_stream *stream)
+{
+    tfr_post_hold();
+    bool first = !stream->dead;
+    stream->dead = true;
+    tfr_post_release();
+    if (first)
+        stream_forget(stream);
+}
+
+void tfr_stream_forget_context(struct tfr_context *ctx)
+{
+    for (;;) {
+        pthread_mutex_lock(&ctx->streams_lock);
+        struct tfr_stream *stream = ctx->streams;
+        pthread_mutex_unlock(&ctx->streams_lock);
+        if (!stream)
+            break;
+        stream_kill(stream); /* if another thread is at it, the list gets shorter by itself */
+    }
+    ctx->legacy = NULL;
+    atomic_store_explicit(&ctx->blocking_last, 0, memory_order_relaxed);
+}
+
 CUresult tfr_stream_legacy_new(struct tfr_context *ctx)
 {
     CUresult result = stream_make(ctx, 0, 0, &ctx->legacy);
@@ -120,8 +158,15 @@ static CUresult stream_create(struct tfr_context *ctx, unsigned int flags, int p
     if (result != CUDA_SUCCESS)
         return result;
     struct tfr_stream_new_req *req = tfr_post_begin(TFR_OP_stream_new, sizeof *req);
-    if (!req)
+    if (!req) {
+        stream_kill(stream);
         return tfr_post_failed();
+    }
+    if (!tfr_context_alive(ctx)) {
+        tfr_post_cancel(CUDA_SUCCESS);
+        stream_kill(stream);
+        return CUDA_ERROR_CONTEXT_IS_DESTROYED;
+    }
     req->stream = stream->id;
     req->word = stream->word;
     req->flags = flags;
@@ -137,30 +182,23 @@ static CUresult stream_destroy(struct tfr_stream *stream)
     CUresult result = tfr_stream_ask_mark(stream, target);
     if (result != CUDA_SUCCESS)
         return result;
-    uint64_t mark = atomic_load_explicit(&stream->mark, memory_order_relaxed);
     struct tfr_stream_free_req *req = tfr_post_begin(TFR_OP_stream_free, sizeof *req);
     if (!req)
         return tfr_post_failed();
+    if (stream->dead)
+        return tfr_post_cancel(CUDA_ERROR_INVALID_HANDLE);
+    stream->dead = true;
     req->stream = stream->id;
     req->reserved = 0;
     result = tfr_post_end();
-    tfr_handle_drop(TFR_KIND_STREAM, stream->id);
-    stream_unlink(stream);
-    word_retire(stream->word, mark);
-    free(stream);
+    stream_forget(stream);
     return result;
 }
 
 void tfr_stream_forget_all(void)
 {
-    tfr_handle_clear(TFR_KIND_STREAM, free);
-    tfr_handle_clear(TFR_KIND_EVENT, free);
-    for (int i = 0; i < TFR_DEVICES_MAX; i++) {
-        tfr_contexts[i].streams = NULL;
-        tfr_contexts[i].legacy = NULL;
-        atomic_store_explicit(&tfr_contexts[i].blocking_last, 0, memory_order_relaxed);
-        tfr_thread.own[i] = NULL;
-    }
+    tfr_handle_clear(TFR_KIND_STREAM, tfr_handle_retire);
+    tfr_handle_clear(TFR_KIND_EVENT, tfr_handle_retire);
     pthread_mutex_lock(&words_lock);
     words.used = words.retired_n = 0;
     pthread_mutex_unlock(&words_lock);
@@ -171,18 +209,28 @@ void tfr_stream_forget_all(void)
 static pthread_key_t thread_key;
 static pthread_once_t thread_once = PTHREAD_ONCE_INIT;
 
+static struct tfr_stream *own_alive(const struct tfr_own_stream *own)
+{
+    return tfr_handle_object(TFR_KIND_STREAM, tfr_handle_ptr(own->id));
+}
+
 /* Runs as the thread ends: its own streams go with it. */
 static void thread_end(void *arg)
 {
     struct tfr_thread *thread = arg;
     /* A forked child has no ring, a lost executor no streams. */
     bool alive = tfr_client_error() == CUDA_SUCCESS;
-    for (int i = 0; i < TFR_DEVICES_MAX; i++) {
-        struct tfr_stream *own = thread->own[i];
-        if (alive && own && tfr_handle_object(TFR_KIND_STREAM, tfr_handle_ptr(thread->own_id[i])))
-            stream_destroy(own);
-        thread->own[i] = NULL;
+    while (thread->own) {
+        struct tfr_own_stream *own = thread->own;
+        struct tfr_stream *stream = own_alive(own);
+        thread->own = own->next;
+        if (alive && stream)
+            stream_destroy(stream);
+        free(own);
     }
+    free(thread->below);
+    thread->below = NULL;
+    thread->depth = thread->room = 0;
 }
 
 static void thread_key_make(void)
@@ -190,18 +238,39 @@ static void thread_key_make(void)
     pthread_key_create(&thread_key, thread_end);
 }
 
+void tfr_thread_watch(void)
+{
+    pthread_once(&thread_once, thread_key_make);
+    pthread_setspecific(thread_key, &tfr_thread);
+}
+
+/* A place for one more: that of a stream which is gone, or a new one. */
+static struct tfr_own_stream *own_place(void)
+{
+    struct tfr_own_stream *own = tfr_thread.own;
+    while (own && own_alive(own))
+        own = own->next;
+    if (!own && (own = calloc(1, sizeof *own))) {
+        own->next = tfr_thread.own;
+        tfr_thread.own = own;
+        tfr_thread_watch();
+    }
+    return own;
+}
+
 static struct tfr_stream *stream_own(struct tfr_context *ctx)
 {
-    struct tfr_stream *own = tfr_thread.own[ctx->device];
-    if (own && tfr_handle_object(TFR_KIND_STREAM, tfr_handle_ptr(tfr_thread.own_id[ctx->device])))
-        return own;
-    pthread_once(&thread_once, thread_key_make);
-    if (stream_create(ctx, CU_STREAM_DEFAULT, 0, &own) != CUDA_SUCCESS)
+    struct tfr_stream *stream = NULL;
+    struct tfr_own_stream *own = tfr_thread.own;
+    for (; own; own = own->next)
+        if (own->ctx == ctx && (stream = own_alive(own)))
+            return stream;
+    own = own_place();
+    if (!own || stream_create(ctx, CU_STREAM_DEFAULT, 0, &stream) != CUDA_SUCCESS)
         return NULL;
-    tfr_thread.own[ctx->device] = own;
-    tfr_thread.own_id[ctx->device] = own->id;
-    pthread_setspecific(thread_key, &tfr_thread);
-    return own;
+    own->ctx = ctx;
+    own->id = stream->id;
+    return stream;
 }
 
 struct tfr_stream *tfr_stream_special(CUstream handle)
@@ -230,6 +299,8 @@ CUresult tfr_stream_ask_mark(struct tfr_stream *stream, uint64_t target)
     struct tfr_mark_req *req = tfr_post_begin(TFR_OP_mark, sizeof *req);
     if (!req)
         return tfr_post_failed();
+    if (stream->dead)
+        return tfr_post_cancel(CUDA_ERROR_INVALID_HANDLE);
     req->stream = stream->id;
     req->reserved = 0;
     atomic_store_explicit(&stream->mark, req->head.seq, memory_order_relaxed);
@@ -272,9 +343,15 @@ CUresult tfr_context_wait(struct tfr_context *ctx)
                 again = true;
                 break;
             }
+            result = tfr_stream_ask_mark(s, want);
+            if (result ==
+                CUDA_ERROR_INVALID_HANDLE) { /* being destroyed: about to leave the list */
+                result = CUDA_SUCCESS;
+                again = true;
+                break;
+            }
             word[n] = s->word;
             target[n++] = want;
-            result = tfr_stream_ask_mark(s, want);
         }
         pthread_mutex_unlock(&ctx->streams_lock);
         if (n)
@@ -283,7 +360,7 @@ CUresult tfr_context_wait(struct tfr_context *ctx)
             result =
                 tfr_wait_word(&tfr_client.feedback->stream[word[i]], target[i], TFR_WAIT_STREAM);
     }
-    while (result == CUDA_SUCCESS && word_retired_busy(&word[0], &target[0]))
+    while (result == CUDA_SUCCESS && word_retired_busy(ctx, &word[0], &target[0]))
         result = tfr_wait_word(&tfr_client.feedback->stream[word[0]], target[0], TFR_WAIT_STREAM);
     if (result != CUDA_SUCCESS)
         return result;

@@ -12,15 +12,24 @@ struct tfr_stream {
     int priority;
     bool blocking; /* joins the legacy stream */
     bool legacy;
+    bool dead;             /* guarded by the ring lock: no record may name it */
     _Atomic uint64_t last; /* seq of the last record of this stream; written under the ring lock */
     _Atomic uint64_t mark; /* highest mark asked for; written under the ring lock */
     struct tfr_stream *next, **prev_next; /* in the context's list */
 };
 
+/* A thread's own stream in one context. */
+struct tfr_own_stream {
+    struct tfr_own_stream *next;
+    const struct tfr_context *ctx;
+    uint64_t id; /* the stream's, if it is still alive */
+};
+
 struct tfr_event {
     uint64_t id;
-    const struct tfr_context *ctx;
+    struct tfr_context *ctx;
     unsigned int flags;
+    bool dead;            /* as above */
     pthread_mutex_t lock; /* guards word and seq together */
     uint32_t word;
     uint64_t seq; /* 0: never recorded */
@@ -55,5 +64,9 @@ CUresult tfr_stream_legacy_new(struct tfr_context *ctx);
 
 /* The session ended: every stream and event is gone. */
 void tfr_stream_forget_all(void);
+
+/* The context ends: its streams, its events are gone. */
+void tfr_stream_forget_context(struct tfr_context *ctx);
+void tfr_event_forget_context(const struct tfr_context *ctx);
 
 #endif

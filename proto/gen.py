@@ -9,6 +9,7 @@ and nothing is written.  A file whose text has not changed is left alone.  The p
 (client stubs, dispatch), gen_face.py (exported symbols), gen_coverage.py."""
 
 import argparse
+import glob
 import os
 import re
 import sys
@@ -39,9 +40,8 @@ def write(path, text):
 
 def wire_text(spec):
     """The hand-written half of the wire, without comments, for the spec's hash."""
-    text = ""
-    for name in ("wire.h", "wire_copy.h", "feedback.h"):
-        text += read(os.path.join(os.path.dirname(os.path.abspath(spec)), name)) or ""
+    folder = os.path.dirname(os.path.abspath(spec))
+    text = "".join(read(path) for path in sorted(glob.glob(os.path.join(folder, "wire*.h"))))
     return " ".join(re.sub(r"/\*.*?\*/|//[^\n]*", " ", text, flags=re.S).split())
 
 

@@ -8,6 +8,7 @@
 #include <stdint.h>
 
 #include "base/rec.h"
+#include "proto/wire_context.h"
 #include "proto/wire_copy.h"
 
 /* ---- handles ---- */
@@ -181,14 +182,6 @@ struct tfr_asked_req {
 
 /* Streams: id of a stream object; bit 63..56 TFR_KIND_STREAM.  Every context has its legacy stream
  * under an id that the client announces by `context` before it uses it. */
-
-struct tfr_context_req { /* retains the primary context of a device: answered */
-    struct tfr_rec head;
-    uint32_t slot, in_len;
-    uint64_t legacy; /* id for its legacy stream */
-    uint32_t legacy_word, device;
-    uint32_t flags, reserved;
-};
 
 struct tfr_stream_new_req {
     struct tfr_rec head;

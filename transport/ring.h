@@ -89,6 +89,13 @@ static inline struct tfr_rec *tfr_ring_reserve(struct tfr_ring_tx *tx, uint32_t 
     return tfr_ring_assign(tx, need, op, ctx);
 }
 
+/* Takes back the record that was reserved last and not committed. */
+static inline void tfr_ring_cancel(struct tfr_ring_tx *tx, const struct tfr_rec *rec)
+{
+    tx->tail -= rec->size;
+    tx->seq--;
+}
+
 /* Ends the record; over shm it is published at once (release store and bell), else it gathers until
  * flush. */
 static inline tfr_status tfr_ring_commit(struct tfr_ring_tx *tx)

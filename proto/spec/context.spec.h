@@ -1,5 +1,4 @@
-/* Contexts: the primary context of each device; which one is current is each thread's own affair.
- */
+/* Contexts: primary and created ones; which one is current is each thread's own affair. */
 #include "proto/spec/words.h"
 
 /* Retains the primary context; the first one attaches the session to a worker. */
@@ -33,6 +32,32 @@ CUresult cuDevicePrimaryCtxSetFlags(CUdevice dev, unsigned int flags);
 /* Flags, and whether the context is retained. */
 TFR_CALL(0x0000, LOCAL, NOCTX)
 CUresult cuDevicePrimaryCtxGetState(CUdevice dev, unsigned int *flags, int *active);
+
+/* Creates a context and pushes it (the name for programs built before CUDA 11.4). */
+TFR_CALL(0x0000, LOCAL, NOCTX)
+CUresult cuCtxCreate_v2(CUcontext *ctx, unsigned int flags, CUdevice dev);
+
+/* The same with execution affinity, which no device has. */
+TFR_CALL(0x0000, LOCAL, NOCTX)
+CUresult cuCtxCreate_v3(CUcontext *ctx, CUexecAffinityParam *affinity, int n, unsigned int flags,
+                        CUdevice dev);
+
+/* The same with parameters for affinity and graphics: neither is there. */
+TFR_CALL(0x0000, LOCAL, NOCTX)
+CUresult cuCtxCreate_v4(CUcontext *ctx, CUctxCreateParams *params, unsigned int flags,
+                        CUdevice dev);
+
+/* Destroys a created context with all that is in it. */
+TFR_CALL(0x0000, LOCAL, NOCTX)
+CUresult cuCtxDestroy_v2(CUcontext ctx);
+
+/* One more use of the current context. */
+TFR_CALL(0x0000, LOCAL)
+CUresult cuCtxAttach(CUcontext *ctx, unsigned int flags);
+
+/* One less; the last destroys. */
+TFR_CALL(0x0000, LOCAL)
+CUresult cuCtxDetach(CUcontext ctx);
 
 /* The calling thread's current context. */
 TFR_CALL(0x0000, LOCAL, NOCTX)

@@ -1,11 +1,6 @@
 /* Driver calls that the executor makes on its own account and that are not forwarded yet. */
 #include "proto/spec/words.h"
 
-/* Creates a context; clients have primary contexts only, so far. */
-TFR_CALL(0x0000, NONE)
-CUresult cuCtxCreate_v4(CUcontext *ctx, CUctxCreateParams *params, unsigned int flags,
-                        CUdevice dev);
-
 /* A stream writes a value: how the executor learns where a stream is. */
 TFR_CALL(0x0000, NONE)
 CUresult cuStreamWriteValue64_v2(CUstream stream, CUdeviceptr addr, cuuint64_t value,

@@ -1,7 +1,7 @@
 /* Records of our own: what the hand-written ends of copy, launch, stream, event and image say. */
 #include "proto/spec/words.h"
 
-/* Retains a device's primary context and names its legacy stream. */
+/* Retains a primary context or creates one, and names its legacy stream. */
 TFR_RECORD(0x0001, context, SYNC, HELPER, NOCTX)
 /* Creates a stream under the client's id; its marks go to the word the client chose. */
 TFR_RECORD(0x0002, stream_new)
@@ -53,5 +53,7 @@ TFR_RECORD(0x0018, stream_query, SYNC)
 TFR_RECORD(0x0038, rect)
 /* Copies between devices. */
 TFR_RECORD(0x0039, peer)
+/* Destroys a created context, or what was made in a primary one. */
+TFR_RECORD(0x0040, context_free, SYNC, HELPER, NOCTX)
 /* One step of a link. */
 TFR_RECORD(0x0060, link, SYNC, HELPER)

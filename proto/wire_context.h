@@ -1,0 +1,28 @@
+/* Records of contexts.  A record's head names a context by its slot: primary contexts have that of
+ * their device plus one, created ones lie above TFR_DEVICES_MAX; slot 0 means none.  Included by
+ * wire.h alone. */
+#ifndef TFR_PROTO_WIRE_CONTEXT_H
+#define TFR_PROTO_WIRE_CONTEXT_H
+
+#include <stdint.h>
+
+#include "base/rec.h"
+
+enum { TFR_CONTEXTS_MAX = 256 }; /* slots, numbered from 1 */
+
+struct tfr_context_req { /* retains a primary context, or creates one: answered */
+    struct tfr_rec head;
+    uint32_t slot, in_len;
+    uint64_t legacy; /* id for its legacy stream */
+    uint32_t legacy_word, device;
+    uint32_t flags, at; /* CU_CTX_*; the context's slot */
+};
+
+/* Destroys a created context.  Of a primary one, which goes on, it destroys the streams, events and
+ * modules.  Their ids die. */
+struct tfr_context_free_req {
+    struct tfr_rec head;
+    uint32_t slot, in_len;
+    uint32_t at, reserved;
+};
+#endif
