@@ -93,6 +93,7 @@ CUresult cuStreamSynchronize(CUstream handle)
     soft_stream_ref(stream);
     soft_stream_wait(stream, soft_stream_position(stream));
     soft_stream_unref(stream);
+    soft_pool_synced();
     return soft_ctx_usable(ctx);
 }
 

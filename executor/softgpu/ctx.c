@@ -244,6 +244,7 @@ CUresult soft_ctx_wait(struct soft_ctx *ctx)
         soft_stream_unref(all[i].stream);
     }
     free(all);
+    soft_pool_synced();
     return soft_ctx_usable(ctx);
 }
 

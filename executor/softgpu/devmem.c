@@ -37,18 +37,6 @@ struct small {
     struct unit unit[UNITS];
 };
 
-struct chunk {
-    enum { CHUNK_LARGE, CHUNK_SMALL, CHUNK_RESERVED } kind;
-    uint64_t base, len; /* len: as asked for (large) */
-    uint32_t chunk_n;
-    uint64_t id, pool;
-    unsigned int flags;
-    struct soft_heap *heap;
-    struct soft_reserve *reserve;
-    struct small *small;
-    struct chunk *next, **prev; /* in the heap */
-};
-
 struct soft_heap {
     struct soft_dev *dev;
     struct soft_ctx *ctx;
@@ -59,7 +47,7 @@ struct soft_dev soft_devs[SOFT_DEV_MAX];
 int soft_dev_n = 1;
 
 /* Guards everything below, page marks included. */
-static pthread_mutex_t mem_lock = PTHREAD_MUTEX_INITIALIZER;
+pthread_mutex_t soft_mem_lock = PTHREAD_MUTEX_INITIALIZER;
 static uint64_t used[SOFT_DEV_MAX];
 static struct soft_heap first_heap = {.dev = &soft_devs[0]};
 static _Thread_local struct soft_heap *my_heap;
@@ -73,7 +61,7 @@ uint64_t soft_next_id(void)
 CUresult soft_mem_init(void)
 {
     static CUresult result = CUDA_ERROR_NOT_INITIALIZED;
-    pthread_mutex_lock(&mem_lock);
+    pthread_mutex_lock(&soft_mem_lock);
     if (result == CUDA_ERROR_NOT_INITIALIZED) {
         uint64_t memory = tfr_env_u64("TFR_SOFT_MEMORY");
         soft_chaos_init();
@@ -81,7 +69,7 @@ CUresult soft_mem_init(void)
             soft_devs[i] = (struct soft_dev){.at = i, .memory = memory};
         result = soft_arena_map();
     }
-    pthread_mutex_unlock(&mem_lock);
+    pthread_mutex_unlock(&soft_mem_lock);
     return result;
 }
 
@@ -97,39 +85,34 @@ static bool charge(struct soft_dev *dev, uint64_t len)
 
 CUresult soft_mem_charge(struct soft_dev *dev, uint64_t len)
 {
-    pthread_mutex_lock(&mem_lock);
+    pthread_mutex_lock(&soft_mem_lock);
     bool ok = charge(dev, len);
-    pthread_mutex_unlock(&mem_lock);
+    pthread_mutex_unlock(&soft_mem_lock);
     return ok ? CUDA_SUCCESS : CUDA_ERROR_OUT_OF_MEMORY;
 }
 
 void soft_mem_credit(struct soft_dev *dev, uint64_t len)
 {
-    pthread_mutex_lock(&mem_lock);
+    pthread_mutex_lock(&soft_mem_lock);
     used[dev->at] -= len;
-    pthread_mutex_unlock(&mem_lock);
+    pthread_mutex_unlock(&soft_mem_lock);
 }
 
 uint64_t soft_mem_used(const struct soft_dev *dev)
 {
-    pthread_mutex_lock(&mem_lock);
+    pthread_mutex_lock(&soft_mem_lock);
     uint64_t n = used[dev->at];
-    pthread_mutex_unlock(&mem_lock);
+    pthread_mutex_unlock(&soft_mem_lock);
     return n;
 }
 
 /* ---- chunks of address space ---- */
 
-static uint32_t chunk_at(uint64_t addr)
-{
-    return (uint32_t)((addr - soft_mem.base) >> SOFT_CHUNK_SHIFT);
-}
-
 void soft_page_set(uint64_t base, uint64_t len, unsigned int access)
 {
-    pthread_mutex_lock(&mem_lock);
+    pthread_mutex_lock(&soft_mem_lock);
     soft_arena_mark(base, len, access);
-    pthread_mutex_unlock(&mem_lock);
+    pthread_mutex_unlock(&soft_mem_lock);
 }
 
 /* A chunk run of `n`, open for the host, listed in the heap. */
@@ -162,7 +145,7 @@ static struct chunk *chunk_new(struct soft_heap *heap, uint32_t n, uint64_t alig
 
 static void chunk_drop(struct chunk *chunk)
 {
-    uint32_t at = chunk_at(chunk->base);
+    uint32_t at = soft_chunk_at(chunk->base);
     for (uint32_t i = 0; i < chunk->chunk_n; i++)
         soft_chunk_of[at + i] = NULL;
     *chunk->prev = chunk->next;
@@ -314,7 +297,7 @@ CUresult soft_heap_alloc(struct soft_heap *heap, size_t len, size_t align, unsig
         align = 1 << UNIT_SHIFT;
     uint64_t id = soft_next_id();
     struct chunk *chunk;
-    pthread_mutex_lock(&mem_lock);
+    pthread_mutex_lock(&soft_mem_lock);
     if (len < SMALL_MAX && align < SMALL_MAX) {
         uint32_t first = 0;
         chunk = small_alloc(heap, len, align, &first);
@@ -334,13 +317,8 @@ CUresult soft_heap_alloc(struct soft_heap *heap, size_t len, size_t align, unsig
             *addr_out = chunk->base;
         }
     }
-    pthread_mutex_unlock(&mem_lock);
+    pthread_mutex_unlock(&soft_mem_lock);
     return chunk ? CUDA_SUCCESS : CUDA_ERROR_OUT_OF_MEMORY;
-}
-
-static struct chunk *chunk_find(uint64_t addr)
-{
-    return soft_is_device(addr) ? soft_chunk_of[chunk_at(addr)] : NULL;
 }
 
 static uint32_t small_first(const struct chunk *chunk, uint64_t addr)
@@ -361,8 +339,8 @@ static uint64_t unit_addr(const struct chunk *chunk, uint32_t first)
 CUresult soft_heap_free(CUdeviceptr addr)
 {
     CUresult result = CUDA_ERROR_INVALID_VALUE;
-    pthread_mutex_lock(&mem_lock);
-    struct chunk *chunk = chunk_find(addr);
+    pthread_mutex_lock(&soft_mem_lock);
+    struct chunk *chunk = soft_chunk_find(addr);
     if (chunk && chunk->kind == CHUNK_LARGE && chunk->base == addr) {
         large_free(chunk);
         result = CUDA_SUCCESS;
@@ -373,15 +351,15 @@ CUresult soft_heap_free(CUdeviceptr addr)
             result = CUDA_SUCCESS;
         }
     }
-    pthread_mutex_unlock(&mem_lock);
+    pthread_mutex_unlock(&soft_mem_lock);
     return result;
 }
 
 CUresult soft_mem_mark(CUdeviceptr addr, unsigned int flag)
 {
     CUresult result = CUDA_ERROR_INVALID_VALUE;
-    pthread_mutex_lock(&mem_lock);
-    struct chunk *chunk = chunk_find(addr);
+    pthread_mutex_lock(&soft_mem_lock);
+    struct chunk *chunk = soft_chunk_find(addr);
     if (chunk && chunk->kind == CHUNK_LARGE && chunk->base == addr && !(chunk->flags & flag)) {
         chunk->flags |= flag;
         result = CUDA_SUCCESS;
@@ -393,32 +371,17 @@ CUresult soft_mem_mark(CUdeviceptr addr, unsigned int flag)
             result = CUDA_SUCCESS;
         }
     }
-    pthread_mutex_unlock(&mem_lock);
+    pthread_mutex_unlock(&soft_mem_lock);
     return result;
-}
-
-static bool reserve_find(const struct soft_reserve *reserve, uint64_t addr, struct soft_range *out)
-{
-    const struct soft_piece *piece = &reserve->piece[(addr - reserve->base) >> SOFT_CHUNK_SHIFT];
-    if (!piece->phys)
-        return false;
-    *out = (struct soft_range){
-        .base = reserve->base + ((uint64_t)piece->first << SOFT_CHUNK_SHIFT),
-        .len = (uint64_t)piece->n << SOFT_CHUNK_SHIFT,
-        .id = piece->id,
-        .flags = SOFT_MEM_VMM,
-        .dev = piece->dev,
-    };
-    return true;
 }
 
 bool soft_mem_find(uint64_t addr, struct soft_range *out)
 {
     bool found = false;
-    pthread_mutex_lock(&mem_lock);
-    struct chunk *chunk = chunk_find(addr);
+    pthread_mutex_lock(&soft_mem_lock);
+    struct chunk *chunk = soft_chunk_find(addr);
     if (chunk && chunk->kind == CHUNK_RESERVED) {
-        found = reserve_find(chunk->reserve, addr, out);
+        found = soft_reserve_find(chunk->reserve, addr, out);
     } else if (chunk && chunk->kind == CHUNK_LARGE && addr - chunk->base < chunk->len) {
         *out = (struct soft_range){.base = chunk->base,
                                    .len = chunk->len,
@@ -442,39 +405,13 @@ bool soft_mem_find(uint64_t addr, struct soft_range *out)
             found = true;
         }
     }
-    pthread_mutex_unlock(&mem_lock);
+    pthread_mutex_unlock(&soft_mem_lock);
     return found;
 }
 
 bool soft_any_find(uint64_t addr, struct soft_range *out)
 {
     return soft_is_device(addr) ? soft_mem_find(addr, out) : soft_host_find(addr, out);
-}
-
-void soft_piece_put(struct soft_piece *first, uint32_t n, const struct soft_piece *like)
-{
-    pthread_mutex_lock(&mem_lock);
-    for (uint32_t i = 0; i < n; i++)
-        first[i] = *like;
-    pthread_mutex_unlock(&mem_lock);
-}
-
-/* True if mappings cover [addr, addr+len) and dev (-1: any) may do all of `want` there. */
-static bool pieces_allow(int dev, uint64_t addr, uint64_t len, unsigned int want)
-{
-    bool ok = true;
-    pthread_mutex_lock(&mem_lock);
-    struct chunk *chunk = chunk_find(addr);
-    const struct soft_reserve *r = chunk && chunk->kind == CHUNK_RESERVED ? chunk->reserve : NULL;
-    ok = r && len <= r->base + r->len - addr;
-    for (uint64_t i = 0; ok && i <= (len - 1 + (addr & (SOFT_CHUNK - 1))) >> SOFT_CHUNK_SHIFT;
-         i++) {
-        const struct soft_piece *piece = &r->piece[((addr - r->base) >> SOFT_CHUNK_SHIFT) + i];
-        unsigned int has = dev < 0 ? soft_piece_any(piece) : soft_piece_access(piece, dev);
-        ok = piece->phys && (has & want) == want;
-    }
-    pthread_mutex_unlock(&mem_lock);
-    return ok;
 }
 
 CUresult soft_mem_check(uint64_t addr, uint64_t len, unsigned int want)
@@ -486,8 +423,8 @@ CUresult soft_mem_check(uint64_t addr, uint64_t len, unsigned int want)
         return CUDA_ERROR_INVALID_VALUE;
     if (!(range.flags & SOFT_MEM_VMM))
         return len > range.base + range.len - addr ? CUDA_ERROR_INVALID_VALUE : CUDA_SUCCESS;
-    return pieces_allow(-1, addr, len, soft_chaos.on ? 0 : want) ? CUDA_SUCCESS
-                                                                 : CUDA_ERROR_INVALID_VALUE;
+    return soft_pieces_allow(-1, addr, len, soft_chaos.on ? 0 : want) ? CUDA_SUCCESS
+                                                                      : CUDA_ERROR_INVALID_VALUE;
 }
 
 bool soft_mem_reach(const struct soft_dev *dev, uint64_t addr, uint64_t len, unsigned int want)
@@ -499,7 +436,7 @@ bool soft_mem_reach(const struct soft_dev *dev, uint64_t addr, uint64_t len, uns
         return false;
     if (!(range.flags & SOFT_MEM_VMM))
         return len <= range.base + range.len - addr;
-    return pieces_allow(soft_chaos.on && dev ? dev->at : -1, addr, len, want);
+    return soft_pieces_allow(soft_chaos.on && dev ? dev->at : -1, addr, len, want);
 }
 
 CUresult soft_mem_alloc(size_t len, size_t align, CUdeviceptr *addr_out)
@@ -526,6 +463,30 @@ struct soft_heap *soft_heap_new(struct soft_dev *dev, struct soft_ctx *ctx)
     return heap;
 }
 
+static bool chunk_find_flag(struct chunk *chunk, unsigned int flag, uint64_t *at_out)
+{
+    *at_out = chunk->base;
+    if (chunk->kind == CHUNK_LARGE)
+        return chunk->flags & flag;
+    for (uint32_t i = 0; i < UNITS; i++) {
+        if (!chunk->small->unit[i].first || !(chunk->small->unit[i].flags & flag))
+            continue;
+        *at_out = unit_addr(chunk, i);
+        return true;
+    }
+    return false;
+}
+
+bool soft_heap_find(struct soft_heap *heap, unsigned int flag, uint64_t *at_out)
+{
+    bool found = false;
+    pthread_mutex_lock(&soft_mem_lock);
+    for (struct chunk *chunk = heap->chunks; chunk && !found; chunk = chunk->next)
+        found = chunk_find_flag(chunk, flag, at_out);
+    pthread_mutex_unlock(&soft_mem_lock);
+    return found;
+}
+
 static void small_clear(struct chunk *chunk)
 {
     for (uint32_t i = 0; i < UNITS; i++) {
@@ -540,76 +501,12 @@ static void small_clear(struct chunk *chunk)
 
 void soft_heap_clear(struct soft_heap *heap)
 {
-    pthread_mutex_lock(&mem_lock);
+    pthread_mutex_lock(&soft_mem_lock);
     while (heap->chunks) {
         if (heap->chunks->kind == CHUNK_LARGE)
             large_free(heap->chunks);
         else
             small_clear(heap->chunks);
     }
-    pthread_mutex_unlock(&mem_lock);
-}
-
-/* ---- reservations ---- */
-
-static bool hold(uint32_t at, uint32_t n)
-{
-    if (soft_arena_hold(at, n))
-        return true;
-    soft_arena_give(at, n);
-    return false;
-}
-
-static bool space_take(uint32_t n, uint64_t align, uint64_t hint, uint32_t *at_out)
-{
-    bool refused = soft_chaos.on && soft_chaos_next() & 1;
-    if (hint && !refused && soft_is_device(hint) && (hint & (SOFT_CHUNK - 1)) == 0) {
-        *at_out = chunk_at(hint);
-        if (soft_arena_take_at(*at_out, n) && hold(*at_out, n))
-            return true;
-    }
-    return soft_arena_take(n, align, at_out) && hold(*at_out, n);
-}
-
-bool soft_space_take(struct soft_reserve *reserve, uint64_t align, uint64_t hint)
-{
-    uint32_t at = 0, n = (uint32_t)(reserve->len >> SOFT_CHUNK_SHIFT);
-    struct chunk *chunk = calloc(1, sizeof(*chunk));
-    if (!chunk)
-        return false;
-    pthread_mutex_lock(&mem_lock);
-    bool ok = space_take(n, align, hint, &at);
-    if (ok) {
-        reserve->base = soft_mem.base + ((uint64_t)at << SOFT_CHUNK_SHIFT);
-        *chunk = (struct chunk){
-            .kind = CHUNK_RESERVED, .base = reserve->base, .chunk_n = n, .reserve = reserve};
-        for (uint32_t i = 0; i < n; i++)
-            soft_chunk_of[at + i] = chunk;
-    } else {
-        free(chunk);
-    }
-    pthread_mutex_unlock(&mem_lock);
-    return ok;
-}
-
-void soft_space_give(struct soft_reserve *reserve)
-{
-    pthread_mutex_lock(&mem_lock);
-    uint32_t at = chunk_at(reserve->base), n = (uint32_t)(reserve->len >> SOFT_CHUNK_SHIFT);
-    free(soft_chunk_of[at]);
-    for (uint32_t i = 0; i < n; i++) {
-        soft_chunk_of[at + i] = NULL;
-    }
-    soft_arena_let_go(at, n);
-    soft_arena_give(at, n);
-    pthread_mutex_unlock(&mem_lock);
-}
-
-struct soft_reserve *soft_space_owner(uint64_t addr)
-{
-    pthread_mutex_lock(&mem_lock);
-    struct chunk *chunk = chunk_find(addr);
-    struct soft_reserve *reserve = chunk && chunk->kind == CHUNK_RESERVED ? chunk->reserve : NULL;
-    pthread_mutex_unlock(&mem_lock);
-    return reserve;
+    pthread_mutex_unlock(&soft_mem_lock);
 }

@@ -5,7 +5,8 @@
  * running kernel or host function may wait for another one.  At most one idle worker spins; the
  * others sleep on the bell.  A stream that waits for a value is parked in `polls` and occupies
  * nobody: an idle worker looks at it.  The value may come from another process, which rings no
- * bell, so the looks are at most 50 us apart, until nothing has been parked for a second. */
+ * bell, so the looks are at most 50 us apart; they get rarer once nothing was parked for a second.
+ */
 #include "executor/softgpu/soft.h"
 
 #include <linux/futex.h>
@@ -25,7 +26,7 @@ enum {
     SPIN_NS = 30000,
     NAP_MIN_NS = 5000,
     NAP_MAX_NS = 50000,
-    NAP_LATE_NS = 200000,
+    NAP_LATE_NS = 1000000,
 };
 
 static pthread_mutex_t lock =
@@ -171,9 +172,9 @@ static bool spin(void)
 static long nap_ns(void)
 {
     uint64_t idle = tfr_clock_now() - parked_ns;
-    if (idle > TFR_NS_PER_S)
-        return NAP_LATE_NS;
-    long nap = (long)idle / 16;
+    long nap = (long)(idle / 16);
+    if (idle > TFR_NS_PER_S) /* a core is not to be worn out by a program that has stopped */
+        return idle / 10000 > NAP_LATE_NS ? NAP_LATE_NS : (long)(idle / 10000);
     return nap < NAP_MIN_NS ? NAP_MIN_NS : nap > NAP_MAX_NS ? NAP_MAX_NS : nap;
 }
 

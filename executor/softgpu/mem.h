@@ -25,6 +25,8 @@ struct soft_range {
 };
 
 struct soft_heap *soft_heap_new(struct soft_dev *dev, struct soft_ctx *ctx);
+/* An allocation in it that has the flag; false: none. */
+bool soft_heap_find(struct soft_heap *heap, unsigned int flag, uint64_t *at_out);
 void soft_heap_clear(struct soft_heap *heap); /* frees every allocation in it */
 /* The heap that soft_mem_alloc uses on this thread from now on; NULL: device 0's own. */
 void soft_heap_use(struct soft_heap *heap);
@@ -91,6 +93,8 @@ uint64_t soft_next_id(void);
 /* mempool.c: a stream of ctx reached a cuMemFreeAsync (ctx NULL: a plain free of such memory). */
 void soft_pool_free(struct soft_ctx *ctx, uint64_t at);
 void soft_pool_forget(struct soft_ctx *ctx);
+/* A stream, an event or a context was waited for: pools shrink to their release threshold. */
+void soft_pool_synced(void);
 uint64_t soft_pool_handle(uint64_t pool); /* of soft_range.pool */
 
 bool soft_host_find(uint64_t addr, struct soft_range *range_out);

@@ -1,18 +1,24 @@
 /* Stream-ordered allocation and memory pools.  An allocation is usable from the call on, which is
- * earlier than promised; a free takes effect when its stream arrives.  A pool keeps nothing back:
- * it is a name with statistics, because a fresh allocation costs the software GPU next to nothing.
- */
+ * earlier than promised; a free takes effect when its stream arrives.  A pool holds no memory
+ * back, because a fresh allocation costs the software GPU next to nothing; what it says to have
+ * reserved is what a driver would that grows by 32 MiB and shrinks at synchronisations. */
 #include "executor/softgpu/soft.h"
 
 #include <stdlib.h>
+
+enum { GROW_SHIFT = 25 };
 
 struct pool {
     uint64_t handle;
     struct soft_dev *dev;
     bool is_default, destroyed;
     uint64_t attribute[CU_MEMPOOL_ATTR_USED_MEM_HIGH + 1];
-    uint64_t used, high, live;
+    uint64_t used, used_high, live;
+    uint64_t reserved, reserved_high;
+    uint64_t seen; /* synchronisations that `reserved` has been told of */
 };
+
+static _Atomic uint64_t sync_n;
 
 static pthread_mutex_t pool_lock =
     PTHREAD_MUTEX_INITIALIZER; /* all of this; before devmem's lock */
@@ -60,16 +66,53 @@ static CUresult ensure(struct soft_dev *dev)
     return CUDA_SUCCESS;
 }
 
+void soft_pool_synced(void)
+{
+    atomic_fetch_add_explicit(&sync_n, 1, memory_order_relaxed);
+}
+
+static uint64_t grown(uint64_t len)
+{
+    return (len + (1u << GROW_SHIFT) - 1) >> GROW_SHIFT << GROW_SHIFT;
+}
+
+/* Gives back what is reserved beyond `keep` and not used. */
+static void shrink(struct pool *pool, uint64_t keep)
+{
+    uint64_t most = keep > grown(pool->used) ? keep : grown(pool->used);
+    if (pool->reserved > most)
+        pool->reserved = most;
+}
+
+/* What the synchronisations since the last look have given back.  Under pool_lock, and before
+ * `used` changes: they did not see that. */
+static void catch_up(struct pool *pool)
+{
+    uint64_t now = atomic_load_explicit(&sync_n, memory_order_relaxed);
+    if (pool->seen != now)
+        shrink(pool, pool->attribute[CU_MEMPOOL_ATTR_RELEASE_THRESHOLD]);
+    pool->seen = now;
+}
+
+static void take(struct pool *pool, uint64_t len)
+{
+    catch_up(pool);
+    pool->live++;
+    pool->used += len;
+    if (pool->reserved < grown(pool->used))
+        pool->reserved = grown(pool->used);
+    if (pool->used > pool->used_high)
+        pool->used_high = pool->used;
+    if (pool->reserved > pool->reserved_high)
+        pool->reserved_high = pool->reserved;
+}
+
 static CUresult pool_alloc(struct soft_ctx *ctx, struct pool *pool, size_t len, CUdeviceptr *out)
 {
     pthread_mutex_lock(&pool_lock);
     CUresult result = soft_heap_alloc(ctx->heap, len, 0, SOFT_MEM_ASYNC, (uint64_t)pool, out);
-    if (result == CUDA_SUCCESS) {
-        pool->live++;
-        pool->used += len;
-        if (pool->used > pool->high)
-            pool->high = pool->used;
-    }
+    if (result == CUDA_SUCCESS)
+        take(pool, len);
     pthread_mutex_unlock(&pool_lock);
     return result;
 }
@@ -82,6 +125,7 @@ void soft_pool_free(struct soft_ctx *ctx, uint64_t at)
         struct pool *pool = (struct pool *)range.pool;
         soft_heap_free(at);
         if (pool) {
+            catch_up(pool);
             pool->used -= range.len;
             pool->live--;
             pool_settle(pool);
@@ -153,6 +197,9 @@ CUresult cuMemFreeAsync(CUdeviceptr at, CUstream handle)
 /* The context's memory goes with it, pools' allocations included. */
 void soft_pool_forget(struct soft_ctx *ctx)
 {
+    uint64_t at;
+    while (soft_heap_find(ctx->heap, SOFT_MEM_ASYNC, &at))
+        soft_pool_free(NULL, at);
     atomic_store_explicit(&ctx->frees_pending, 0, memory_order_relaxed);
 }
 
@@ -262,13 +309,16 @@ CUresult cuMemPoolGetAttribute(CUmemoryPool handle, CUmemPool_attribute attribut
     if (!pool || !value || !is_known(attribute))
         return CUDA_ERROR_INVALID_VALUE;
     pthread_mutex_lock(&pool_lock);
+    catch_up(pool);
     uint64_t found = pool->attribute[attribute];
-    if (attribute == CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT ||
-        attribute == CU_MEMPOOL_ATTR_USED_MEM_CURRENT)
+    if (attribute == CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT)
+        found = pool->reserved;
+    else if (attribute == CU_MEMPOOL_ATTR_USED_MEM_CURRENT)
         found = pool->used;
-    else if (attribute == CU_MEMPOOL_ATTR_RESERVED_MEM_HIGH ||
-             attribute == CU_MEMPOOL_ATTR_USED_MEM_HIGH)
-        found = pool->high;
+    else if (attribute == CU_MEMPOOL_ATTR_RESERVED_MEM_HIGH)
+        found = pool->reserved_high;
+    else if (attribute == CU_MEMPOOL_ATTR_USED_MEM_HIGH)
+        found = pool->used_high;
     pthread_mutex_unlock(&pool_lock);
     if (is_wide(attribute))
         *(cuuint64_t *)value = found;
@@ -277,34 +327,56 @@ CUresult cuMemPoolGetAttribute(CUmemoryPool handle, CUmemPool_attribute attribut
     return CUDA_SUCCESS;
 }
 
+/* A high-water mark can only be reset, by writing zero. */
+static CUresult set(struct pool *pool, CUmemPool_attribute attribute, const void *value)
+{
+    uint64_t wanted = is_wide(attribute) ? *(const cuuint64_t *)value : *(const int *)value != 0;
+    switch ((int)attribute) {
+    case CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT:
+    case CU_MEMPOOL_ATTR_USED_MEM_CURRENT:
+        return CUDA_ERROR_INVALID_VALUE;
+    case CU_MEMPOOL_ATTR_RESERVED_MEM_HIGH:
+        if (wanted)
+            return CUDA_ERROR_INVALID_VALUE;
+        pool->reserved_high = pool->reserved;
+        return CUDA_SUCCESS;
+    case CU_MEMPOOL_ATTR_USED_MEM_HIGH:
+        if (wanted)
+            return CUDA_ERROR_INVALID_VALUE;
+        pool->used_high = pool->used;
+        return CUDA_SUCCESS;
+    default:
+        pool->attribute[attribute] = wanted;
+        return CUDA_SUCCESS;
+    }
+}
+
 CUresult cuMemPoolSetAttribute(CUmemoryPool handle, CUmemPool_attribute attribute, void *value)
 {
-    CUresult result = CUDA_SUCCESS;
     if (soft_ready())
         return CUDA_ERROR_NOT_INITIALIZED;
     struct pool *pool = pool_of(handle);
     if (!pool || !value || !is_known(attribute))
         return CUDA_ERROR_INVALID_VALUE;
     pthread_mutex_lock(&pool_lock);
-    if (attribute == CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT ||
-        attribute == CU_MEMPOOL_ATTR_USED_MEM_CURRENT)
-        result = CUDA_ERROR_INVALID_VALUE;
-    else if (attribute == CU_MEMPOOL_ATTR_RESERVED_MEM_HIGH ||
-             attribute == CU_MEMPOOL_ATTR_USED_MEM_HIGH)
-        pool->high = pool->used; /* any write is a reset */
-    else
-        pool->attribute[attribute] =
-            is_wide(attribute) ? *(cuuint64_t *)value : (uint64_t)(*(int *)value != 0);
+    catch_up(pool);
+    CUresult result = set(pool, attribute, value);
     pthread_mutex_unlock(&pool_lock);
     return result;
 }
 
 CUresult cuMemPoolTrimTo(CUmemoryPool handle, size_t keep)
 {
-    (void)keep;
     if (soft_ready())
         return CUDA_ERROR_NOT_INITIALIZED;
-    return pool_of(handle) ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
+    struct pool *pool = pool_of(handle);
+    if (!pool)
+        return CUDA_ERROR_INVALID_VALUE;
+    pthread_mutex_lock(&pool_lock);
+    catch_up(pool);
+    shrink(pool, keep);
+    pthread_mutex_unlock(&pool_lock);
+    return CUDA_SUCCESS;
 }
 
 CUresult cuMemPoolSetAccess(CUmemoryPool handle, const CUmemAccessDesc *map, size_t n)
