@@ -1,11 +1,13 @@
-/* Handlers of contexts: primary ones are retained once and kept, since the lane, the mirror and the
- * marks live in them; what a reset would destroy is destroyed object by object.  Created ones are
- * the driver's own. */
+/* Handlers of contexts.  Created ones and the primary ones of most devices are the driver's own and
+ * end with it.  Surprising: that of the first device is never let go, since lane and mirror live in
+ * it; what its end would destroy is destroyed object by object. */
 #define TFR_LOG_PART "executor"
 #include <stdlib.h>
 
 #include "executor/session.h"
 #include "tfr_dispatch_decl.h"
+
+enum { OURS = 1 }; /* slot of the context that lane and mirror live in */
 
 /* Helpers make and destroy contexts while the watch looks at them. */
 static void slot_set(struct tfr_session *s, uint32_t at, CUcontext ctx, CUdevice device)
@@ -30,14 +32,13 @@ static CUresult context_create(struct tfr_session *s, const struct tfr_context_r
     return result;
 }
 
-/* Announced again after it was released while another context was in use, a primary one lives on.
- */
+/* Announced again, the first device's has lived on. */
 static CUresult context_take(struct tfr_session *s, const struct tfr_context_req *req)
 {
     CUcontext ctx = s->ctx[req->at - 1];
     CUresult result = CUDA_SUCCESS;
     if (ctx)
-        return req->at <= TFR_DEVICES_MAX ? CUDA_SUCCESS : CUDA_ERROR_INVALID_CONTEXT;
+        return req->at == OURS ? CUDA_SUCCESS : CUDA_ERROR_INVALID_CONTEXT;
     if (req->at <= TFR_DEVICES_MAX)
         result = s->cu->cuDevicePrimaryCtxRetain(&ctx, (CUdevice)req->device);
     else
@@ -92,7 +93,7 @@ static CUresult objects_free(struct tfr_session *s, uint16_t at)
         struct tfr_object_list list;
         if (!tfr_object_take_context(s, kinds[k], at, &list))
             return CUDA_ERROR_OUT_OF_MEMORY;
-        for (size_t i = 0; i < list.n && at <= TFR_DEVICES_MAX; i++) {
+        for (size_t i = 0; i < list.n && at == OURS; i++) {
             CUresult one = destroy_one(s, kinds[k], list.real[i]);
             result = result == CUDA_SUCCESS ? one : result;
         }
@@ -104,11 +105,13 @@ static CUresult objects_free(struct tfr_session *s, uint16_t at)
 static CUresult context_destroy(struct tfr_session *s, uint16_t at)
 {
     CUcontext ctx = s->ctx[at - 1];
+    CUdevice device = s->ctx_device[at - 1];
     slot_set(s, at, NULL, 0);
     pthread_mutex_lock(&s->fence_lock);
     s->fence_event[at - 1] = NULL;
     pthread_mutex_unlock(&s->fence_lock);
-    return s->cu->cuCtxDestroy_v2(ctx);
+    return at > TFR_DEVICES_MAX ? s->cu->cuCtxDestroy_v2(ctx)
+                                : s->cu->cuDevicePrimaryCtxRelease_v2(device);
 }
 
 CUresult do_context_free(struct tfr_session *s, const struct tfr_rec *rec, struct tfr_reply *reply)
@@ -123,7 +126,7 @@ CUresult do_context_free(struct tfr_session *s, const struct tfr_rec *rec, struc
         result = s->cu->cuCtxSynchronize();
     CUresult freed = objects_free(s, at);
     result = result == CUDA_SUCCESS ? freed : result;
-    if (at > TFR_DEVICES_MAX) {
+    if (at != OURS) {
         CUresult destroyed = context_destroy(s, at);
         result = result == CUDA_SUCCESS ? destroyed : result;
     }

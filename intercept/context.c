@@ -167,6 +167,8 @@ static CUresult end_alone(struct tfr_context *ctx)
     atomic_store_explicit(&ctx->active, TFR_CONTEXT_ENDING, memory_order_release);
     tfr_post_release();
     tfr_thread.ctx = ctx;
+    if (ctx->slot == 1)
+        tfr_module_explain_reset();
     tfr_copy_deliver_before(NULL);
     tfr_memory_forget_context(ctx);
     tfr_module_forget_context(ctx);

@@ -247,6 +247,17 @@ void tfr_module_forget_context(const struct tfr_context *ctx)
     pthread_mutex_unlock(&libraries_lock);
 }
 
+void tfr_module_explain_reset(void)
+{
+    static _Atomic bool said;
+    pthread_mutex_lock(&libraries_lock);
+    bool any = libraries != NULL;
+    pthread_mutex_unlock(&libraries_lock);
+    if (any && !atomic_exchange_explicit(&said, true, memory_order_relaxed))
+        tfr_warn("variables in device code keep their values over this reset of the first device, "
+                 "since another context is in use");
+}
+
 CUresult cuModuleLoadDataEx(CUmodule *module, const void *image, unsigned int option_n,
                             CUjit_option *options, void **values)
 {

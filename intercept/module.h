@@ -81,6 +81,9 @@ void tfr_module_forget_all(void);
 /* The context ends: its modules are gone, and the libraries' variables in it. */
 void tfr_module_forget_context(const struct tfr_context *ctx);
 
+/* Says once what a reset of a context that the executor keeps cannot do. */
+void tfr_module_explain_reset(void);
+
 /* A new session: it gets the libraries and kernels of the last one under their ids. */
 CUresult tfr_module_restore_all(void);
 

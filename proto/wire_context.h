@@ -18,8 +18,8 @@ struct tfr_context_req { /* retains a primary context, or creates one: answered 
     uint32_t flags, at; /* CU_CTX_*; the context's slot */
 };
 
-/* Destroys a created context.  Of a primary one, which goes on, it destroys the streams, events and
- * modules.  Their ids die. */
+/* Destroys a context, or, where the executor must keep it, the streams, events and modules in it.
+ * Their ids die. */
 struct tfr_context_free_req {
     struct tfr_rec head;
     uint32_t slot, in_len;

@@ -53,7 +53,7 @@ TFR_RECORD(0x0018, stream_query, SYNC)
 TFR_RECORD(0x0038, rect)
 /* Copies between devices. */
 TFR_RECORD(0x0039, peer)
-/* Destroys a created context, or what was made in a primary one. */
+/* Destroys a context, or what was made in it. */
 TFR_RECORD(0x0040, context_free, SYNC, HELPER, NOCTX)
 /* One step of a link. */
 TFR_RECORD(0x0060, link, SYNC, HELPER)
