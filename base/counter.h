@@ -19,9 +19,7 @@
     X(bells, "wake-ups sent to a sleeping peer")                                                   \
     X(sleeps, "times a waiting thread went to sleep")                                              \
     X(ring_stalls, "waits for ring space")                                                         \
-    X(lane_stalls, "waits for a lane extent")                                                      \
-    X(parked, "records kept behind a full launch queue")                                           \
-    X(park_stalls, "waits of the ring for kept records")
+    X(lane_stalls, "waits for a lane extent")
 
 struct tfr_counters {
 #define TFR_COUNTER_FIELD(name, text) _Atomic uint64_t name;

@@ -19,6 +19,7 @@
 #include "base/env.h"
 #include "base/log.h"
 #include "executor/parent.h"
+#include "executor/spin.h"
 
 enum {
     START_LIMIT_S = 120, /* a driver that has not come up by then never will */
@@ -57,6 +58,7 @@ bool tfr_crew_init(struct tfr_parent *p)
     p->worker = calloc((size_t)p->worker_n, sizeof *p->worker);
     if (!p->worker)
         return false;
+    p->spin_fd = tfr_spin_create();
     /* Our own settings are what the first workers have. */
     p->spare_env.len = tfr_hello_env(p->spare_env.text, sizeof p->spare_env.text);
     p->spare_at_ns = 1;
@@ -93,7 +95,7 @@ static void env_apply(const struct tfr_fixed_env *env)
 static void worker_exec(const struct tfr_parent *p, const struct tfr_fixed_env *env, int fd,
                         int stat_fd)
 {
-    char number[16], stat[16];
+    char number[16], stat[16], spin[16];
     sigset_t none;
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, NULL);
@@ -102,8 +104,9 @@ static void worker_exec(const struct tfr_parent *p, const struct tfr_fixed_env *
     env_apply(env);
     snprintf(number, sizeof number, "%d", dup(fd)); /* without close-on-exec */
     snprintf(stat, sizeof stat, "%d", stat_fd < 0 ? -1 : dup(stat_fd));
-    execl("/proc/self/exe", "tf-executor", "--worker", number, "--stat-fd", stat, "--gpu",
-          gpu_word(p->cfg->gpu), (char *)NULL);
+    snprintf(spin, sizeof spin, "%d", p->spin_fd < 0 ? -1 : dup(p->spin_fd));
+    execl("/proc/self/exe", "tf-executor", "--worker", number, "--stat-fd", stat, "--spin-fd", spin,
+          "--gpu", gpu_word(p->cfg->gpu), (char *)NULL);
     _exit(127);
 }
 

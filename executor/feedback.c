@@ -23,6 +23,9 @@ CUresult tfr_news_ask(struct tfr_session *s, struct tfr_stream *stream, uint64_t
     /* Before the GPU can write it; pairs with the look in news_clear. */
     atomic_store_explicit(&s->asked[word], seq, memory_order_seq_cst);
     atomic_fetch_or_explicit(&s->active[word / 64], 1ull << (word % 64), memory_order_seq_cst);
+    /* pairs with the fence in relief_sleep */
+    if (__builtin_expect(atomic_load_explicit(&s->relief_asleep, memory_order_seq_cst), 0))
+        tfr_relief_wake(s);
     return s->cu->cuStreamWriteValue64_v2(stream->real, s->mirror_gpu + word * sizeof(uint64_t),
                                           seq, 0);
 }

@@ -14,6 +14,7 @@
 
 #include "base/log.h"
 #include "executor/server.h"
+#include "executor/spin.h"
 
 static const char usage[] =
     "usage: tf-executor --listen unix:PATH [--gpu auto|cuda|soft] [--max-sessions N]\n"
@@ -32,6 +33,7 @@ enum {
     OPT_OWNER,
     OPT_WORKER,
     OPT_STAT,
+    OPT_SPIN,
     OPT_MAX
 };
 
@@ -42,6 +44,7 @@ static const struct option options[] = {{"listen", required_argument, NULL, OPT_
                                         {"owner-pid", required_argument, NULL, OPT_OWNER},
                                         {"worker", required_argument, NULL, OPT_WORKER},
                                         {"stat-fd", required_argument, NULL, OPT_STAT},
+                                        {"spin-fd", required_argument, NULL, OPT_SPIN},
                                         {"max-sessions", required_argument, NULL, OPT_MAX},
                                         {"help", no_argument, NULL, 'h'},
                                         {0}};
@@ -91,6 +94,9 @@ int main(int argc, char **argv)
             break;
         case OPT_STAT:
             stat_fd = atoi(optarg);
+            break;
+        case OPT_SPIN:
+            tfr_spin_open(atoi(optarg));
             break;
         case OPT_MAX:
             cfg.max_sessions = atoi(optarg);

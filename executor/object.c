@@ -110,7 +110,8 @@ void tfr_object_bury(struct tfr_session *s, void *aux)
 
 void tfr_object_reap(struct tfr_session *s)
 {
-    if (!atomic_load_explicit(&s->grave_n, memory_order_relaxed) || tfr_helper_busy())
+    /* A context ends with its streams, and a hostile client may have records of those kept. */
+    if (!atomic_load_explicit(&s->grave_n, memory_order_relaxed) || s->park.n || tfr_helper_busy())
         return;
     pthread_mutex_lock(&s->objects_lock);
     uint32_t n = atomic_load_explicit(&s->grave_n, memory_order_relaxed);
@@ -190,7 +191,7 @@ bool tfr_object_take_context(struct tfr_session *s, enum tfr_kind kind, uint16_t
     size_t n = 0;
     for (uint32_t at = 0; list.real && (slot = next_of(s, kind, ctx, &at)); at++) {
         list.real[n++] = slot->real;
-        slot_clear(slot);
+        bury(s, slot_clear(slot));
     }
     pthread_mutex_unlock(&s->objects_lock);
     *list_out = list;

@@ -86,6 +86,7 @@ struct tfr_worker {
 struct tfr_parent {
     const struct tfr_server_cfg *cfg;
     int epoll, listen_fd, signal_fd, owner_fd;
+    int spin_fd;         /* the workers' budget of spinning; -1: none */
     struct rlimit files; /* as we found it: workers get it back */
     struct tfr_guests guests, queue;
     int guest_n, stranger_n, queue_n;

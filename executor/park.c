@@ -9,9 +9,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/counter.h"
 #include "base/env.h"
 #include "executor/session.h"
+#include "executor/stat.h"
 #include "tfr_ops.h"
 
 enum { DEPTH_MIN = 2, BYTES_MAX = 64 << 20 };
@@ -179,7 +179,6 @@ static struct tfr_parked *parked_new(struct tfr_session *s, const struct tfr_op_
     memcpy(kept->rec, rec, rec->size);
     s->park.n++;
     s->park.bytes += sizeof *kept + rec->size;
-    TFR_COUNT(parked, 1);
     return kept;
 }
 
@@ -213,6 +212,7 @@ void tfr_park_keep(struct tfr_session *s, const struct tfr_op_info *info, const 
     kept->stream = stream;
     kept->event = p->event;
     if (!stream->first) {
+        TFR_STAT_ADD(parked, 1);
         stream->last = &stream->first;
         stream->parked_next = p->streams;
         p->streams = stream;
@@ -231,11 +231,18 @@ void tfr_park_keep(struct tfr_session *s, const struct tfr_op_info *info, const 
     }
 }
 
+/* Does the record take away something that those before it may use? */
+static bool takes_away(uint16_t op)
+{
+    return op == TFR_OP_free || op == TFR_OP_host_unmap || op == TFR_OP_module_unload ||
+           op == TFR_OP_context_free;
+}
+
 bool tfr_park_barrier(struct tfr_session *s, const struct tfr_op_info *info,
                       const struct tfr_rec *rec)
 {
     struct tfr_park *p = &s->park;
-    if (rec->op != TFR_OP_free && rec->op != TFR_OP_host_unmap && rec->op != TFR_OP_module_unload)
+    if (!takes_away(rec->op))
         return false;
     struct tfr_parked *kept = parked_new(s, info, rec);
     if (!kept)

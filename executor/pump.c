@@ -9,10 +9,11 @@
 #include <sys/prctl.h>
 #include <time.h>
 
-#include "base/counter.h"
+#include "base/clock.h"
 #include "base/log.h"
 #include "base/relax.h"
 #include "executor/session.h"
+#include "executor/spin.h"
 #include "executor/stat.h"
 #include "tfr_ops.h"
 #include "transport/boot.h"
@@ -21,8 +22,12 @@ enum {
     ASIDE_EVERY = 64, /* records between looks at the core that the client waits on */
     NEWS_EVERY = 16,  /* records between looks at the mirror while records keep coming */
     GRAVE_MAX = 1024, /* structs to be freed; else that is done when there is nothing else */
-    MARK_NAP_NS =
-        20000, /* between looks at the mirror once the spin budget is spent: no GPU rings a bell */
+    /* Between looks at the mirror once the spin budget is spent, as no GPU rings a bell: short at
+     * first, then a share of what the wait has lasted. */
+    MARK_NAP_NS = 20000,
+    MARK_NAP_MAX_NS = 500000,
+    PARK_NAP_MAX_NS = 100000,
+    MARK_NAP_SHARE = 32,
     IDLE_NAP_NS = 100000000,
     PATIENCE =
         3, /* who was woken spins four times as long: the client may have gone to sleep meanwhile,
@@ -69,8 +74,19 @@ static void nap(long ns)
     nanosleep(&t, NULL);
 }
 
+/* How long to sleep, `since_ns` having been the start of the wait. */
+static long nap_length(const struct tfr_session *s, bool marks, uint64_t since_ns)
+{
+    if (!marks)
+        return IDLE_NAP_NS;
+    uint64_t ns = (tfr_clock_now() - since_ns) / MARK_NAP_SHARE;
+    uint64_t max = s->park.n ? PARK_NAP_MAX_NS : MARK_NAP_MAX_NS;
+    ns = ns < max ? ns : max;
+    return (long)(ns > MARK_NAP_NS ? ns : MARK_NAP_NS);
+}
+
 /* Sleeps until the client rings, its socket closes, or it is time to look at the mirror again. */
-static void pump_sleep(struct tfr_session *s)
+static void pump_sleep(struct tfr_session *s, uint64_t since_ns)
 {
     int fd;
     if (tfr_park_full(s)) {
@@ -84,7 +100,7 @@ static void pump_sleep(struct tfr_session *s)
     bool marks = tfr_news_expected(s) || s->park.n;
     if (!tfr_ring_ready(&s->rx)) {
         struct pollfd p[2] = {{.fd = fd, .events = POLLIN}, {.fd = s->boot, .events = POLLRDHUP}};
-        struct timespec t = {.tv_sec = 0, .tv_nsec = marks ? MARK_NAP_NS : IDLE_NAP_NS};
+        struct timespec t = {.tv_nsec = nap_length(s, marks, since_ns)};
         TFR_STAT_ADD(sleeps, 1);
         TFR_STAT_SET(waiting, 1 + (marks ? TFR_WAIT_STREAM : TFR_WAIT_RECORD));
         ppoll(p, 2, &t, NULL);
@@ -99,7 +115,7 @@ static void pump_sleep(struct tfr_session *s)
 static tfr_status record_take(struct tfr_session *s, struct tfr_rec **rec_out)
 {
     if (__builtin_expect(s->park.n && tfr_park_full(s), 0)) {
-        TFR_COUNT(park_stalls, 1);
+        TFR_STAT_ADD(stalls, 1);
         return TFR_AGAIN;
     }
     return tfr_ring_take(&s->rx, s->record, rec_out);
@@ -120,12 +136,15 @@ void tfr_pump_run(struct tfr_session *s)
 {
     struct tfr_relax relax = TFR_RELAX_INIT(TFR_WAIT_RECORD);
     uint32_t since_news = 0, since_aside = 0;
+    uint64_t since_ns = 0; /* when it first slept with nothing to do */
+    bool spins = false;
     prctl(PR_SET_TIMERSLACK, 1000);
     while (!atomic_load_explicit(&s->ended, memory_order_acquire)) {
         struct tfr_rec *rec;
         tfr_status status = record_take(s, &rec);
         if (status == TFR_OK) {
             record_run(s, rec);
+            since_ns = 0;
             tfr_relax_again(&relax);
             if (tfr_ring_due(&s->rx))
                 tfr_news_credit(s);
@@ -140,6 +159,7 @@ void tfr_pump_run(struct tfr_session *s)
         }
         since_news = 0;
         if (look_around(s)) {
+            since_ns = 0;
             tfr_relax_again(&relax);
             continue;
         }
@@ -147,9 +167,13 @@ void tfr_pump_run(struct tfr_session *s)
             continue;
         if (s->rx.returned != s->rx.head)
             tfr_news_credit(s);
-        if (tfr_relax(&relax) == TFR_RELAX_SLEEP) {
+        spins = spins || tfr_spin_begin();
+        if (!spins || tfr_relax(&relax) == TFR_RELAX_SLEEP) {
+            tfr_spin_end();
+            spins = false;
             tfr_object_reap(s);
-            pump_sleep(s);
+            since_ns = since_ns ? since_ns : tfr_clock_now();
+            pump_sleep(s, since_ns);
             relax.patience = tfr_ring_ready(&s->rx) ? PATIENCE : 0;
         }
     }

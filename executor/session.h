@@ -144,6 +144,9 @@ struct tfr_session {
 
     struct tfr_park park;
 
+    int relief_fd;                  /* wakes the relief */
+    _Atomic uint32_t relief_asleep; /* pairs with the look in tfr_news_ask */
+
     pthread_rwlock_t host_lock; /* guards host_areas */
     struct tfr_host_area *host_areas;
 
@@ -214,6 +217,9 @@ tfr_status tfr_text_open(struct tfr_session *s);
 bool tfr_text_bring(struct tfr_session *s);
 
 /* ---- watch.c ---- */
+
+/* A mark is expected from here on. */
+void tfr_relief_wake(struct tfr_session *s);
 
 /* Relief and watch threads. */
 tfr_status tfr_news_start(struct tfr_session *s);

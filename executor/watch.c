@@ -1,9 +1,16 @@
-/* The two threads that keep news coming when the pump cannot: the relief (feedback role, heartbeat)
- * and the watch (asks the driver for faults, because a mark never comes from a dead context). */
+/* The two threads that keep a session honest when the pump cannot: the relief (feedback role,
+ * heartbeat, the client's death; makes no call that could block) and the watch (asks the driver for
+ * faults, because a mark never comes from a dead context; may block).  Both sleep while no marks
+ * are expected: who asks for a mark wakes the relief, and the relief the watch. */
 #define TFR_LOG_PART "executor"
+#include <errno.h>
 #include <poll.h>
+#include <stdio.h>
+#include <sys/eventfd.h>
 #include <sys/prctl.h>
+#include <sys/syscall.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "base/clock.h"
 #include "base/log.h"
@@ -11,34 +18,131 @@
 #include "executor/stat.h"
 #include "transport/boot.h"
 
-static void nap_us(long us)
+enum {
+    BEAT_MS = 50, /* between beats while all sleep */
+    LINGER = 4,   /* naps of LINGER_US before that: marks come in crowds */
+    LINGER_US = 5000,
+    RELIEF_US = 200, /* between looks while marks are expected and the pump is away */
+    WATCH_MS = 1,
+    WATCH_IDLE_MS = 1000,
+    LEAVE_MS = 300, /* the pump has so long to see that the session is over */
+};
+
+static int watch_fd = -1;             /* wakes the watch */
+static _Atomic uint32_t watch_asleep; /* pairs with the look in watch_wake */
+
+static void bell(int fd)
 {
-    struct timespec t = {.tv_sec = 0, .tv_nsec = us * 1000};
-    nanosleep(&t, NULL);
+    uint64_t one = 1;
+    ssize_t n = write(fd, &one, sizeof one);
+    (void)n; /* full: it rings already */
 }
 
-/* Takes the feedback role while the pump is away in a driver call.  Makes no driver call itself, so
- * it can be the heartbeat too. */
+static void hush(int fd)
+{
+    uint64_t n;
+    ssize_t got = read(fd, &n, sizeof n);
+    (void)got;
+}
+
+void tfr_relief_wake(struct tfr_session *s)
+{
+    if (atomic_exchange_explicit(&s->relief_asleep, 0, memory_order_relaxed))
+        bell(s->relief_fd);
+}
+
+static void watch_wake(void)
+{
+    if (atomic_load_explicit(&watch_asleep, memory_order_relaxed))
+        bell(watch_fd);
+}
+
+/* The client's process, so that its death is seen though a child of it keeps the socket open.  -1:
+ * not to be had; it may be in a container of its own. */
+static int client_watch(struct tfr_session *s)
+{
+    uid_t uid;
+    pid_t pid = 0;
+    if (tfr_boot_peer(s->boot, &uid, &pid) != TFR_OK || pid <= 0)
+        return -1;
+    int fd = (int)syscall(SYS_pidfd_open, pid, 0);
+    if (fd < 0 && errno == ESRCH)
+        atomic_store_explicit(&s->ended, 1, memory_order_release);
+    return fd;
+}
+
+/* Sleeps so long, or until it is rung for, or the client is gone. */
+static void relief_nap(struct tfr_session *s, int client_fd, uint64_t us)
+{
+    struct pollfd p[3] = {{.fd = s->boot, .events = POLLRDHUP},
+                          {.fd = client_fd, .events = POLLIN},
+                          {.fd = s->relief_fd, .events = POLLIN}};
+    struct timespec t = {.tv_nsec = (long)(us * TFR_NS_PER_US)};
+    if (ppoll(p, 3, &t, NULL) <= 0)
+        return;
+    if (p[2].revents)
+        hush(s->relief_fd);
+    if (p[1].revents || (p[0].revents && tfr_boot_gone(s->boot)))
+        atomic_store_explicit(&s->ended, 1, memory_order_release);
+}
+
+static void relief_sleep(struct tfr_session *s, int client_fd)
+{
+    atomic_store_explicit(&s->relief_asleep, 1, memory_order_relaxed);
+    /* pairs with the load in tfr_news_ask: it sees us asleep, or we see its mark */
+    atomic_thread_fence(memory_order_seq_cst);
+    if (!tfr_news_expected(s))
+        relief_nap(s, client_fd, BEAT_MS * 1000);
+    atomic_store_explicit(&s->relief_asleep, 0, memory_order_relaxed);
+}
+
+static void beat(struct tfr_session *s)
+{
+    uint64_t now_ms = tfr_clock_now() / TFR_NS_PER_MS;
+    tfr_out_word(s, &s->feedback->heartbeat, now_ms, false);
+    TFR_STAT_SET(heartbeat_ms, now_ms);
+}
+
+/* Brings news while the pump is away in a driver call. */
+static void relieve(struct tfr_session *s, uint32_t *seen)
+{
+    if (atomic_load_explicit(&s->news_pass, memory_order_relaxed) == *seen)
+        tfr_news_bring(s);
+    *seen = atomic_load_explicit(&s->news_pass, memory_order_relaxed);
+    watch_wake();
+}
+
 static void *relief_main(void *arg)
 {
     struct tfr_session *s = arg;
-    uint32_t seen = 0;
+    int client_fd = client_watch(s);
+    uint32_t seen = 0, idle = 0;
     prctl(PR_SET_NAME, "tfr-relief");
     while (!atomic_load_explicit(&s->ended, memory_order_acquire)) {
-        uint64_t now_ms = tfr_clock_now() / TFR_NS_PER_MS;
-        tfr_out_word(s, &s->feedback->heartbeat, now_ms, false);
-        TFR_STAT_SET(heartbeat_ms, now_ms);
-        if (!tfr_news_expected(s)) {
-            nap_us(5000);
-            continue;
+        beat(s);
+        if (tfr_news_expected(s)) {
+            idle = 0;
+            relieve(s, &seen);
+            relief_nap(s, client_fd, RELIEF_US);
+        } else if (idle < LINGER) {
+            idle++;
+            relief_nap(s, client_fd, LINGER_US);
+        } else {
+            relief_sleep(s, client_fd);
         }
-        uint32_t made = atomic_load_explicit(&s->news_pass, memory_order_relaxed);
-        if (made == seen)
-            tfr_news_bring(s);
-        seen = atomic_load_explicit(&s->news_pass, memory_order_relaxed);
-        nap_us(200);
     }
-    return NULL;
+    /* The pump ends the process, unless it sits in a driver call that may never return. */
+    poll(NULL, 0, LEAVE_MS);
+    _exit(0);
+}
+
+static void watch_sleep(struct tfr_session *s)
+{
+    struct pollfd p = {.fd = watch_fd, .events = POLLIN};
+    atomic_store_explicit(&watch_asleep, 1, memory_order_relaxed);
+    if (!tfr_news_expected(s) && poll(&p, 1, WATCH_IDLE_MS) > 0)
+        hush(watch_fd);
+    atomic_store_explicit(&watch_asleep, 0, memory_order_relaxed);
 }
 
 /* Is the context of this index alive?  A stream goes with the life it was made in. */
@@ -60,21 +164,19 @@ static void context_ask(struct tfr_session *s, int i)
         tfr_session_sticky(s, result, NULL);
 }
 
-/* Asks the driver whether a context has died: a mark never comes from a dead one.  May block. */
 static void *watch_main(void *arg)
 {
     struct tfr_session *s = arg;
     prctl(PR_SET_NAME, "tfr-watch");
     while (!atomic_load_explicit(&s->ended, memory_order_acquire)) {
-        struct pollfd p = {.fd = s->boot, .events = POLLRDHUP};
-        bool expected = tfr_news_expected(s);
-        if (poll(&p, 1, expected ? 1 : 20) > 0 && tfr_boot_gone(s->boot)) {
-            atomic_store_explicit(&s->ended, 1, memory_order_release);
-            break;
+        if (tfr_news_expected(s)) {
+            poll(NULL, 0, WATCH_MS);
+            for (int i = 0; i < TFR_CONTEXTS_MAX; i++)
+                if (s->ctx[i])
+                    context_ask(s, i);
+        } else {
+            watch_sleep(s);
         }
-        for (int i = 0; expected && i < TFR_CONTEXTS_MAX; i++)
-            if (s->ctx[i])
-                context_ask(s, i);
     }
     return NULL;
 }
@@ -82,7 +184,9 @@ static void *watch_main(void *arg)
 tfr_status tfr_news_start(struct tfr_session *s)
 {
     pthread_t thread;
-    if (pthread_create(&thread, NULL, relief_main, s) != 0 ||
+    s->relief_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    watch_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (s->relief_fd < 0 || watch_fd < 0 || pthread_create(&thread, NULL, relief_main, s) != 0 ||
         pthread_create(&thread, NULL, watch_main, s) != 0)
         return tfr_fail(TFR_E_SYS, "no thread for the session: %m");
     return TFR_OK;
