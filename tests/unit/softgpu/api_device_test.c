@@ -2,6 +2,7 @@
 #include "tests/unit/softgpu/api_kit.h"
 
 #include <pthread.h>
+#include <stdatomic.h>
 
 Test(soft_device, describes_itself_consistently)
 {
@@ -142,6 +143,37 @@ Test(soft_context, stops_a_kernel_that_never_ends)
     ok(cuCtxDestroy(k.ctx));
     pthread_join(thread, &result);
     cr_expect_neq((uintptr_t)result, CUDA_SUCCESS);
+}
+
+static void nap(void *arg)
+{
+    usleep(100000);
+    atomic_fetch_add((_Atomic int *)arg, 1);
+}
+
+Test(soft_context, finishes_its_work_before_it_goes)
+{
+    struct kit k = kit_open();
+    _Atomic int naps = 0;
+    CUcontext other;
+    CUdeviceptr at;
+    CUevent e;
+    CUstream s;
+    ok(cuStreamCreate(&s, CU_STREAM_NON_BLOCKING)); /* all of these are alive when it goes */
+    ok(cuEventCreate(&e, 0));
+    ok(cuMemAlloc(&at, 1 << 20));
+    for (int i = 0; i < 3; i++)
+        ok(cuLaunchHostFunc(s, nap, &naps));
+    ok(cuEventRecord(e, s));
+    ok(cuCtxCreate(&other, NULL, 0, 0));
+    ok(cuCtxDestroy(k.ctx)); /* not the current one */
+    cr_expect_eq(atomic_load(&naps), 3);
+    answers(cuStreamQuery(s), CUDA_ERROR_INVALID_HANDLE);
+    answers(cuEventQuery(e), CUDA_ERROR_INVALID_HANDLE);
+    answers(cuMemFree(at), CUDA_ERROR_INVALID_VALUE);
+    ok(cuCtxSynchronize());
+    ok(cuCtxDestroy(other)); /* below it on the stack is the one that went first */
+    answers(cuCtxSynchronize(), CUDA_ERROR_CONTEXT_IS_DESTROYED);
 }
 
 Test(soft_context, has_limits)

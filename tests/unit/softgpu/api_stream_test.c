@@ -144,6 +144,47 @@ Test(soft_stream, calls_host_functions_in_order)
     cr_expect_eq(atomic_load(&calls), 11);
 }
 
+/* A list of what was called, in the order of the calls. */
+struct calls {
+    _Atomic int n;
+    int what[8];
+};
+
+static void log_host(void *arg)
+{
+    struct calls *calls = arg;
+    calls->what[atomic_fetch_add(&calls->n, 1)] = -1;
+}
+
+static void log_callback(CUstream stream, CUresult status, void *arg)
+{
+    struct calls *calls = arg;
+    (void)stream;
+    calls->what[atomic_fetch_add(&calls->n, 1)] = (int)status;
+}
+
+Test(soft_stream, tells_callbacks_of_a_fault_and_skips_host_functions)
+{
+    struct kit k = kit_open();
+    struct calls calls = {0};
+    CUstream s;
+    ok(cuStreamCreate(&s, CU_STREAM_NON_BLOCKING));
+    volatile uint32_t *word = kit_words();
+    ok(kit_spin(&k, s, (CUdeviceptr)word, 1));
+    ok(cuLaunchHostFunc(s, log_host, &calls));
+    ok(cuStreamAddCallback(s, log_callback, &calls, 0));
+    ok(kit_launch(k.fill, s, 64, 1, 1));
+    ok(cuLaunchHostFunc(s, log_host, &calls));
+    ok(cuStreamAddCallback(s, log_callback, &calls, 0));
+    word[0] = 1;
+    answers(cuStreamSynchronize(s), CUDA_ERROR_ILLEGAL_ADDRESS);
+    cr_assert_eq(atomic_load(&calls.n), 3);
+    cr_expect_eq(calls.what[0], -1);
+    cr_expect_eq(calls.what[1], CUDA_SUCCESS);
+    cr_expect_eq(calls.what[2], CUDA_ERROR_ILLEGAL_ADDRESS);
+    answers(cuLaunchHostFunc(s, log_host, &calls), CUDA_ERROR_ILLEGAL_ADDRESS);
+}
+
 Test(soft_stream, finishes_the_work_of_a_destroyed_stream)
 {
     struct kit k = kit_open();

@@ -1,6 +1,10 @@
 /* Value operations of streams: a wait holds its own stream back and no other. */
 #include "tests/unit/softgpu/api_kit.h"
 
+#include <stdatomic.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+
 Test(soft_value, waits_for_what_the_host_writes)
 {
     volatile uint32_t *word = (kit_open(), kit_words());
@@ -93,4 +97,46 @@ Test(soft_value, does_not_outlive_its_context)
     ok(cuStreamWaitValue32(s, (CUdeviceptr)word, 5, CU_STREAM_WAIT_VALUE_EQ));
     ok(cuCtxDestroy(k.ctx));
     answers(cuStreamQuery(s), CUDA_ERROR_INVALID_CONTEXT);
+}
+
+/* A gate in shared memory: [0] is asked for by the parent, [1] is granted by the child. */
+static void grant(_Atomic uint64_t *words, uint64_t n)
+{
+    for (uint64_t i = 1; i <= n; i++) {
+        while (atomic_load(&words[0]) < i)
+            usleep(200);
+        atomic_store(&words[1], i);
+    }
+}
+
+Test(soft_value, sees_what_another_process_writes)
+{
+    enum { N = 50 };
+    int file = memfd_create("gate", MFD_CLOEXEC);
+    cr_assert_eq(ftruncate(file, 4096), 0);
+    _Atomic uint64_t *words = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
+    pid_t child = fork();
+    if (child == 0) {
+        grant(words, N);
+        _exit(0);
+    }
+    struct kit k = kit_open();
+    CUdeviceptr at = kit_zeros(4);
+    CUstream s;
+    ok(cuStreamCreate(&s, CU_STREAM_NON_BLOCKING));
+    ok(cuMemHostRegister((void *)words, 4096, 0));
+    for (uint64_t i = 1; i <= N; i++) {
+        ok(cuStreamWaitValue64(s, (CUdeviceptr)&words[1], i, CU_STREAM_WAIT_VALUE_GEQ));
+        ok(kit_launch(k.inc, s, at, 1, 1));
+        if (i % 2)
+            ok(cuStreamWriteValue64(s, (CUdeviceptr)&words[2], i, 0));
+        atomic_store(&words[0], i);
+        if (i % 10 == 0)
+            ok(cuStreamSynchronize(s));
+    }
+    ok(cuStreamSynchronize(s));
+    cr_expect_eq(kit_read(at), N);
+    cr_expect_eq(atomic_load(&words[2]), N - 1);
+    ok(cuMemHostUnregister((void *)words));
+    cr_assert_eq(waitpid(child, NULL, 0), child);
 }
