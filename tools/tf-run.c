@@ -25,7 +25,7 @@
 #include "base/clock.h"
 #include "base/env.h"
 #include "base/log.h"
-#include "transport/boot.h"
+#include "tools/ask.h"
 
 enum { EXIT_USAGE = 2, EXIT_NO_EXECUTOR = 125, EXIT_NO_EXEC = 126, EXIT_NO_PROGRAM = 127 };
 enum { READY_LIMIT_MS = 60000, READY_FD = 3 };
@@ -238,24 +238,6 @@ static int parse(int argc, char **argv)
     return EXIT_USAGE;
 }
 
-/* Is every address of the list one that can be tried? */
-static bool addresses_good(const char *list)
-{
-    while (*list) {
-        size_t len = strcspn(list, ",");
-        char *addr = strndup(list, len);
-        const char *why = "out of memory";
-        bool good = addr && tfr_boot_addr_good(addr, &why);
-        if (!good)
-            tfr_say("\"%.*s\" is no address of an executor: %s", (int)len, list, why);
-        free(addr);
-        if (!good)
-            return false;
-        list += len + (list[len] == ',');
-    }
-    return true;
-}
-
 int main(int argc, char **argv)
 {
     struct places places;
@@ -265,7 +247,7 @@ int main(int argc, char **argv)
     if (!find_places(&places))
         return EXIT_NO_EXECUTOR;
     const char *given = getenv("TFR_EXECUTORS");
-    if (given && !addresses_good(given))
+    if (given && !tfr_ask_addresses_good(given))
         return EXIT_USAGE;
     if ((!given || !*given) && !start_private(&places))
         return EXIT_NO_EXECUTOR;

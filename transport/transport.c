@@ -38,6 +38,11 @@ const struct tfr_transport_ops *tfr_transport_find(const char *name)
     return NULL;
 }
 
+const char *tfr_transport_name(int at)
+{
+    return at >= 0 && at < TRANSPORT_N ? transports[at]->name : NULL;
+}
+
 static tfr_status no_prepare(const struct tfr_dev_cfg *cfg, struct tfr_dev **dev_out)
 {
     (void)cfg, (void)dev_out;

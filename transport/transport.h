@@ -135,6 +135,9 @@ struct tfr_peer_mem {
 /* By name; NULL: unknown.  "fault" is shm under the fault wrapper, seeded by TFR_FAULT_SEED. */
 const struct tfr_transport_ops *tfr_transport_find(const char *name);
 
+/* The names of those built in, from 0; NULL behind the last. */
+const char *tfr_transport_name(int at);
+
 /* Fills every NULL op with one that answers TFR_E_UNSUP (or does nothing). */
 void tfr_transport_defaults(struct tfr_transport_ops *ops);
 

@@ -1,0 +1,70 @@
+/* Connecting and asking, for tf-run (addresses), tf-info and tf-stat. */
+#define TFR_LOG_PART "tools"
+#include "tools/ask.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/env.h"
+#include "base/log.h"
+#include "proto/hello.h"
+
+enum { ANSWER_MS = 5000 };
+
+bool tfr_ask_addresses_good(const char *list)
+{
+    while (*list) {
+        size_t len = strcspn(list, ",");
+        char *addr = strndup(list, len);
+        const char *why = "out of memory";
+        bool good = addr && tfr_boot_addr_good(addr, &why);
+        if (!good)
+            tfr_say("\"%.*s\" is no address of an executor: %s", (int)len, list, why);
+        free(addr);
+        if (!good)
+            return false;
+        list += len + (list[len] == ',');
+    }
+    return true;
+}
+
+int tfr_ask_connect(const char *list, char *addr_out)
+{
+    const char *at = list;
+    int limit_ms = (int)tfr_env_u64("TFR_CONNECT_MS"), fd = -1;
+    while (*at && fd < 0) {
+        size_t len = strcspn(at, ",");
+        if (len > 0 && len < TFR_ASK_ADDR_MAX) {
+            memcpy(addr_out, at, len);
+            addr_out[len] = 0;
+            if (tfr_boot_connect(addr_out, limit_ms, &fd) != TFR_OK)
+                fd = -1;
+        }
+        at += len + (at[len] == ',');
+    }
+    if (fd < 0)
+        tfr_say("no executor reachable at %s: start one with tf-executor --listen unix:PATH", list);
+    return fd;
+}
+
+bool tfr_ask(int fd, uint32_t type, uint32_t want, struct tfr_boot_msg *msg_out)
+{
+    uint8_t hello[TFR_HELLO_MAX];
+    struct tfr_boot_msg msg = {.type = type, .len = tfr_hello_make(hello), .body = hello};
+    tfr_status status = tfr_boot_send(fd, &msg, ANSWER_MS);
+    while (status == TFR_OK) {
+        status = tfr_boot_recv(fd, msg_out, ANSWER_MS);
+        if (status != TFR_OK || msg_out->type == want)
+            break;
+        bool refused = msg_out->type == TFR_BOOT_REFUSED, queued = msg_out->type == TFR_BOOT_QUEUED;
+        if (!queued)
+            tfr_say("the executor %s: %.*s", refused ? "refused" : "spoke out of turn",
+                    refused ? (int)msg_out->len : 0, refused ? (const char *)msg_out->body : "");
+        tfr_boot_msg_fini(msg_out);
+        if (!queued)
+            return false;
+    }
+    if (status != TFR_OK)
+        tfr_say("the executor did not answer: %s", tfr_status_str(status));
+    return status == TFR_OK;
+}
