@@ -388,7 +388,7 @@ void tfr_crew_stop(struct tfr_parent *p)
     uint64_t until = tfr_clock_now() + STOP_MS * TFR_NS_PER_MS;
     int running = tfr_crew_count(p, WORKER_SERVING);
     if (running && !p->cfg->private)
-        tfr_say("executor stops: %d running sessions end", running);
+        tfr_say("executor stops, and running sessions with it: %d", running);
     for (int i = 0; i < p->worker_n; i++)
         if (p->worker[i].stage == WORKER_STARTING)
             p->worker[i].stage = WORKER_ENDING; /* its failure is no news */

@@ -156,7 +156,7 @@ class Workers(unittest.TestCase):
             self.assertEqual([p for p in workers if os.path.exists(f"/proc/{p}/exe")], [])
             self.assertFalse(os.path.exists(address[len("unix:"):]))
             with open(log, encoding="utf-8") as file:
-                self.assertIn("3 running sessions end", file.read())
+                self.assertIn("running sessions with it: 3", file.read())
 
     def test_a_second_executor_on_the_same_socket_says_so(self):
         with executor() as (address, daemon, _):

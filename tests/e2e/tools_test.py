@@ -1,0 +1,165 @@
+#!/usr/bin/env python3
+"""tf-info, tf-stat and scripts/gpu-proof: what they say is true, and what goes wrong has an exit status.
+
+Run by ctest like behaviour_test.py; TFR_TEST_PROOF=no leaves gpu-proof out (it knows no sanitizers)."""
+import glob
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import unittest
+
+from behaviour_test import BIN, BUILD, PROBE, TF_RUN, client, env, executor, started, within
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+LIMIT_S = 120
+
+
+def tool(name, *args, **more):
+    settings = {k: v for k, v in env(**more).items() if k != "LD_PRELOAD"}
+    return subprocess.run([os.path.join(BUILD, "bin", name), *args], env=settings, capture_output=True,
+                          text=True, timeout=LIMIT_S, check=False)
+
+
+def sources():
+    for folder in ("base", "transport", "intercept", "executor", "proto", "face", "bench", "tools"):
+        for path in glob.glob(os.path.join(ROOT, folder, "**", "*.[ch]"), recursive=True):
+            with open(path, encoding="utf-8") as file:
+                yield file.read()
+
+
+class Info(unittest.TestCase):
+    def test_names_version_transports_settings_and_limits(self):
+        got = tool("tf-info", TFR_SPIN_US="7")
+        self.assertEqual((got.returncode, got.stderr), (0, ""))
+        self.assertRegex(got.stdout, r"\ATFR \d+\.\d+\.\d+")
+        self.assertIn("transports built in: shm", got.stdout)
+        self.assertRegex(got.stdout, r"(?m)^\* TFR_SPIN_US +7 .*spins")
+        self.assertRegex(got.stdout, r"(?m)^  TFR_LOG +warn ")
+        for limit in ("locked memory", "open files", "address space", "cgroup", "processors",
+                      "huge pages, shared", "/dev/shm", "membarrier"):
+            self.assertIn(limit, got.stdout)
+
+    def test_knows_every_off_switch_in_the_sources(self):
+        got = tool("tf-info", TFR_PERF="no_membarrier")
+        self.assertRegex(got.stdout, r"(?m)^\* membarrier +off")
+        used = {name for text in sources() for name in re.findall(r'tfr_perf_on\("(\w+)"\)', text)}
+        self.assertIn("membarrier", used)
+        listed = set(re.findall(r"(?m)^[* ] (\w+) +(?:on|off) ", got.stdout))
+        self.assertEqual(used - listed, set(), "switches without a row in base/env.c")
+        self.assertEqual(listed - used, set(), "rows in base/env.c that switch nothing")
+
+    def test_shows_what_an_executor_offers(self):
+        with executor() as (address, _):
+            got = tool("tf-info", "--executor", address)
+            self.assertEqual(got.returncode, 0, got.stderr)
+            self.assertRegex(got.stdout, r"device 0: TFR software GPU, 4\.0 GiB, compute capability \d+\.\d")
+            self.assertRegex(got.stdout, r"GPU-\w{8}-\w{4}-\w{4}-\w{4}-\w{12}\n")
+            self.assertRegex(got.stdout, r"device list: \d+\.\d+ ms")
+            release = re.search(r"\ATFR (.*)", got.stdout).group(1)
+            self.assertIn("release " + release + "\n", got.stdout)
+
+    def test_exit_status(self):
+        self.assertEqual(tool("tf-info", "--executor", "unix:/nonexistent").returncode, 1)
+        got = tool("tf-info", "--executor", "bogus")
+        self.assertEqual(got.returncode, 2)
+        self.assertIn("unix:PATH", got.stderr)
+        self.assertEqual(tool("tf-info", "--no-such").returncode, 2)
+        self.assertEqual(tool("tf-info", "surplus").returncode, 2)
+        self.assertEqual(tool("tf-info", "--help").returncode, 0)
+
+
+class Stat(unittest.TestCase):
+    def look(self, address):
+        got = tool("tf-stat", "--executor", address, "--json")
+        self.assertEqual(got.returncode, 0, got.stderr)
+        return json.loads(got.stdout)
+
+    def test_shows_a_live_session_and_forgets_it(self):
+        with executor() as (address, _):
+            self.assertEqual(self.look(address)["sessions"], [])
+            with client(address, "spin") as program:
+                self.assertEqual(program.stdout.readline(), "ready\n")
+                first = self.look(address)["sessions"]
+                self.assertEqual(len(first), 1)
+                row = first[0]
+                self.assertEqual((row["pid"], row["uid"], row["program"]),
+                                 (program.pid, os.getuid(), "probe"))
+                self.assertGreater(row["gpu_memory"], 0)
+                self.assertGreater(row["asked"], 0)
+                self.assertTrue(row["doing"])
+                more = lambda: all(self.look(address)["sessions"][0][k] > row[k] for k in
+                                   ("records", "launches", "marks", "age_ms", "heartbeat_ms"))
+                self.assertTrue(within(LIMIT_S, more))
+                table = tool("tf-stat", "--executor", address)
+                self.assertRegex(table.stdout, rf"(?m)^ *{program.pid} probe ")
+                program.kill()
+            self.assertTrue(within(LIMIT_S, lambda: self.look(address)["sessions"] == []))
+            self.assertEqual(self.look(address)["served"], 1)
+
+    def test_counts_bytes_by_path(self):
+        with executor() as (address, _), started(
+                [TF_RUN, "--executor", address, PROBE, "cat"], stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env()) as program:
+            program.stdin.write(b"x" * 10000 * 5)
+            program.stdin.flush()
+            moved = lambda: any(s["bytes_push"] >= 50000 and s["bytes_to_host"] >= 50000
+                                for s in self.look(address)["sessions"])
+            self.assertTrue(within(LIMIT_S, moved), self.look(address))
+
+    def test_looks_again_at_an_interval_until_the_executor_is_gone(self):
+        with executor() as (address, daemon):
+            got = tool("tf-stat", "--executor", address, "--interval", "0.1", "--count", "3")
+            self.assertEqual((got.returncode, len(got.stdout.splitlines())), (0, 3), got.stderr)
+            command = [os.path.join(BUILD, "bin", "tf-stat"), "--executor", address, "--interval", "0.1"]
+            with started(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as watcher:
+                self.assertIn(b"of 64 sessions", watcher.stdout.readline())
+                daemon.terminate()
+                self.assertEqual(watcher.wait(LIMIT_S), 1)
+
+    def test_exit_status(self):
+        self.assertEqual(tool("tf-stat", "--executor", "unix:/nonexistent").returncode, 1)
+        self.assertEqual(tool("tf-stat").returncode, 2)
+        self.assertEqual(tool("tf-stat", "--executor", "bogus").returncode, 2)
+        self.assertEqual(tool("tf-stat", "--interval", "0.001", "--executor", "unix:/x").returncode, 2)
+        self.assertEqual(tool("tf-stat", "--help").returncode, 0)
+
+
+@unittest.skipIf(os.environ.get("TFR_TEST_PROOF") == "no", "gpu-proof knows no sanitizers")
+class Proof(unittest.TestCase):
+    def proof(self, out, *args, **more):
+        return subprocess.run([os.path.join(ROOT, "scripts", "gpu-proof"), "--soft", "--quick",
+                               "--no-build", "--build", BUILD, "--programs", BIN, "--out", out,
+                               "--only", "^(vector_add|errors)$", *args], env=env(**more),
+                              capture_output=True, text=True, timeout=400, check=False)
+
+    def test_dry_run_agrees_and_ends_with_the_table(self):
+        with tempfile.TemporaryDirectory() as out:
+            got = self.proof(out)
+            self.assertEqual(got.returncode, 0, got.stdout[-3000:] + got.stderr)
+            table = got.stdout[-600:]
+            for name in ("vector_add", "errors"):
+                self.assertRegex(table, rf"{name} +\| ok +\| ok +\| ok ")
+            self.assertIn("all 2 programs agree", table)
+            self.assertEqual(sorted(os.listdir(out)),
+                             ["GPU_FACTS.md", "bench.json", "details.txt", "facts.json", "facts.txt",
+                              "info.txt", "results.json", "summary.txt"])
+
+    def test_sees_a_difference_and_goes_on(self):
+        with tempfile.TemporaryDirectory() as out:
+            got = self.proof(out, TFR_SOFT_BUDGET="1")
+            self.assertEqual(got.returncode, 1, got.stdout[-3000:] + got.stderr)
+            self.assertRegex(got.stdout, r"vector_add +\| (exit \d+|differs)")
+            self.assertIn("NOT all programs agree", got.stdout)
+            self.assertIn("tf-bench", got.stdout)
+
+    def test_nothing_to_run_is_said(self):
+        with tempfile.TemporaryDirectory() as out:
+            self.assertEqual(self.proof(out, "--only", "no such").returncode, 2)
+            self.assertEqual(self.proof(out, "--no-such-option").returncode, 2)
+
+
+if __name__ == "__main__":
+    sys.exit(unittest.main())
