@@ -13,6 +13,9 @@
 
 static const struct tfr_env_row rows[] = {
     {"TFR_EXECUTORS", NULL, "addresses of executors (unix:PATH, unix:@NAME), separated by commas"},
+    {"TFR_VISIBLE_DEVICES", NULL,
+     "in place of CUDA_VISIBLE_DEVICES, where that is about GPUs of this machine; all: every "
+     "device of the executor"},
     {"TFR_LOG", "warn",
      "level of log lines: none, error, warn, info, debug; part=level for one part"},
     {"TFR_PERF", NULL, "no_NAME,...: switches optimisations off"},

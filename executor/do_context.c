@@ -67,6 +67,37 @@ CUresult do_context(struct tfr_session *s, const struct tfr_rec *rec, struct tfr
     return result;
 }
 
+/* ---- peer access ---- */
+
+/* What the driver had from an earlier life of a context that was kept is as good. */
+static CUresult access_change(struct tfr_session *s, CUcontext peer, bool on)
+{
+    CUresult result =
+        on ? s->cu->cuCtxEnablePeerAccess(peer, 0) : s->cu->cuCtxDisablePeerAccess(peer);
+    bool same = result ==
+                (on ? CUDA_ERROR_PEER_ACCESS_ALREADY_ENABLED : CUDA_ERROR_PEER_ACCESS_NOT_ENABLED);
+    return same ? CUDA_SUCCESS : result;
+}
+
+CUresult do_peer_access(struct tfr_session *s, const struct tfr_rec *rec, struct tfr_reply *reply)
+{
+    (void)reply;
+    const struct tfr_peer_access_req *req = (const struct tfr_peer_access_req *)rec;
+    if (req->peer == 0 || req->peer > TFR_CONTEXTS_MAX || !s->ctx[req->peer - 1] || !rec->ctx)
+        return tfr_session_bad(s, rec, "no such context");
+    CUresult result = access_change(s, s->ctx[req->peer - 1], req->on);
+    if (result != CUDA_SUCCESS)
+        return result;
+    uint32_t device = s->ctx_device[rec->ctx - 1], bit = 1u << s->ctx_device[req->peer - 1];
+    pthread_mutex_lock(&s->ctx_lock);
+    if (req->on)
+        s->peers[device] |= bit;
+    else
+        s->peers[device] &= ~bit;
+    pthread_mutex_unlock(&s->ctx_lock);
+    return CUDA_SUCCESS;
+}
+
 /* ---- the end of one ---- */
 
 static CUresult destroy_one(struct tfr_session *s, enum tfr_kind kind, void *real)
@@ -114,6 +145,14 @@ static CUresult context_destroy(struct tfr_session *s, uint16_t at)
                                 : s->cu->cuDevicePrimaryCtxRelease_v2(device);
 }
 
+/* What the kept context could reach it can no more. */
+static void peers_end(struct tfr_session *s, uint16_t at)
+{
+    for (int i = 0; i < TFR_CONTEXTS_MAX; i++)
+        if (s->ctx[i] && s->ctx_device[i] != s->ctx_device[at - 1])
+            access_change(s, s->ctx[i], false);
+}
+
 CUresult do_context_free(struct tfr_session *s, const struct tfr_rec *rec, struct tfr_reply *reply)
 {
     (void)reply;
@@ -124,6 +163,8 @@ CUresult do_context_free(struct tfr_session *s, const struct tfr_rec *rec, struc
     CUresult result = tfr_session_enter(s, at);
     if (result == CUDA_SUCCESS)
         result = s->cu->cuCtxSynchronize();
+    if (at == OURS)
+        peers_end(s, at);
     CUresult freed = objects_free(s, at);
     result = result == CUDA_SUCCESS ? freed : result;
     if (at != OURS) {

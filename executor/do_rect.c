@@ -14,9 +14,9 @@ struct side {
     CUcontext ctx;
 };
 
-static CUcontext context_of(struct tfr_session *s, uint32_t device)
+static CUcontext context_of(struct tfr_session *s, uint32_t at)
 {
-    return device < TFR_DEVICES_MAX ? s->ctx[device] : NULL;
+    return at > 0 && at <= TFR_CONTEXTS_MAX ? s->ctx[at - 1] : NULL;
 }
 
 /* False: not inside of what this side's bytes may lie in. */
@@ -107,9 +107,9 @@ static CUresult rect_submit(struct tfr_session *s, const struct tfr_rec *rec, CU
     if (!side_find(s, req, &req->dst, kind == TFR_COPY_PULL, kind == TFR_COPY_FROM_DEVICE, &dst) ||
         !side_find(s, req, &req->src, kind == TFR_COPY_PUSH, kind == TFR_COPY_TO_DEVICE, &src))
         return tfr_session_bad(s, rec, "rectangle outside of lane and mapped memory");
-    if (kind == TFR_COPY_DEVICE && req->dst_device != req->src_device) {
-        dst.ctx = context_of(s, req->dst_device);
-        src.ctx = context_of(s, req->src_device);
+    if (kind == TFR_COPY_DEVICE && req->dst_ctx != req->src_ctx) {
+        dst.ctx = context_of(s, req->dst_ctx);
+        src.ctx = context_of(s, req->src_ctx);
         if (!dst.ctx || !src.ctx)
             return tfr_session_bad(s, rec, "no such device");
         return submit_peer(s->cu, req, &dst, &src, stream);
@@ -136,7 +136,7 @@ CUresult do_peer(struct tfr_session *s, const struct tfr_rec *rec, struct tfr_re
 {
     (void)reply;
     const struct tfr_peer_req *req = (const struct tfr_peer_req *)rec;
-    CUcontext to = context_of(s, req->dst_device), from = context_of(s, req->src_device);
+    CUcontext to = context_of(s, req->dst_ctx), from = context_of(s, req->src_ctx);
     struct tfr_stream *stream;
     CUresult result = tfr_stream_get(s, req->stream, &stream);
     if (result != CUDA_SUCCESS)

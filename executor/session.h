@@ -118,6 +118,9 @@ struct tfr_session {
     CUcontext ctx[TFR_CONTEXTS_MAX];
     uint8_t ctx_device[TFR_CONTEXTS_MAX];
     uint64_t ctx_life[TFR_CONTEXTS_MAX]; /* changes when the slot gets another context */
+    /* By device: the devices, as bits, whose memory some context of it may use; future ranges of
+     * theirs are to be opened to it.  Guarded by ctx_lock. */
+    uint32_t peers[TFR_DEVICES_MAX];
     pthread_mutex_t ctx_lock;            /* the watch looks at a context, or it is destroyed */
 
     /* Marks: the GPU writes mirror[word]; news carries it to the client's page. */

@@ -115,6 +115,19 @@ static void snapshot_device(const struct tfr_cu *cu, CUdevice dev, struct tfr_sn
     }
 }
 
+static void snapshot_peer(const struct tfr_cu *cu, CUdevice dev, CUdevice peer, int8_t *out)
+{
+    int value = 0;
+    if (dev == peer)
+        return;
+    if (cu->cuDeviceCanAccessPeer(&value, dev, peer) == CUDA_SUCCESS)
+        out[0] = value != 0;
+    for (int i = 1; i < TFR_PEER_ATTRIBUTES; i++)
+        if (cu->cuDeviceGetP2PAttribute(&value, (CUdevice_P2PAttribute)i, dev, peer) ==
+            CUDA_SUCCESS)
+            out[i] = value > 127 ? 127 : (int8_t)value;
+}
+
 static void snapshot_take(const struct tfr_cu *cu, struct tfr_snapshot *out)
 {
     int version = 0, device_n = 0;
@@ -127,6 +140,10 @@ static void snapshot_take(const struct tfr_cu *cu, struct tfr_snapshot *out)
     cu->cuCtxGetStreamPriorityRange(&out->priority_least, &out->priority_greatest);
     for (uint32_t i = 0; i < out->device_n; i++)
         snapshot_device(cu, (CUdevice)i, &out->device[i]);
+    for (uint32_t i = 0; i < out->device_n * out->device_n; i++) {
+        uint32_t dev = i / out->device_n, peer = i % out->device_n;
+        snapshot_peer(cu, (CUdevice)dev, (CUdevice)peer, out->device[dev].peer[peer]);
+    }
 }
 
 /* The context that the lane and the mirror are registered with; clients find it warm. */

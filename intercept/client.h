@@ -33,7 +33,8 @@ struct tfr_client {
     struct tfr_client_page *page; /* the executor's, or our image of it: see tfr_page_store */
     uint64_t page_at;             /* its place in the executor's memory */
     uint64_t lane_len;
-    struct tfr_snapshot *snapshot;
+    struct tfr_snapshot *snapshot; /* its devices are those that the program may see */
+    uint8_t real[TFR_DEVICES_MAX]; /* which of the executor's each of them is */
     struct tfr_link *link;
     struct tfr_dev *dev;
     struct tfr_peer_mem *session; /* the worker's memory */
@@ -69,6 +70,11 @@ CUresult tfr_client_attach(void);
 
 /* Ends the session: the worker goes, and with it all that it held.  Handles of the session die. */
 void tfr_client_detach(void);
+
+/* ---- visible.c ---- */
+
+/* Leaves those devices in the snapshot that the program may see, in its order. */
+void tfr_visible_apply(struct tfr_snapshot *snapshot);
 
 /* ---- text.c ---- */
 

@@ -4,6 +4,7 @@
  * the last primary one ends the session instead, and with it all that a worker holds. */
 #define TFR_LOG_PART "intercept"
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/log.h"
 #include "face/face.h"
@@ -35,7 +36,8 @@ void tfr_context_init_all(void)
 {
     for (uint32_t i = 0; i < tfr_client.snapshot->device_n; i++) {
         struct tfr_context *ctx = &tfr_contexts[i];
-        if (!ctx->id && context_init(ctx, (int)i, (uint16_t)(i + 1)) == CUDA_SUCCESS)
+        uint16_t slot = (uint16_t)(tfr_client.real[i] + 1);
+        if (!ctx->id && context_init(ctx, (int)i, slot) == CUDA_SUCCESS)
             tfr_handle_bind(ctx->id, ctx);
     }
 }
@@ -50,7 +52,7 @@ static CUresult announce(struct tfr_context *ctx)
         return ask.result;
     req->legacy = ctx->legacy->id;
     req->legacy_word = ctx->legacy->word;
-    req->device = (uint32_t)ctx->device;
+    req->device = tfr_client.real[ctx->device];
     req->flags = ctx->flags;
     req->at = ctx->slot;
     tfr_ask_send(&ask, 0);
@@ -70,7 +72,7 @@ CUresult tfr_context_activate(struct tfr_context *ctx)
         return result;
     }
     ctx->serial = ++serial;
-    ctx->peers = 0;
+    memset(ctx->peers, 0, sizeof ctx->peers);
     /* pairs with the acquire in tfr_enter */
     atomic_store_explicit(&ctx->active, TFR_CONTEXT_ALIVE, memory_order_release);
     return CUDA_SUCCESS;
@@ -139,6 +141,17 @@ static bool others_alive(const struct tfr_context *ctx)
     return false;
 }
 
+/* Nobody has access to its memory any more. */
+static void peers_forget(uint16_t slot)
+{
+    uint64_t mask = ~(1ull << (slot % 64));
+    for (int i = 0; i < TFR_DEVICES_MAX; i++)
+        tfr_contexts[i].peers[slot / 64] &= mask;
+    for (int i = 0; i <= TFR_CONTEXTS_MAX; i++)
+        if (created[i])
+            created[i]->peers[slot / 64] &= mask;
+}
+
 static void created_drop(struct tfr_context *ctx)
 {
     tfr_handle_drop(TFR_KIND_CTX, ctx->id);
@@ -198,6 +211,7 @@ CUresult tfr_context_end(struct tfr_context *ctx)
     else
         result = end_alone(ctx);
     ctx->retained = 0;
+    peers_forget(ctx->slot);
     if (!primary && created[ctx->slot] == ctx)
         created_drop(ctx);
     return result;

@@ -16,8 +16,8 @@ static CUresult peer_post(struct tfr_stream *stream, uint64_t dst, uint64_t src,
     req->dst = dst;
     req->src = src;
     req->len = len;
-    req->dst_device = (uint32_t)to->device;
-    req->src_device = (uint32_t)from->device;
+    req->dst_ctx = to->ctx;
+    req->src_ctx = from->ctx;
     req->flags = flags;
     req->reserved = 0;
     return tfr_post_end_on(stream, NULL);

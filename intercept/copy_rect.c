@@ -18,7 +18,8 @@ CUresult tfr_side_find(uint64_t at, uint64_t span, bool said_device, struct tfr_
     bool known = range.kind != TFR_RANGE_NONE;
     if (!at || (known ? !tfr_range_holds(&range, at, span) : said_device))
         return CUDA_ERROR_INVALID_VALUE;
-    *side_out = (struct tfr_side){.gpu = at, .device = range.device, .host = true};
+    *side_out = (struct tfr_side){.gpu = at, .host = true};
+    side_out->ctx = range.ctx ? range.ctx->slot : 0;
     if (tfr_range_is_device(&range)) {
         side_out->place = TFR_PLACE_GPU;
         side_out->host = false;
@@ -68,8 +69,8 @@ static CUresult in_place(const struct tfr_box *box, const struct tfr_side *to,
                                .height = box->height,
                                .depth = box->depth,
                                .kind = TFR_COPY_DEVICE,
-                               .dst_device = (uint32_t)to->device,
-                               .src_device = (uint32_t)from->device};
+                               .dst_ctx = to->ctx,
+                               .src_ctx = from->ctx};
     bool wait = sync && (to->host || from->host);
     uint64_t seq;
     if (to->place == TFR_PLACE_MAPPED)

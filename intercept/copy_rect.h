@@ -15,7 +15,7 @@ enum tfr_place {
 struct tfr_side {
     enum tfr_place place;
     uint64_t gpu; /* GPU and MAPPED: where the GPU sees it */
-    int device;   /* GPU and MAPPED: whose memory, or who allocated it */
+    uint32_t ctx; /* GPU and MAPPED: slot of the context that it was made in */
     bool host;    /* the application can see the bytes: a synchronous copy to here waits */
 };
 

@@ -205,20 +205,6 @@ CUresult cuDeviceGetByPCIBusId(CUdevice *dev, const char *text)
     return CUDA_ERROR_INVALID_DEVICE;
 }
 
-CUresult cuDeviceCanAccessPeer(int *can, CUdevice dev, CUdevice peer)
-{
-    const struct tfr_snapshot_device *device;
-    CUresult result = device_at(dev, &device);
-    if (result == CUDA_SUCCESS)
-        result = device_at(peer, &device);
-    if (result != CUDA_SUCCESS)
-        return result;
-    if (!can)
-        return CUDA_ERROR_INVALID_VALUE;
-    *can = 0;
-    return CUDA_SUCCESS;
-}
-
 CUresult cuModuleGetLoadingMode(CUmoduleLoadingMode *mode)
 {
     if (!mode)

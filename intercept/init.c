@@ -94,10 +94,12 @@ static CUresult ask_snapshot(int fd, int limit_ms)
         snapshot->device[i].name[sizeof snapshot->device[i].name - 1] = 0;
     /* Kept for good: other threads read the first one without a lock. */
     if (!tfr_client.snapshot)
+        tfr_visible_apply(snapshot);
+    if (!tfr_client.snapshot && snapshot->device_n)
         tfr_client.snapshot = snapshot;
     else
         free(snapshot);
-    return CUDA_SUCCESS;
+    return tfr_client.snapshot ? CUDA_SUCCESS : CUDA_ERROR_NO_DEVICE;
 }
 
 /* The first of a comma-separated list of addresses that answers. */

@@ -54,6 +54,7 @@ enum {
     TFR_WIRE_VERSION = 2,
     TFR_DEVICES_MAX = 16,
     TFR_ATTRIBUTES = 160, /* CUdevice_attribute values carried in the snapshot */
+    TFR_PEER_ATTRIBUTES = 8,
 };
 
 enum tfr_boot_type {
@@ -90,6 +91,8 @@ struct tfr_snapshot_device {
     uint8_t uuid[16];
     uint64_t total_mem;
     int32_t attribute[TFR_ATTRIBUTES];
+    int8_t peer[TFR_DEVICES_MAX][TFR_PEER_ATTRIBUTES]; /* [0]: cuDeviceCanAccessPeer, then by
+                                                          CUdevice_P2PAttribute */
 };
 
 /* Everything that init and device queries answer from; the same for every client of an executor. */

@@ -25,4 +25,12 @@ struct tfr_context_free_req {
     uint32_t slot, in_len;
     uint32_t at, reserved;
 };
+
+/* The record's context gets access to the memory of another one, or loses it. */
+struct tfr_peer_access_req {
+    struct tfr_rec head;
+    uint32_t slot, in_len;
+    uint32_t peer, on; /* the other's slot */
+};
+
 #endif

@@ -19,7 +19,7 @@ struct tfr_rect_req {
     struct tfr_box_side dst, src;
     uint64_t width, height, depth; /* width in bytes; depth 1: a rectangle */
     uint32_t kind, flags;
-    uint32_t dst_device, src_device; /* of TFR_COPY_DEVICE */
+    uint32_t dst_ctx, src_ctx; /* of TFR_COPY_DEVICE: slots of their contexts */
 };
 static_assert(sizeof(struct tfr_rect_req) == 112, "rect");
 
@@ -27,7 +27,7 @@ struct tfr_peer_req {
     struct tfr_rec head;
     uint64_t stream;
     uint64_t dst, src, len;
-    uint32_t dst_device, src_device;
+    uint32_t dst_ctx, src_ctx;
     uint32_t flags, reserved;
 };
 static_assert(sizeof(struct tfr_peer_req) == 64, "peer");

@@ -311,6 +311,19 @@ static void streams_clear(struct soft_ctx *ctx)
     }
 }
 
+/* Nobody has access to the memory of a primary context that ends. */
+static void peers_clear(const struct soft_ctx *gone)
+{
+    for (int i = 0; i < soft_dev_n; i++) {
+        struct soft_ctx *ctx = soft_devs[i].primary;
+        if (!ctx || ctx == gone)
+            continue;
+        pthread_mutex_lock(&ctx->lock);
+        ctx->peers &= ~(1u << gone->dev->at);
+        pthread_mutex_unlock(&ctx->lock);
+    }
+}
+
 void soft_ctx_clear(struct soft_ctx *ctx)
 {
     drained(ctx);
@@ -326,6 +339,8 @@ void soft_ctx_clear(struct soft_ctx *ctx)
         soft_event_drop(ctx->events);
     streams_clear(ctx);
     soft_pool_forget(ctx);
+    if (ctx->primary)
+        peers_clear(ctx);
     host_clear(ctx);
     soft_heap_clear(ctx->heap);
     ctx->id = soft_next_id(); /* a primary context's next life is another context */

@@ -10,6 +10,7 @@
 
 #include "base/env.h"
 #include "base/log.h"
+#include "base/visible.h"
 #include "face/face.h"
 
 int soft_arch = 90;
@@ -99,9 +100,9 @@ static int attribute_of(const struct soft_dev *dev, int attribute, int *value_ou
     else if (attribute == CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)
         *value_out = soft_arch % 10;
     else if (attribute == CU_DEVICE_ATTRIBUTE_PCI_BUS_ID)
-        *value_out = dev->at + 1;
+        *value_out = dev->number + 1;
     else if (attribute == CU_DEVICE_ATTRIBUTE_MULTI_GPU_BOARD_GROUP_ID)
-        *value_out = dev->at;
+        *value_out = dev->number;
     for (size_t i = 0; i < sizeof(attributes) / sizeof(attributes[0]); i++)
         if (attributes[i].attribute == attribute)
             *value_out = attributes[i].value;
@@ -126,10 +127,32 @@ static void read_arch(void)
         tfr_warn("TFR_SOFT_CC=%s is no compute capability, using %d", text, soft_arch);
 }
 
+static CUuuid uuid_of(int number)
+{
+    CUuuid uuid = {
+        {'T', 'F', 'R', '-', 's', 'o', 'f', 't', '-', 'g', 'p', 'u', '-', '0', '0', '0'}};
+    uuid.bytes[15] = (char)('0' + number);
+    return uuid;
+}
+
+/* As CUDA_VISIBLE_DEVICES says. */
+static void choose_devices(int n)
+{
+    struct tfr_visible_device all[SOFT_DEV_MAX];
+    int number[SOFT_DEV_MAX];
+    for (int i = 0; i < n; i++) {
+        CUuuid uuid = uuid_of(i);
+        memcpy(all[i].uuid, &uuid, sizeof(uuid));
+    }
+    soft_dev_n = tfr_visible_read(getenv("CUDA_VISIBLE_DEVICES"), all, n, number);
+    for (int i = 0; i < soft_dev_n; i++)
+        soft_devs[i].number = number[i];
+}
+
 CUresult soft_dev_init(void)
 {
     uint64_t n = tfr_env_u64("TFR_SOFT_DEVICES");
-    soft_dev_n = n > SOFT_DEV_MAX ? (int)SOFT_DEV_MAX : (int)n;
+    choose_devices(n > SOFT_DEV_MAX ? (int)SOFT_DEV_MAX : (int)n);
     read_arch();
     /* A client and an executor that spin leave a worker no core: there a hop costs more than this.
      */
@@ -191,14 +214,6 @@ CUresult cuDeviceGetName(char *name, int len, CUdevice device)
     return CUDA_SUCCESS;
 }
 
-static CUuuid uuid_of(int at)
-{
-    CUuuid uuid = {
-        {'T', 'F', 'R', '-', 's', 'o', 'f', 't', '-', 'g', 'p', 'u', '-', '0', '0', '0'}};
-    uuid.bytes[15] = (char)('0' + at);
-    return uuid;
-}
-
 CUresult cuDeviceGetUuid_v2(CUuuid *uuid, CUdevice device)
 {
     struct soft_dev *dev;
@@ -207,7 +222,7 @@ CUresult cuDeviceGetUuid_v2(CUuuid *uuid, CUdevice device)
         return result;
     if (!uuid)
         return CUDA_ERROR_INVALID_VALUE;
-    *uuid = uuid_of(dev->at);
+    *uuid = uuid_of(dev->number);
     return CUDA_SUCCESS;
 }
 
@@ -283,7 +298,7 @@ CUresult cuDeviceGetPCIBusId(char *id, int len, CUdevice device)
         return result;
     if (!id || len < 13)
         return CUDA_ERROR_INVALID_VALUE;
-    snprintf(id, (size_t)len, "0000:%02x:00.0", (unsigned int)dev->at + 1);
+    snprintf(id, (size_t)len, "0000:%02x:00.0", (unsigned int)dev->number + 1);
     return CUDA_SUCCESS;
 }
 
@@ -299,10 +314,13 @@ CUresult cuDeviceGetByPCIBusId(CUdevice *device, const char *id)
         if (sscanf(id, "%x:%x", &bus, &slot) != 2)
             return CUDA_ERROR_INVALID_VALUE;
     }
-    if (domain || slot || bus == 0 || bus > (unsigned int)soft_dev_n)
-        return CUDA_ERROR_INVALID_DEVICE;
-    *device = (CUdevice)bus - 1;
-    return CUDA_SUCCESS;
+    for (int i = 0; i < soft_dev_n && !domain && !slot; i++) {
+        if ((unsigned int)soft_devs[i].number + 1 != bus)
+            continue;
+        *device = i;
+        return CUDA_SUCCESS;
+    }
+    return CUDA_ERROR_INVALID_DEVICE;
 }
 
 CUresult cuDeviceCanAccessPeer(int *can, CUdevice device, CUdevice peer)
@@ -379,7 +397,8 @@ static bool face_device(int at, struct tfr_face_device *out)
 {
     if (at < 0 || at >= soft_dev_n)
         return false;
-    *out = (struct tfr_face_device){.uuid = uuid_of(at), .pci_bus = at + 1};
+    *out = (struct tfr_face_device){.uuid = uuid_of(soft_devs[at].number),
+                                    .pci_bus = soft_devs[at].number + 1};
     return true;
 }
 

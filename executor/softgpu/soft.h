@@ -69,6 +69,7 @@ struct soft_heap;
 
 struct soft_dev {
     int at;
+    int number;      /* in the machine, whatever the program is allowed to see */
     uint64_t memory; /* capacity, bytes */
     struct soft_ctx *primary;
     CUmemoryPool pool, default_pool; /* guarded by mempool.c's lock */

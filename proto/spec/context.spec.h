@@ -126,3 +126,11 @@ CUresult cuCtxSetCacheConfig(CUfunc_cache config);
 /* Resets lines of L2 that were marked persisting. */
 TFR_CALL(0x0205, SYNC, HELPER)
 CUresult cuCtxResetPersistingL2Cache(void);
+
+/* Gives the current context access to the memory of another device's. */
+TFR_CALL(0x0000, CUSTOM)
+CUresult cuCtxEnablePeerAccess(CUcontext peer, unsigned int flags);
+
+/* Takes it away. */
+TFR_CALL(0x0000, CUSTOM)
+CUresult cuCtxDisablePeerAccess(CUcontext peer);

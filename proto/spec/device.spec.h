@@ -49,9 +49,14 @@ CUresult cuDeviceGetByPCIBusId(CUdevice *dev, const char *text);
 TFR_CALL(0x0000, LOCAL, NOCTX)
 CUresult cuDeviceGetPCIBusId(char *text, int len, CUdevice dev);
 
-/* Peer access between devices: none yet. */
+/* Can a device be given access to another's memory? */
 TFR_CALL(0x0000, LOCAL, NOCTX)
 CUresult cuDeviceCanAccessPeer(int *can, CUdevice dev, CUdevice peer);
+
+/* What it can do with it. */
+TFR_CALL(0x0000, LOCAL, NOCTX)
+CUresult cuDeviceGetP2PAttribute(int *value, CUdevice_P2PAttribute attribute, CUdevice dev,
+                                 CUdevice peer);
 
 /* Name of an error code. */
 TFR_CALL(0x0000, LOCAL, NOCTX)

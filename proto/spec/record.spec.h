@@ -55,5 +55,7 @@ TFR_RECORD(0x0038, rect)
 TFR_RECORD(0x0039, peer)
 /* Destroys a context, or what was made in it. */
 TFR_RECORD(0x0040, context_free, SYNC, HELPER, NOCTX)
+/* Gives a context access to another's memory, or takes it. */
+TFR_RECORD(0x0041, peer_access, SYNC, HELPER)
 /* One step of a link. */
 TFR_RECORD(0x0060, link, SYNC, HELPER)

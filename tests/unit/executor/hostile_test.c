@@ -253,6 +253,20 @@ Test(hostile, end_of_a_context_that_is_none_ends_the_session)
     daemon_serves();
 }
 
+Test(hostile, access_to_a_context_that_is_none_ends_the_session)
+{
+    static const uint32_t none[] = {0, 2, TFR_CONTEXTS_MAX + 1, UINT32_MAX};
+    for (size_t i = 0; i < sizeof none / sizeof none[0]; i++) {
+        struct rogue r;
+        attach(&r);
+        context(&r);
+        struct tfr_peer_access_req req = {.peer = none[i], .on = 1};
+        post(&r, TFR_OP_peer_access, &req.slot, sizeof req - sizeof req.head);
+        cr_assert(session_ends(&r), "slot %u", none[i]);
+    }
+    daemon_serves();
+}
+
 /* The slot is empty from then on, and what was in it has no name. */
 Test(hostile, stream_of_an_ended_context_is_an_error_of_the_session_only)
 {
