@@ -100,13 +100,24 @@ static CUresult dtod(CUstream handle, CUdeviceptr dst, CUdeviceptr src, size_t l
     return result ? result : copy(stream, dst, src, len, sync, peer);
 }
 
-/* Both contexts must exist; memory is memory. */
+/* Both contexts must exist; memory is memory.  The synchronous form comes after all that both were
+ * given, and before all that they will be. */
 static CUresult dtod_peer(CUstream stream, CUdeviceptr dst, CUcontext to, CUdeviceptr src,
                           CUcontext from, size_t len, bool sync)
 {
-    if (!soft_handle_get((uint64_t)to, SOFT_CTX) || !soft_handle_get((uint64_t)from, SOFT_CTX))
+    struct soft_ctx *ctx[2] = {soft_handle_get((uint64_t)to, SOFT_CTX),
+                               soft_handle_get((uint64_t)from, SOFT_CTX)};
+    CUresult result = CUDA_SUCCESS;
+    if (!ctx[0] || !ctx[1])
         return soft_ready() ? CUDA_ERROR_NOT_INITIALIZED : CUDA_ERROR_INVALID_CONTEXT;
-    return dtod(stream, dst, src, len, sync, true);
+    for (int i = 0; sync && i < 2 && result == CUDA_SUCCESS; i++)
+        result = soft_ctx_wait(ctx[i]);
+    if (result == CUDA_SUCCESS)
+        result = dtod(stream, dst, src, len, sync, true);
+    struct soft_ctx *current;
+    if (result == CUDA_SUCCESS && sync && ctx[0] != ctx[1])
+        result = soft_enter(&current) ? CUDA_SUCCESS : soft_ctx_wait(current);
+    return result;
 }
 
 CUresult cuMemcpyHtoD_v2(CUdeviceptr dst, const void *src, size_t len)
