@@ -12,6 +12,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "intercept/entry.h"
+#include "intercept/pulse.h"
 #include "intercept/stream.h"
 #include "transport/boot.h"
 
@@ -46,6 +47,8 @@ CUresult tfr_client_look(void)
         next_ns = now + LOOK_MS * TFR_NS_PER_MS;
         if (tfr_client.boot >= 0 && tfr_boot_gone(tfr_client.boot))
             tfr_client_broken("the executor is gone");
+        else
+            tfr_pulse_look(TFR_WAIT_STREAM);
     }
     return tfr_client_error();
 }
@@ -144,8 +147,10 @@ static CUresult wait_long(const _Atomic uint64_t *word, uint64_t want, enum tfr_
             error = CUDA_ERROR_CONTEXT_IS_DESTROYED;
         if (error != CUDA_SUCCESS && atomic_load_explicit(word, memory_order_acquire) < want)
             return error;
-        if (step == TFR_RELAX_SLEEP)
-            sleep_once(word, want);
+        if (step != TFR_RELAX_SLEEP)
+            continue;
+        sleep_once(word, want);
+        tfr_pulse_look(why);
     }
     return CUDA_SUCCESS;
 }
@@ -326,8 +331,10 @@ static void *reserve_slow(uint16_t op, uint32_t len, uint16_t ctx)
         if (step == TFR_RELAX_SLEEP)
             tfr_relax_nap(&relax);
         ring_lock();
-        if (step != TFR_RELAX_SPUN)
+        if (step != TFR_RELAX_SPUN) {
+            tfr_pulse_look(TFR_WAIT_RING_SPACE);
             error = ring_error();
+        }
         if (!error && tfr_client.open)
             rec = tfr_ring_reserve(&tfr_client.tx, len, op, ctx);
     }

@@ -39,6 +39,7 @@ struct tfr_client {
     struct tfr_dev *dev;
     struct tfr_peer_mem *session; /* the worker's memory */
     int boot;                     /* the boot socket; closed: the executor is gone */
+    int executor;                 /* the worker's process */
     _Atomic bool attached;        /* pairs with the acquire in word_alive */
     /* What every call answers from now on (CUresult): the executor is gone, or we are a forked
      * child. Pairs with the acquire in tfr_enter. */

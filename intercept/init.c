@@ -312,6 +312,7 @@ static void memories_take(const struct set_up *up)
     tfr_client.lane_len = w->lane_len;
     tfr_client.page = session ? (struct tfr_client_page *)(session + w->page_at) : &image;
     tfr_client.page_at = w->page_at;
+    tfr_client.executor = w->pid;
 }
 
 static tfr_status attach_steps(struct set_up *up)

@@ -135,6 +135,78 @@ static int crowd(void)
     return 5;
 }
 
+/* Ends when it is told to, by an address that the program sees too. */
+__global__ void until(const volatile int *flag)
+{
+    while (!*flag)
+        ;
+}
+
+static volatile int *told;
+
+static void *tell_later(void *seconds)
+{
+    sleep((unsigned)(uintptr_t)seconds);
+    *told = 1;
+    return NULL;
+}
+
+static void run_until_told(void)
+{
+    int *flag;
+    CUDA(cudaHostAlloc((void **)&told, sizeof *told, cudaHostAllocMapped));
+    *told = 0;
+    CUDA(cudaHostGetDevicePointer((void **)&flag, (void *)told, 0));
+    until<<<1, 1>>>(flag);
+    LAUNCHED();
+}
+
+/* One wait for a kernel that takes so many seconds. */
+static int longer(int seconds)
+{
+    pthread_t thread;
+    run_until_told();
+    CHECK(pthread_create(&thread, NULL, tell_later, (void *)(uintptr_t)seconds) == 0);
+    say("ready");
+    CUDA(cudaDeviceSynchronize());
+    pthread_join(thread, NULL);
+    say("done");
+    return 0;
+}
+
+/* Ends without a word while copies are on their way; with status 0 behind a kernel that never ends,
+ * and then without handlers, which would wait for it. */
+static int leave(int status)
+{
+    unsigned *x = (unsigned *)device_alloc(1 << 20), *pinned;
+    CUDA(cudaMallocHost((void **)&pinned, 1 << 20));
+    if (!status)
+        run_until_told();
+    for (int i = 0; i < 500; i++) {
+        bump<<<1, 32>>>(x);
+        CUDA(cudaMemcpyAsync(pinned, x, 1 << 20, cudaMemcpyDeviceToHost));
+    }
+    say("ready");
+    if (!status)
+        _exit(0);
+    exit(status);
+}
+
+/* A child that lives on, with every descriptor that it inherited. */
+static int leave_child(void)
+{
+    touch_device();
+    pid_t child = fork();
+    if (child == 0) {
+        sleep(600);
+        _exit(0);
+    }
+    printf("child %d\n", (int)child);
+    fflush(stdout);
+    sleep(600);
+    return 0;
+}
+
 /* Asks for nothing while it sleeps: is alive, holds a session. */
 static int idle(void)
 {
@@ -202,6 +274,12 @@ int main(int argc, char **argv)
         return crowd();
     if (!strcmp(what, "idle"))
         return idle();
+    if (!strcmp(what, "longer"))
+        return longer(number);
+    if (!strcmp(what, "leave"))
+        return leave(number);
+    if (!strcmp(what, "leave_child"))
+        return leave_child();
     if (!strcmp(what, "steady"))
         return steady(number);
     touch_device();
