@@ -16,6 +16,7 @@
     X(bytes_push, "copy bytes staged through a lane")                                              \
     X(bytes_mapped, "copy bytes read or written in place")                                         \
     X(bytes_image, "bytes of images uploaded")                                                     \
+    X(gates, "points where a stream waited for this process")                                      \
     X(bells, "wake-ups sent to a sleeping peer")                                                   \
     X(sleeps, "times a waiting thread went to sleep")                                              \
     X(ring_stalls, "waits for ring space")                                                         \

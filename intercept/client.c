@@ -12,11 +12,12 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "intercept/entry.h"
+#include "intercept/gate.h"
 #include "intercept/pulse.h"
 #include "intercept/stream.h"
 #include "transport/boot.h"
 
-enum { LOOK_MS = 50, SLOT_NONE = TFR_REPLY_SLOTS };
+enum { LOOK_MS = 50, LOOK_SLEEP_MS = 100, SLOT_NONE = TFR_REPLY_SLOTS };
 
 CUresult tfr_client_error(void)
 {
@@ -43,6 +44,7 @@ CUresult tfr_client_look(void)
 {
     static __thread uint64_t next_ns;
     uint64_t now = tfr_clock_now();
+    tfr_text_take(); /* news may wait behind it */
     if (now >= next_ns) {
         next_ns = now + LOOK_MS * TFR_NS_PER_MS;
         if (tfr_client.boot >= 0 && tfr_boot_gone(tfr_client.boot))
@@ -55,11 +57,20 @@ CUresult tfr_client_look(void)
 
 /* ---- sleeping: one thread polls the link's descriptor for all, the others wait for it ---- */
 
+/* What a sleeper waits for: a word, or anything that `over` knows of. */
+struct sleeper {
+    const _Atomic uint64_t *word;
+    uint64_t want;
+    bool (*over)(void);
+    int limit_ms;
+};
+
 /* Has anything ended the wait? */
-static bool wait_over(const _Atomic uint64_t *word, uint64_t want)
+static bool wait_over(const struct sleeper *s)
 {
-    return atomic_load_explicit(word, memory_order_acquire) >= want || tfr_client_error() ||
-           tfr_text_waiting();
+    if (s->word && atomic_load_explicit(s->word, memory_order_acquire) >= s->want)
+        return true;
+    return tfr_client_error() || tfr_text_waiting() || (s->over && s->over());
 }
 
 static void leader_set(enum tfr_sleep_leader leader)
@@ -71,7 +82,7 @@ static void leader_set(enum tfr_sleep_leader leader)
     pthread_mutex_unlock(&tfr_client.sleep_lock);
 }
 
-static void sleep_as_leader(const _Atomic uint64_t *word, uint64_t want)
+static void sleep_as_leader(const struct sleeper *s)
 {
     struct tfr_link *link = tfr_client.link;
     int fd;
@@ -80,64 +91,81 @@ static void sleep_as_leader(const _Atomic uint64_t *word, uint64_t want)
         return;
     }
     leader_set(TFR_SLEEP_ARMED);
-    if (!wait_over(word, want)) {
+    if (!wait_over(s)) {
         struct pollfd p[2] = {{.fd = fd, .events = POLLIN},
                               {.fd = tfr_client.boot, .events = POLLRDHUP}};
-        poll(p, 2, 100);
+        poll(p, 2, s->limit_ms);
     }
     link->ops->disarm(link);
-    if (tfr_boot_gone(tfr_client.boot) && !wait_over(word, want))
+    if (tfr_boot_gone(tfr_client.boot) && !wait_over(s))
         tfr_client_broken("the executor is gone");
 }
 
-/* Does the word belong to the session of now?  Pages of older ones stay mapped. */
+/* Does the word (NULL: any) belong to the session of now?  Pages of older ones stay mapped. */
 static bool word_alive(const _Atomic uint64_t *word)
 {
     /* pairs with the release in tfr_client_quiet */
-    return atomic_load_explicit(&tfr_client.attached, memory_order_acquire) &&
-           (uintptr_t)word - (uintptr_t)tfr_client.feedback < sizeof(struct tfr_page_area);
+    if (!atomic_load_explicit(&tfr_client.attached, memory_order_acquire))
+        return false;
+    return !word || (uintptr_t)word - (uintptr_t)tfr_client.feedback < sizeof(struct tfr_page_area);
 }
 
 /* With sleep_lock held: until the leader wakes.  Not before it has armed: it looks at its own word
  * alone, and nobody rings for one that changes meanwhile. */
-static void sleep_behind(const _Atomic uint64_t *word, uint64_t want)
+static void sleep_behind(const struct sleeper *s)
 {
     struct timespec t;
     clock_gettime(CLOCK_REALTIME, &t);
-    t.tv_nsec += 100 * (long)TFR_NS_PER_MS;
+    t.tv_nsec += s->limit_ms * (long)TFR_NS_PER_MS;
     t.tv_sec += t.tv_nsec / (long)TFR_NS_PER_S;
     t.tv_nsec %= (long)TFR_NS_PER_S;
-    if (!wait_over(word, want))
+    if (!wait_over(s))
         pthread_cond_timedwait(&tfr_client.sleep_cond, &tfr_client.sleep_lock, &t);
 }
 
-static void sleep_once(const _Atomic uint64_t *word, uint64_t want)
+static void sleep_once(const struct sleeper *s)
 {
     pthread_mutex_lock(&tfr_client.sleep_lock);
     enum tfr_sleep_leader leader = tfr_client.sleep_leader;
-    bool alive = word_alive(word);
+    bool alive = word_alive(s->word);
     if (alive && leader == TFR_SLEEP_ARMED)
-        sleep_behind(word, want);
+        sleep_behind(s);
     if (alive && leader == TFR_SLEEP_NONE)
         tfr_client.sleep_leader = TFR_SLEEP_ARMING;
     pthread_mutex_unlock(&tfr_client.sleep_lock);
     if (alive && leader == TFR_SLEEP_NONE) {
-        sleep_as_leader(word, want);
+        sleep_as_leader(s);
         leader_set(TFR_SLEEP_NONE);
     } else if (leader == TFR_SLEEP_ARMING) {
         sched_yield();
     }
 }
 
+void tfr_wait_news(bool (*over)(void), int limit_ms)
+{
+    const struct sleeper sleeper = {.over = over, .limit_ms = limit_ms};
+    /* as in tfr_wait_word */
+    atomic_fetch_add_explicit(&tfr_client.waiters, 1, memory_order_acq_rel);
+    sleep_once(&sleeper);
+    atomic_fetch_sub_explicit(&tfr_client.waiters, 1, memory_order_release);
+}
+
+static bool move_due(void)
+{
+    return tfr_gate_due(TFR_GATE_MOVE);
+}
+
 static CUresult wait_long(const _Atomic uint64_t *word, uint64_t want, enum tfr_wait_reason why)
 {
     struct tfr_relax relax = TFR_RELAX_INIT(why);
+    const struct sleeper sleeper = {word, want, move_due, LOOK_SLEEP_MS};
     /* Two who spin for each other should not share a core: the pump steps aside. */
     if (tfr_client.mapped)
         atomic_store_explicit(&tfr_client.page->cpu, (uint32_t)sched_getcpu() + 1,
                               memory_order_relaxed);
     while (atomic_load_explicit(word, memory_order_acquire) < want) {
         enum tfr_relax_step step = tfr_relax(&relax);
+        tfr_gate_help(); /* the stream may wait for our bytes */
         if (step == TFR_RELAX_SPUN)
             continue;
         tfr_text_take(); /* news may wait behind it */
@@ -149,7 +177,7 @@ static CUresult wait_long(const _Atomic uint64_t *word, uint64_t want, enum tfr_
             return error;
         if (step != TFR_RELAX_SLEEP)
             continue;
-        sleep_once(word, want);
+        sleep_once(&sleeper);
         tfr_pulse_look(why);
     }
     return CUDA_SUCCESS;

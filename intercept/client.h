@@ -105,6 +105,10 @@ CUresult tfr_client_error(void);
 /* Waits until *word >= want.  An error of the session ends the wait with that error. */
 CUresult tfr_wait_word(const _Atomic uint64_t *word, uint64_t want, enum tfr_wait_reason why);
 
+/* Sleeps until the executor has news and over() holds, or for limit_ms; may return early.  For
+ * helper threads: the caller looks again. */
+void tfr_wait_news(bool (*over)(void), int limit_ms);
+
 /* A record of `len` bytes with its head filled, or NULL (see tfr_post_failed).  Holds the ring
  * lock. */
 void *tfr_post_begin(uint16_t op, uint32_t len);

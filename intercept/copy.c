@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "intercept/copy_rect.h"
+#include "intercept/gate.h"
 #include "intercept/stream.h"
 
 enum { INLINE_MAX = 1024, CHUNK_MIN = 64 << 10, CHUNK_MAX = 512 << 10, IN_FLIGHT = 8 };
@@ -184,6 +185,18 @@ void tfr_copy_deliver(void)
     pthread_mutex_unlock(&owed_lock);
 }
 
+bool tfr_copy_due(void)
+{
+    bool due = false;
+    if (!tfr_copy_owed())
+        return false;
+    pthread_mutex_lock(&owed_lock);
+    for (struct owed *o = owed_head; o && !due; o = o->next)
+        due = tfr_word_reached(o->word, o->seq);
+    pthread_mutex_unlock(&owed_lock);
+    return due;
+}
+
 bool tfr_copy_deliver_next(const struct tfr_stream *stream)
 {
     uint32_t word = 0;
@@ -251,6 +264,9 @@ static CUresult pull_later(struct tfr_stream *stream, uint8_t *dst, uint64_t src
         owed_tail = &o->next;
         atomic_fetch_add_explicit(&owed_n, 1, memory_order_release);
         pthread_mutex_unlock(&owed_lock);
+        /* Should nobody ever wait for it.  Without a thread it comes when somebody does. */
+        if (tfr_tick_start() == CUDA_SUCCESS)
+            tfr_tick_wake();
         done += n;
         dst += n;
         src += n;

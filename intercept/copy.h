@@ -66,6 +66,9 @@ void tfr_copy_deliver_before(struct tfr_stream *stream);
 /* The session ended: what was owed will not come. */
 void tfr_copy_forget_all(void);
 
+/* Has one of them arrived that nobody has brought home? */
+bool tfr_copy_due(void);
+
 /* Is an unfinished copy into registered memory under way? */
 bool tfr_copy_owed(void);
 

@@ -16,11 +16,13 @@ static struct tfr_context *context_of_device(CUdevice dev)
 
 static struct tfr_context *context_of(CUcontext ctx)
 {
-    return ctx ? tfr_handle_object(TFR_KIND_CTX, ctx) : tfr_thread.ctx;
+    return ctx ? tfr_handle_object(TFR_KIND_CTX, ctx) : tfr_thread_current();
 }
 
 CUresult tfr_enter_noctx(void)
 {
+    if (tfr_thread.calling)
+        return CUDA_ERROR_NOT_PERMITTED;
     if (!tfr_client.snapshot)
         return CUDA_ERROR_NOT_INITIALIZED;
     return tfr_client_error();
@@ -153,7 +155,8 @@ CUresult cuCtxGetCurrent(CUcontext *ctx)
         return CUDA_ERROR_NOT_INITIALIZED;
     if (!ctx)
         return CUDA_ERROR_INVALID_VALUE;
-    *ctx = tfr_thread.ctx ? tfr_handle_ptr(tfr_thread.ctx->id) : NULL;
+    const struct tfr_context *now = tfr_thread_current();
+    *ctx = now ? tfr_handle_ptr(now->id) : NULL;
     return CUDA_SUCCESS;
 }
 
@@ -188,6 +191,8 @@ CUresult cuCtxSetCurrent(CUcontext ctx)
 {
     if (!tfr_client.snapshot)
         return CUDA_ERROR_NOT_INITIALIZED;
+    if (tfr_thread.calling) /* cudart makes sure of it before each call */
+        return CUDA_SUCCESS;
     struct tfr_context *to = ctx ? tfr_handle_object(TFR_KIND_CTX, ctx) : NULL;
     if (ctx && !to)
         return CUDA_ERROR_INVALID_CONTEXT;
@@ -202,6 +207,8 @@ CUresult cuCtxPushCurrent_v2(CUcontext ctx)
 {
     if (!tfr_client.snapshot)
         return CUDA_ERROR_NOT_INITIALIZED;
+    if (tfr_thread.calling)
+        return CUDA_ERROR_NOT_PERMITTED;
     struct tfr_context *to = tfr_handle_object(TFR_KIND_CTX, ctx);
     return to ? stack_push(to) : CUDA_ERROR_INVALID_CONTEXT;
 }

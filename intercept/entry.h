@@ -19,11 +19,20 @@ struct tfr_thread {
     struct tfr_own_stream *own; /* what CU_STREAM_PER_THREAD means here, by context */
     CUresult post_error;
     CUstreamCaptureMode capture_mode; /* 0: global, the default */
+    /* Of the host function that this thread runs.  It is current to those who ask, and as `ctx` is
+     * NULL then, everybody else gets to tfr_enter_slow: CUDA calls are not permitted. */
+    struct tfr_context *calling;
 };
 
 /* Initial-exec: one addition to reach it; the space comes out of what libc keeps for dlopen'ed
  * libraries. */
 extern __thread struct tfr_thread tfr_thread __attribute__((tls_model("initial-exec")));
+
+/* What cuCtxGetCurrent answers. */
+static inline struct tfr_context *tfr_thread_current(void)
+{
+    return tfr_thread.calling ? tfr_thread.calling : tfr_thread.ctx;
+}
 
 /* A context, primary or created.  Its memory stays: a thread may keep a destroyed one as its
  * current context and is told so. */

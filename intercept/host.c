@@ -6,7 +6,8 @@
 
 static CUcontext current(void)
 {
-    return tfr_thread.ctx ? tfr_handle_ptr(tfr_thread.ctx->id) : NULL;
+    const struct tfr_context *ctx = tfr_thread_current();
+    return ctx ? tfr_handle_ptr(ctx->id) : NULL;
 }
 
 static int device_n(void)

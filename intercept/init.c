@@ -12,6 +12,7 @@
 #include "base/env.h"
 #include "base/log.h"
 #include "intercept/entry.h"
+#include "intercept/gate.h"
 #include "intercept/memory.h"
 #include "intercept/module.h"
 #include "intercept/stream.h"
@@ -383,6 +384,7 @@ static void session_end(void)
     tfr_client_quiet();
     close(tfr_client.boot);
     tfr_client.boot = -1;
+    tfr_gate_forget_all();
     tfr_copy_forget_all();
     tfr_stream_forget_all();
     tfr_module_forget_all();

@@ -435,4 +435,6 @@ struct tfr_global_rep {
     uint64_t addr, len;
 };
 
+#include "proto/wire_gate.h"
+
 #endif

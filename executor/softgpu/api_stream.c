@@ -8,6 +8,8 @@ CUresult soft_stream_find(CUstream handle, struct soft_stream **stream_out)
     struct soft_ctx *ctx = soft_current();
     if (__builtin_expect(soft_ready() != CUDA_SUCCESS, 0))
         return CUDA_ERROR_NOT_INITIALIZED;
+    if (__builtin_expect(soft_calling, 0))
+        return CUDA_ERROR_NOT_PERMITTED;
     if (!ctx)
         return CUDA_ERROR_INVALID_CONTEXT;
     struct soft_stream *stream;

@@ -147,6 +147,8 @@ CUresult soft_enter(struct soft_ctx **ctx_out)
     struct soft_ctx *ctx = current;
     if (__builtin_expect(soft_ready() != CUDA_SUCCESS, 0))
         return CUDA_ERROR_NOT_INITIALIZED;
+    if (__builtin_expect(soft_calling, 0))
+        return CUDA_ERROR_NOT_PERMITTED;
     if (!ctx)
         return CUDA_ERROR_INVALID_CONTEXT;
     *ctx_out = ctx;

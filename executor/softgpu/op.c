@@ -7,6 +7,8 @@
 #include "base/clock.h"
 #include "base/log.h"
 
+_Thread_local bool soft_calling;
+
 static void fault_at(struct soft_stream *stream, const char *what, uint64_t addr)
 {
     tfr_say("softgpu: a %s touched address 0x%llx, which it may not", what,
@@ -160,7 +162,9 @@ static void exec_usable(struct soft_stream *stream, struct soft_op *op)
         exec_record(op);
         break;
     case SOFT_OP_HOST:
+        soft_calling = true;
         op->host.fn(op->host.arg);
+        soft_calling = false;
         break;
     case SOFT_OP_CALLBACK: /* these are done in any case */
     case SOFT_OP_FREE:
@@ -171,6 +175,13 @@ static void exec_usable(struct soft_stream *stream, struct soft_op *op)
     }
 }
 
+static void exec_callback(const struct soft_op *op, CUresult status)
+{
+    soft_calling = true;
+    op->host.callback((CUstream)op->host.stream, status, op->host.arg);
+    soft_calling = false;
+}
+
 void soft_exec(struct soft_stream *stream, struct soft_op *op)
 {
     CUresult usable = soft_ctx_usable(stream->ctx);
@@ -179,7 +190,7 @@ void soft_exec(struct soft_stream *stream, struct soft_op *op)
     if (op->kind == SOFT_OP_KERNEL)
         soft_module_unref(op->launch.module);
     else if (op->kind == SOFT_OP_CALLBACK)
-        op->host.callback((CUstream)op->host.stream, usable, op->host.arg);
+        exec_callback(op, usable);
     else if (op->kind == SOFT_OP_FREE)
         soft_pool_free(stream->ctx, op->free.at);
     else if (op->kind == SOFT_OP_RECORD)

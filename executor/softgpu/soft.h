@@ -108,6 +108,8 @@ struct soft_ctx {
 
 /* 0 or why not: not initialised, forked. */
 CUresult soft_ready(void);
+/* Does this thread run a host function?  CUDA calls are not permitted there. */
+extern _Thread_local bool soft_calling;
 /* The current context, alive and without a fault. */
 CUresult soft_enter(struct soft_ctx **ctx_out);
 /* The current context as it is; NULL: none. */

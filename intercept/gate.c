@@ -1,0 +1,229 @@
+/* Gates of streams: posting, finding those that are reached, opening.  Who serves them: tick.c's
+ * threads, and for bytes also every thread that waits for the session.  Surprising: a gate is
+ * appended to its list under the ring lock, so that lists are in the order of the ring. */
+#define TFR_LOG_PART "intercept"
+#include "intercept/gate.h"
+
+#include <stdlib.h>
+
+#include "base/log.h"
+#include "intercept/copy.h"
+
+_Atomic uint32_t tfr_gate_pending[TFR_GATE_WHO_LIMIT];
+
+static pthread_mutex_t lock =
+    PTHREAD_MUTEX_INITIALIZER; /* guards all below; nobody waits with it */
+static struct queue {
+    struct tfr_gate *first, *last;
+    bool running;                       /* one was taken and is not open yet */
+} queues[TFR_STREAM_SLOTS];             /* by stream word */
+static uint32_t busy[TFR_STREAM_SLOTS]; /* words with gates, running ones included */
+static uint32_t busy_n;
+
+static struct waited {
+    uint32_t word;
+    uint64_t seq;
+} waited[TFR_STREAM_SLOTS]; /* one for each word whose stream waits for a value */
+static _Atomic uint32_t waited_n;
+
+/* ---- posting ---- */
+
+bool tfr_gate_able(const struct tfr_context *ctx)
+{
+    static atomic_flag said = ATOMIC_FLAG_INIT;
+    if (tfr_client.snapshot->device[ctx->device]
+            .attribute[CU_DEVICE_ATTRIBUTE_CAN_USE_64_BIT_STREAM_MEM_OPS])
+        return true;
+    if (!atomic_flag_test_and_set_explicit(&said, memory_order_relaxed))
+        tfr_warn("device %d cannot wait for 64-bit values: no host functions", ctx->device);
+    return false;
+}
+
+/* Under the ring lock and ours. */
+static void append(struct tfr_gate *gate)
+{
+    struct queue *q = &queues[gate->word];
+    gate->next = NULL;
+    if (!q->first && !q->running)
+        busy[busy_n++] = gate->word;
+    if (q->first)
+        q->last->next = gate;
+    else
+        q->first = gate;
+    q->last = gate;
+    /* Before the threads are woken; pairs with the look in tick.c before it sleeps. */
+    atomic_fetch_add_explicit(&tfr_gate_pending[gate->who], 1, memory_order_seq_cst);
+}
+
+CUresult tfr_gate_post(struct tfr_stream *stream, enum tfr_gate_who who, struct tfr_gate *gate)
+{
+    if (!tfr_gate_able(stream->ctx))
+        return CUDA_ERROR_NOT_SUPPORTED;
+    CUresult result = tfr_tick_start();
+    if (result != CUDA_SUCCESS)
+        return result;
+    struct tfr_gate_req *req = tfr_post_begin(TFR_OP_gate, sizeof *req);
+    if (!req)
+        return tfr_post_failed();
+    uint64_t seq = req->head.seq;
+    req->stream = stream->id;
+    req->reserved = 0;
+    gate->who = who;
+    gate->word = stream->word;
+    gate->seq = seq;
+    gate->open = &tfr_client.page->gate[stream->word];
+    if (atomic_load_explicit(&stream->mark, memory_order_relaxed) < seq - 1)
+        atomic_store_explicit(&stream->mark, seq - 1, memory_order_relaxed);
+    TFR_COUNT(gates, 1);
+    uint32_t word = gate->word;
+    pthread_mutex_lock(&lock);
+    append(gate);
+    pthread_mutex_unlock(&lock);
+    /* From here on the gate is ours: should the session break, `run` is told. */
+    tfr_post_end_on(stream, NULL);
+    tfr_tick_wake();
+    /* The word may have been there already, and then nothing rings for it. */
+    if (who == TFR_GATE_MOVE && tfr_word_reached(word, seq - 1))
+        tfr_gate_help();
+    return CUDA_SUCCESS;
+}
+
+/* ---- serving ---- */
+
+/* A gate of this kind at the head of its queue that is reached, or that never will be.  Under lock.
+ */
+static struct tfr_gate *find(enum tfr_gate_who who, CUresult *status_out)
+{
+    CUresult error = tfr_client_error();
+    for (uint32_t i = 0; i < busy_n; i++) {
+        const struct queue *q = &queues[busy[i]];
+        struct tfr_gate *gate = q->first;
+        if (!gate || q->running || gate->who != who)
+            continue;
+        bool reached = tfr_word_reached(gate->word, gate->seq - 1);
+        *status_out = reached ? CUDA_SUCCESS : error;
+        if (reached || error != CUDA_SUCCESS)
+            return gate;
+    }
+    return NULL;
+}
+
+bool tfr_gate_due(enum tfr_gate_who who)
+{
+    CUresult status;
+    if (!atomic_load_explicit(&tfr_gate_pending[who], memory_order_relaxed))
+        return false;
+    pthread_mutex_lock(&lock);
+    bool due = find(who, &status) != NULL;
+    pthread_mutex_unlock(&lock);
+    return due;
+}
+
+static struct tfr_gate *take(enum tfr_gate_who who, CUresult *status_out)
+{
+    pthread_mutex_lock(&lock);
+    struct tfr_gate *gate = find(who, status_out);
+    if (gate) {
+        struct queue *q = &queues[gate->word];
+        q->first = gate->next;
+        q->running = true;
+    }
+    pthread_mutex_unlock(&lock);
+    return gate;
+}
+
+static void finish(uint32_t word, enum tfr_gate_who who)
+{
+    pthread_mutex_lock(&lock);
+    queues[word].running = false;
+    if (!queues[word].first) {
+        uint32_t at = 0;
+        while (busy[at] != word)
+            at++;
+        busy[at] = busy[--busy_n];
+    }
+    /* pairs with the acquire in tfr_gate_writer_pending */
+    atomic_fetch_sub_explicit(&tfr_gate_pending[who], 1, memory_order_release);
+    pthread_mutex_unlock(&lock);
+}
+
+uint32_t tfr_gate_serve(enum tfr_gate_who who, uint32_t limit)
+{
+    uint32_t n = 0;
+    for (; n < limit; n++) {
+        CUresult status;
+        struct tfr_gate *gate = take(who, &status);
+        if (!gate)
+            break;
+        uint32_t word = gate->word;
+        uint64_t seq = gate->seq;
+        _Atomic uint64_t *open = gate->open;
+        gate->run(gate, status);
+        /* The GPU sees what `run` wrote; a failed session has nobody to wait. */
+        atomic_store_explicit(open, seq, memory_order_release);
+        finish(word, who);
+    }
+    return n;
+}
+
+void tfr_gate_forget_all(void)
+{
+    for (bool again = true; again;) {
+        struct tfr_gate *gate = NULL;
+        pthread_mutex_lock(&lock);
+        for (uint32_t i = 0; i < busy_n && !gate; i++) {
+            struct queue *q = &queues[busy[i]];
+            gate = q->running ? NULL : q->first;
+            if (gate) {
+                q->first = gate->next;
+                q->running = true;
+            }
+        }
+        pthread_mutex_unlock(&lock);
+        again = gate != NULL;
+        if (gate) {
+            uint32_t word = gate->word;
+            enum tfr_gate_who who = gate->who;
+            gate->run(gate, CUDA_ERROR_CONTEXT_IS_DESTROYED);
+            finish(word, who);
+        }
+    }
+    atomic_store_explicit(&waited_n, 0, memory_order_release);
+}
+
+/* ---- who may still write host memory ---- */
+
+void tfr_gate_value_waits(const struct tfr_stream *stream, uint64_t seq)
+{
+    pthread_mutex_lock(&lock);
+    uint32_t n = atomic_load_explicit(&waited_n, memory_order_relaxed), at = 0;
+    while (at < n && waited[at].word != stream->word)
+        at++;
+    if (at == n || waited[at].seq < seq)
+        waited[at] = (struct waited){stream->word, seq};
+    if (at == n)
+        atomic_store_explicit(&waited_n, n + 1, memory_order_release);
+    pthread_mutex_unlock(&lock);
+}
+
+static bool value_waits(void)
+{
+    if (!atomic_load_explicit(&waited_n, memory_order_acquire))
+        return false;
+    pthread_mutex_lock(&lock);
+    uint32_t n = atomic_load_explicit(&waited_n, memory_order_relaxed);
+    for (uint32_t i = 0; i < n;)
+        if (tfr_word_reached(waited[i].word, waited[i].seq))
+            waited[i] = waited[--n];
+        else
+            i++;
+    atomic_store_explicit(&waited_n, n, memory_order_release);
+    pthread_mutex_unlock(&lock);
+    return n != 0;
+}
+
+bool tfr_gate_writer_pending(void)
+{
+    return atomic_load_explicit(&tfr_gate_pending[TFR_GATE_CALL], memory_order_acquire) ||
+           tfr_copy_owed() || value_waits();
+}
