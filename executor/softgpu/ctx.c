@@ -237,6 +237,8 @@ static struct position *positions(struct soft_ctx *ctx, uint32_t *n_out)
 
 CUresult soft_ctx_wait(struct soft_ctx *ctx)
 {
+    if (soft_calling) /* it would wait for itself */
+        return CUDA_ERROR_NOT_PERMITTED;
     uint32_t n;
     struct position *all = positions(ctx, &n);
     if (!all)
