@@ -65,6 +65,8 @@ CUresult tfr_gate_post(struct tfr_stream *stream, enum tfr_gate_who who, struct 
     struct tfr_gate_req *req = tfr_post_begin(TFR_OP_gate, sizeof *req);
     if (!req)
         return tfr_post_failed();
+    if (stream->dead)
+        return tfr_post_cancel(CUDA_ERROR_INVALID_HANDLE);
     uint64_t seq = req->head.seq;
     req->stream = stream->id;
     req->reserved = 0;
@@ -160,7 +162,7 @@ uint32_t tfr_gate_serve(enum tfr_gate_who who, uint32_t limit)
         _Atomic uint64_t *open = gate->open;
         gate->run(gate, status);
         /* The GPU sees what `run` wrote; a failed session has nobody to wait. */
-        atomic_store_explicit(open, seq, memory_order_release);
+        tfr_page_store(open, seq);
         finish(word, who);
     }
     return n;

@@ -92,6 +92,8 @@ static CUresult post(struct tfr_stream *stream, const struct tfr_value_op *op, u
         tfr_post_begin(TFR_OP_values, (uint32_t)(sizeof *req + n * sizeof *op));
     if (!req)
         return tfr_post_failed();
+    if (stream->dead)
+        return tfr_post_cancel(CUDA_ERROR_INVALID_HANDLE);
     req->stream = stream->id;
     req->n = n;
     req->flags = waits ? TFR_VALUES_MARK : 0;
