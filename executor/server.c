@@ -4,6 +4,7 @@
 #include "executor/server.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <sys/epoll.h>
@@ -137,6 +138,8 @@ int tfr_server_run(const struct tfr_server_cfg *cfg)
     TAILQ_INIT(&p->guests);
     TAILQ_INIT(&p->queue);
     files_raise(p);
+    if (cfg->ready_fd >= 0)
+        fcntl(cfg->ready_fd, F_SETFD, FD_CLOEXEC);
     if (!watch_start(p) || !tfr_crew_init(p) ||
         tfr_boot_listen(cfg->listen, &p->listen_fd) != TFR_OK)
         return 1;

@@ -21,7 +21,7 @@
 struct head {
     uint32_t magic, type, len, fd_n;
 };
-enum { MAGIC = 0x30524654 /* "TFR0" */, BACKLOG = 1024 };
+enum { MAGIC = 0x30524654 /* "TFR0" */, BACKLOG = 256 };
 
 union fd_space {
     struct cmsghdr align;

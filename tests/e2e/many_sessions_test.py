@@ -24,7 +24,7 @@ IN_A_ROW = int(os.environ.get("TFR_TEST_SESSIONS", "200" if SANITIZE else "1000"
 SPARES = 2  # the most workers that an executor keeps warm
 START_LIMIT_S = 240  # fifty workers on two cores that others use too
 BOOT_MAGIC = 0x30524654
-HELLO, ATTACH, STAT = 1, 4, 10
+HELLO, SNAPSHOT, REFUSED, ATTACH, QUEUED, STAT = 1, 2, 3, 4, 9, 10
 
 
 @contextlib.contextmanager
@@ -277,6 +277,21 @@ class Strangers(Resources):
             self.assert_as_before(daemon, before)
             with open(log, encoding="utf-8") as file:
                 self.assertLess(len(file.readlines()), 100, "one line for each of them")
+
+    def test_a_thousand_are_queued_and_the_next_is_told_why_not(self):
+        with executor("--max-sessions", "1") as (address, daemon, _), contextlib.ExitStack() as stack:
+            before = self.before(address, daemon)
+            holder = idle(stack, address)
+            self.assertEqual(holder.stdout.readline(), "ready\n")
+            attach = [frame(HELLO, hello()), frame(ATTACH, b"shm".ljust(16, b"\0"))]
+            socks = [stack.enter_context(connected(address, *attach)) for _ in range(1025)]
+            self.assertEqual([answer(socks[0]), answer(socks[0])], [SNAPSHOT, QUEUED])
+            self.assertEqual([answer(socks[-1]), answer(socks[-1])], [SNAPSHOT, REFUSED])
+            holder.kill()
+            for sock in socks:
+                sock.close()
+            self.assertEqual(tf_run(PROBE, "exit", "3", executor=address).returncode, 3)
+            self.assert_as_before(daemon, before)
 
     def test_silent_connections_keep_nobody_out(self):
         with executor() as (address, daemon, _), contextlib.ExitStack() as stack:

@@ -401,3 +401,72 @@ Test(boot, refuses_addresses_it_does_not_know)
     cr_assert_eq(tfr_boot_connect(longer, 10, &fd), TFR_E_INVAL);
     cr_assert_eq(tfr_boot_listen(NULL, &fd), TFR_E_INVAL);
 }
+
+/* ---- messages in pieces ---- */
+
+Test(boot, takes_a_message_however_it_is_cut)
+{
+    struct {
+        struct wire_head head;
+        char body[5];
+    } __attribute__((packed)) frame = {{MAGIC, 7, 5, 0}, "four"};
+    struct tfr_boot_in in = {0};
+    struct tfr_boot_msg msg;
+
+    for (size_t i = 0; i < sizeof(frame); i++) {
+        cr_assert_eq(tfr_boot_recv_part(socks[1], &in, 5, &msg), TFR_AGAIN);
+        cr_assert_eq(send(socks[0], (char *)&frame + i, 1, 0), 1);
+    }
+    cr_assert_eq(tfr_boot_recv_part(socks[1], &in, 5, &msg), TFR_OK);
+    cr_assert_eq(msg.type, 7);
+    cr_assert_str_eq(msg.body, "four");
+    tfr_boot_msg_fini(&msg);
+    cr_assert_eq(send(socks[0], &frame, sizeof(frame), 0), sizeof(frame));
+    cr_assert_eq(tfr_boot_recv_part(socks[1], &in, 5, &msg), TFR_OK, "ready for the next one");
+    tfr_boot_msg_fini(&msg);
+}
+
+Test(boot, part_refuses_foreign_long_and_surplus)
+{
+    struct wire_head foreign = {1, 7, 0, 0}, big = {MAGIC, 7, 6, 0}, fds = {MAGIC, 7, 0, 1};
+    struct tfr_boot_msg msg;
+
+    for (int i = 0; i < 4; i++) {
+        struct tfr_boot_in in = {0};
+        int before;
+        pair_make();
+        before = open_fds();
+        raw_send(i == 0 ? &foreign : i == 1 ? &big : &fds, sizeof(big), 0, i == 3);
+        cr_assert_eq(tfr_boot_recv_part(socks[1], &in, 5, &msg), TFR_E_PROTO, "%d", i);
+        tfr_boot_in_fini(&in);
+        cr_assert_eq(open_fds(), before, "no descriptor was let in");
+    }
+}
+
+Test(boot, part_sees_the_end)
+{
+    struct tfr_boot_in in = {0};
+    struct tfr_boot_msg msg;
+
+    cr_assert_eq(send(socks[0], "TFR0", 4, 0), 4);
+    close(socks[0]);
+    cr_assert_eq(tfr_boot_recv_part(socks[1], &in, 5, &msg), TFR_E_PEER);
+    tfr_boot_in_fini(&in);
+}
+
+Test(boot, knows_an_address_from_another_word)
+{
+    static const char *const bad[] = {"", "bogus", "unix", "unix:", "unix:@", "tcp://x", NULL};
+    char longest[200] = "unix:";
+    const char *why = NULL;
+
+    cr_assert(tfr_boot_addr_good("unix:/x", &why));
+    cr_assert(tfr_boot_addr_good("unix:@x", &why));
+    for (int i = 0; bad[i]; i++) {
+        cr_assert_not(tfr_boot_addr_good(bad[i], &why), "%s", bad[i]);
+        cr_assert_str_eq(why, "expected unix:PATH or unix:@NAME");
+    }
+    memset(longest + 5, 'x', 120);
+    cr_assert_not(tfr_boot_addr_good(longest, &why));
+    cr_assert(strstr(why, "longer"));
+}
