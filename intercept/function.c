@@ -226,6 +226,18 @@ CUresult cuKernelSetAttribute(CUfunction_attribute attribute, int value, CUkerne
     return attribute_set(kernel, attribute, value);
 }
 
+CUresult cuFuncSetSharedMemConfig(CUfunction fn, CUsharedconfig config)
+{
+    CUresult result = tfr_enter();
+    if (result != CUDA_SUCCESS)
+        return result;
+    if (!tfr_function_of(fn))
+        return CUDA_ERROR_INVALID_HANDLE;
+    return (unsigned int)config > CU_SHARED_MEM_CONFIG_EIGHT_BYTE_BANK_SIZE
+               ? CUDA_ERROR_INVALID_VALUE
+               : CUDA_SUCCESS;
+}
+
 CUresult cuKernelSetCacheConfig(CUkernel kernel, CUfunc_cache config, CUdevice dev)
 {
     CUresult result = tfr_enter_noctx();

@@ -508,6 +508,14 @@ CUresult cuStreamGetCtx(CUstream handle, CUcontext *ctx)
     return result;
 }
 
+CUresult cuStreamGetCtx_v2(CUstream handle, CUcontext *ctx, CUgreenCtx *green)
+{
+    CUresult result = cuStreamGetCtx(handle, ctx);
+    if (result == CUDA_SUCCESS && green)
+        *green = NULL;
+    return result;
+}
+
 CUresult cuStreamGetDevice(CUstream handle, CUdevice *dev)
 {
     struct tfr_stream *stream;

@@ -33,4 +33,30 @@ struct tfr_peer_access_req {
     uint32_t peer, on; /* the other's slot */
 };
 
+enum tfr_stream_attr_do { TFR_STREAM_ATTR_GET, TFR_STREAM_ATTR_SET, TFR_STREAM_ATTR_COPY };
+
+/* An attribute of a stream: asked for (answered with its 64 bytes), set, or all of them copied. */
+struct tfr_stream_attr_req {
+    struct tfr_rec head;
+    uint32_t slot, in_len;
+    uint64_t stream, from; /* from: what COPY copies */
+    uint32_t what, id;     /* enum tfr_stream_attr_do, CUstreamAttrID */
+    uint8_t value[64];
+};
+
+/* cuOccupancyMaxActiveClusters, or with `most` cuOccupancyMaxPotentialClusterSize; attr_n struct
+ * tfr_launch_attr follow. */
+struct tfr_clusters_req {
+    struct tfr_rec head;
+    uint32_t slot, in_len;
+    uint64_t fn;
+    uint32_t grid[3], block[3];
+    uint32_t shared, attr_n;
+    uint32_t most, reserved;
+};
+struct tfr_clusters_rep {
+    int32_t n;
+    uint32_t reserved;
+};
+
 #endif

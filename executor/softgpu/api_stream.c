@@ -167,8 +167,6 @@ CUresult cuStreamGetDevice(CUstream handle, CUdevice *dev)
     return CUDA_SUCCESS;
 }
 
-/* Attributes are kept by nobody: they are hints to hardware, and these are the values of a new
- * stream. */
 CUresult cuStreamGetAttribute(CUstream handle, CUstreamAttrID attribute, CUstreamAttrValue *value)
 {
     struct soft_stream *stream;
@@ -177,19 +175,25 @@ CUresult cuStreamGetAttribute(CUstream handle, CUstreamAttrID attribute, CUstrea
         return result;
     if (!value)
         return CUDA_ERROR_INVALID_VALUE;
+    const struct soft_stream_attrs *attrs = &stream->attrs;
     memset(value, 0, sizeof(*value));
     switch ((int)attribute) {
     case CU_LAUNCH_ATTRIBUTE_PRIORITY:
         value->priority = stream->priority;
         return CUDA_SUCCESS;
     case CU_LAUNCH_ATTRIBUTE_SYNCHRONIZATION_POLICY:
-        value->syncPolicy = CU_SYNC_POLICY_AUTO;
+        value->syncPolicy = attrs->sync ? attrs->sync : CU_SYNC_POLICY_AUTO;
         return CUDA_SUCCESS;
     case CU_LAUNCH_ATTRIBUTE_MEM_SYNC_DOMAIN_MAP:
         value->memSyncDomainMap.remote = 1;
+        if (attrs->has_domains)
+            value->memSyncDomainMap = attrs->domains;
         return CUDA_SUCCESS;
     case CU_LAUNCH_ATTRIBUTE_ACCESS_POLICY_WINDOW:
+        value->accessPolicyWindow = attrs->window;
+        return CUDA_SUCCESS;
     case CU_LAUNCH_ATTRIBUTE_MEM_SYNC_DOMAIN:
+        value->memSyncDomain = attrs->domain;
         return CUDA_SUCCESS;
     }
     return CUDA_ERROR_INVALID_VALUE;
@@ -204,22 +208,43 @@ CUresult cuStreamSetAttribute(CUstream handle, CUstreamAttrID attribute,
         return result;
     if (!value)
         return CUDA_ERROR_INVALID_VALUE;
+    struct soft_stream_attrs *attrs = &stream->attrs;
     switch ((int)attribute) {
     case CU_LAUNCH_ATTRIBUTE_ACCESS_POLICY_WINDOW:
+        attrs->window = value->accessPolicyWindow;
+        return CUDA_SUCCESS;
     case CU_LAUNCH_ATTRIBUTE_SYNCHRONIZATION_POLICY:
+        if (value->syncPolicy < CU_SYNC_POLICY_AUTO ||
+            value->syncPolicy > CU_SYNC_POLICY_BLOCKING_SYNC)
+            return CUDA_ERROR_INVALID_VALUE;
+        attrs->sync = value->syncPolicy;
+        return CUDA_SUCCESS;
     case CU_LAUNCH_ATTRIBUTE_PRIORITY:
+        stream->priority = value->priority;
+        return CUDA_SUCCESS;
     case CU_LAUNCH_ATTRIBUTE_MEM_SYNC_DOMAIN_MAP:
+        attrs->domains = value->memSyncDomainMap;
+        attrs->has_domains = true;
+        return CUDA_SUCCESS;
     case CU_LAUNCH_ATTRIBUTE_MEM_SYNC_DOMAIN:
+        attrs->domain = value->memSyncDomain;
         return CUDA_SUCCESS;
     }
     return CUDA_ERROR_INVALID_VALUE;
 }
 
-CUresult cuStreamCopyAttributes(CUstream dst, CUstream src)
+CUresult cuStreamCopyAttributes(CUstream dst_handle, CUstream src_handle)
 {
-    struct soft_stream *stream;
-    CUresult result = soft_stream_find(dst, &stream);
-    return result ? result : soft_stream_find(src, &stream);
+    struct soft_stream *dst, *src;
+    CUresult result = soft_stream_find(dst_handle, &dst);
+    if (result == CUDA_SUCCESS)
+        result = soft_stream_find(src_handle, &src);
+    if (result)
+        return result;
+    if (dst->ctx != src->ctx)
+        return CUDA_ERROR_INVALID_VALUE;
+    dst->attrs = src->attrs;
+    return CUDA_SUCCESS;
 }
 
 CUresult cuStreamAttachMemAsync(CUstream handle, CUdeviceptr ptr, size_t len, unsigned int flags)

@@ -86,6 +86,15 @@ static inline uint64_t soft_box_len(const struct soft_op *op, const struct soft_
            op->copy3d.width;
 }
 
+/* Hints to hardware: kept, and told. */
+struct soft_stream_attrs {
+    CUaccessPolicyWindow window;
+    CUsynchronizationPolicy sync; /* 0: auto */
+    CUlaunchMemSyncDomain domain;
+    CUlaunchMemSyncDomainMap domains; /* with has_domains */
+    bool has_domains;
+};
+
 struct soft_stream {
     pthread_mutex_t lock; /* queue, spares, waiters, active */
     struct soft_op *head, *tail;
@@ -108,6 +117,7 @@ struct soft_stream {
     struct soft_ctx *ctx;
     unsigned int flags;
     int priority;
+    struct soft_stream_attrs attrs;
     uint64_t id, handle;
     struct soft_channel *channel; /* chaos */
     uint64_t series;              /* chaos: delays; whoever carries the stream draws */

@@ -87,6 +87,22 @@ CUresult cuCtxGetDevice_v2(CUdevice *dev, CUcontext ctx);
 TFR_CALL(0x0000, LOCAL)
 CUresult cuCtxGetFlags(unsigned int *flags);
 
+/* Sets flags of the current context. */
+TFR_CALL(0x0000, LOCAL)
+CUresult cuCtxSetFlags(unsigned int flags);
+
+/* Bank size of shared memory: the one that devices have. */
+TFR_CALL(0x0000, LOCAL)
+CUresult cuCtxGetSharedMemConfig(CUsharedconfig *config);
+
+/* A hint that no device takes any more. */
+TFR_CALL(0x0000, LOCAL)
+CUresult cuCtxSetSharedMemConfig(CUsharedconfig config);
+
+/* No context has an affinity. */
+TFR_CALL(0x0000, LOCAL)
+CUresult cuCtxGetExecAffinity(CUexecAffinityParam *affinity, CUexecAffinityType type);
+
 /* A number that no other context of the process has. */
 TFR_CALL(0x0000, LOCAL)
 CUresult cuCtxGetId(CUcontext ctx, unsigned long long *id);

@@ -37,6 +37,14 @@ CUresult cuDeviceTotalMem_v2(size_t *bytes, CUdevice dev);
 TFR_CALL(0x0000, LOCAL, NOCTX)
 CUresult cuDeviceGetAttribute(int *value, CUdevice_attribute attribute, CUdevice dev);
 
+/* A few attributes at once (the oldest query). */
+TFR_CALL(0x0000, LOCAL, NOCTX)
+CUresult cuDeviceGetProperties(CUdevprop *prop, CUdevice dev);
+
+/* Affinity of contexts is not supported. */
+TFR_CALL(0x0000, LOCAL, NOCTX)
+CUresult cuDeviceGetExecAffinitySupport(int *supported, CUexecAffinityType type, CUdevice dev);
+
 /* Major and minor compute capability. */
 TFR_CALL(0x0000, LOCAL, NOCTX)
 CUresult cuDeviceComputeCapability(int *major, int *minor, CUdevice dev);

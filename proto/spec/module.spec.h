@@ -122,6 +122,30 @@ TFR_CALL(0x0506, SYNC)
 CUresult cuOccupancyAvailableDynamicSMemPerBlock(TFR_OUT(1) size_t *bytes, CUfunction fn,
                                                  int blocks, int block_size);
 
+/* The block size that fills a multiprocessor best; how much shared memory a size needs, the program
+ * itself may be asked. */
+TFR_CALL(0x0000, CUSTOM)
+CUresult cuOccupancyMaxPotentialBlockSize(int *grid, int *block, CUfunction fn,
+                                          CUoccupancyB2DSize shared_of, size_t shared, int limit);
+
+/* The same, with flags. */
+TFR_CALL(0x0000, CUSTOM)
+CUresult cuOccupancyMaxPotentialBlockSizeWithFlags(int *grid, int *block, CUfunction fn,
+                                                   CUoccupancyB2DSize shared_of, size_t shared,
+                                                   int limit, unsigned int flags);
+
+/* The largest cluster that a launch may have. */
+TFR_CALL(0x0000, CUSTOM)
+CUresult cuOccupancyMaxPotentialClusterSize(int *size, CUfunction fn, const CUlaunchConfig *config);
+
+/* How many clusters of a launch run at a time. */
+TFR_CALL(0x0000, CUSTOM)
+CUresult cuOccupancyMaxActiveClusters(int *n, CUfunction fn, const CUlaunchConfig *config);
+
+/* Bank size of shared memory: a hint that no device takes any more. */
+TFR_CALL(0x0000, LOCAL)
+CUresult cuFuncSetSharedMemConfig(CUfunction fn, CUsharedconfig config);
+
 /* Launches a kernel: one record. */
 TFR_CALL(0x0000, CUSTOM, PTSZ,
          TFR_ERRORS(INVALID_VALUE, INVALID_HANDLE, INVALID_CONTEXT, LAUNCH_OUT_OF_RESOURCES))

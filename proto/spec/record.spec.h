@@ -57,5 +57,9 @@ TFR_RECORD(0x0039, peer)
 TFR_RECORD(0x0040, context_free, SYNC, HELPER, NOCTX)
 /* Gives a context access to another's memory, or takes it. */
 TFR_RECORD(0x0041, peer_access, SYNC, HELPER)
+/* Attributes of a stream. */
+TFR_RECORD(0x0042, stream_attr, SYNC)
+/* How many clusters fit, or how large they may be. */
+TFR_RECORD(0x0043, clusters, SYNC, HELPER)
 /* One step of a link. */
 TFR_RECORD(0x0060, link, SYNC, HELPER)

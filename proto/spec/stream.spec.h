@@ -38,6 +38,22 @@ CUresult cuStreamGetPriority(CUstream stream, int *priority);
 TFR_CALL(0x0000, LOCAL, PTSZ)
 CUresult cuStreamGetId(CUstream stream, unsigned long long *id);
 
+/* An attribute of a stream. */
+TFR_CALL(0x0000, CUSTOM, PTSZ)
+CUresult cuStreamGetAttribute(CUstream stream, CUstreamAttrID id, CUstreamAttrValue *value);
+
+/* Sets an attribute of a stream. */
+TFR_CALL(0x0000, CUSTOM, PTSZ)
+CUresult cuStreamSetAttribute(CUstream stream, CUstreamAttrID id, const CUstreamAttrValue *value);
+
+/* Gives a stream the attributes of another. */
+TFR_CALL(0x0000, CUSTOM)
+CUresult cuStreamCopyAttributes(CUstream dst, CUstream src);
+
+/* Context of a stream, which is never a green one. */
+TFR_CALL(0x0000, LOCAL, PTSZ)
+CUresult cuStreamGetCtx_v2(CUstream stream, CUcontext *ctx, CUgreenCtx *green);
+
 /* Context of a stream. */
 TFR_CALL(0x0000, LOCAL, PTSZ)
 CUresult cuStreamGetCtx(CUstream stream, CUcontext *ctx);
