@@ -79,6 +79,12 @@ static uint32_t special_value(const struct vm_block *blk, const struct vm_warp *
         return l->shared_len;
     case SR_TOTAL_SMEM:
         return blk->shared_len;
+    case SR_RESERVED:
+        return blk->reserved_at;
+    case SR_RESERVED_HALF:
+        return blk->reserved_at + VM_RESERVED / 2;
+    case SR_RESERVED_END:
+        return blk->reserved_at + VM_RESERVED;
     default:
         return 0;
     }
@@ -151,6 +157,9 @@ bool vm_block_prepare(struct vm_block *blk, struct vm_job *job)
 {
     const struct vm_launch *l = job->launch;
     uint32_t shared_len = l->kernel->info.shared_len + l->shared_len;
+    uint32_t reserved_at = (shared_len + 15) & ~15u;
+    if (job->code->reserved)
+        shared_len = reserved_at + VM_RESERVED;
     uint32_t threads = l->block[0] * l->block[1] * l->block[2];
     blk->job = job;
     blk->kernel = l->kernel;
@@ -162,6 +171,7 @@ bool vm_block_prepare(struct vm_block *blk, struct vm_job *job)
         return true;
     blk->code_id = 0;
     blk->shared_len = shared_len;
+    blk->reserved_at = reserved_at;
     if (!lay_out(blk, (threads + VM_LANES - 1) / VM_LANES, shared_len))
         return false;
     for (uint32_t i = 0; i < blk->warp_n; i++)
@@ -211,6 +221,8 @@ void vm_block_start(struct vm_block *blk, uint64_t number)
     blk->ctaid[2] = (uint32_t)(number / l->grid[0] / l->grid[1]);
     blk->alive = threads;
     blk->bar_used = 0;
+    if (blk->code->reserved)
+        memset(blk->shared + blk->reserved_at, 0, VM_RESERVED);
     for (uint32_t i = 0; i < blk->warp_n; i++)
         start_warp(blk, &blk->warp[i], threads);
 }

@@ -3,15 +3,6 @@
  * decode.c through the table at the end. */
 #include "executor/softgpu/decode.h"
 
-/* Places the address of o into an instruction that is emitted later. */
-struct where {
-    uint32_t a, aux; /* VM_MEM_A32 */
-    int64_t imm;
-    uint64_t stride; /* of a parameter's blob */
-    unsigned int space;
-    bool fixed; /* a kernel parameter at imm */
-};
-
 static bool in_bounds(struct dec *d, int64_t at, uint32_t len, uint64_t size)
 {
     if (at >= 0 && (uint64_t)at <= size && len <= size - (uint64_t)at && !(at & (len - 1)))
@@ -20,7 +11,7 @@ static bool in_bounds(struct dec *d, int64_t at, uint32_t len, uint64_t size)
     return false;
 }
 
-static void of_variable(struct dec *d, const struct ptx_var *v, uint32_t len, struct where *w)
+static void of_variable(struct dec *d, const struct ptx_var *v, uint32_t len, struct dec_where *w)
 {
     bool same = w->space == v->space || (w->space == PS_PARAM && v->space == PS_BLOB);
     if (w->space == PS_GENERIC && (v->space == PS_GLOBAL || v->space == PS_CONST))
@@ -56,10 +47,10 @@ static void of_variable(struct dec *d, const struct ptx_var *v, uint32_t len, st
     }
 }
 
-static struct where address(struct dec *d, const struct ptx_opnd *o, unsigned int space,
-                            uint32_t len)
+struct dec_where dec_address(struct dec *d, const struct ptx_opnd *o, unsigned int space,
+                             uint32_t len)
 {
-    struct where w = {.space = space, .imm = o->off, .a = VM_TRASH};
+    struct dec_where w = {.space = space, .imm = o->off, .a = VM_TRASH};
     if (!o->mem || o->neg || o->pair) {
         dec_invalid(d, "expected an address");
         return w;
@@ -139,7 +130,7 @@ static unsigned int parts(struct dec *d, const struct ptx_opnd *o, unsigned int 
     return size == 8 ? 2 : size == 4 ? 1 : 0;
 }
 
-static void ld_param(struct dec *d, uint32_t to, const struct where *w, unsigned int type)
+static void ld_param(struct dec *d, uint32_t to, const struct dec_where *w, unsigned int type)
 {
     struct vm_ins *in = dec_emit_op(d, VO_LD_PARAM, dec_bits(type));
     in->d = to;
@@ -159,7 +150,7 @@ static void access(struct dec *d, bool load)
     }
     uint32_t part[4] = {VM_TRASH, VM_TRASH, VM_TRASH, VM_TRASH}, n;
     unsigned int dw = parts(d, val, d->m.type[0], load, part, &n);
-    struct where w = address(d, addr, space, ptx_type_size(t) * n);
+    struct dec_where w = dec_address(d, addr, space, ptx_type_size(t) * n);
     if (!load && (w.space == PS_PARAM || w.space == PS_CONST))
         dec_invalid(d, "the space cannot be written");
     if (d->bad)
@@ -240,6 +231,37 @@ static bool atom_exists(unsigned int op, unsigned int t)
     }
 }
 
+/* One element of a vector, or all there is. */
+static void atom_one(struct dec *d, const struct ptx_opnd *to, const struct dec_where *w,
+                     const struct ptx_opnd *b, const struct ptx_opnd *c, unsigned int op)
+{
+    unsigned int t = d->m.type[0];
+    uint32_t at = to ? dec_dst(d, to, t) : VM_TRASH, vb = dec_src(d, b, t);
+    uint32_t vc = c ? dec_src(d, c, t) : VM_TRASH;
+    struct vm_ins *in = dec_emit_op(d, VO_ATOM, PT_NONE);
+    in->d = at;
+    in->a = w->a;
+    in->b = vb;
+    in->c = vc;
+    in->imm = w->imm;
+    in->aux = w->space | t << VM_MEM_TYPE_SHIFT | w->aux | op << VM_MEM_OP_SHIFT;
+}
+
+/* atom.add.v2.f32 d, [a], b: each element is atomic for itself. */
+static void atom_vector(struct dec *d, const struct ptx_opnd *to, struct dec_where *w,
+                        const struct ptx_opnd *b, unsigned int op)
+{
+    uint32_t n = d->m.vec, size = ptx_type_size(d->m.type[0]);
+    bool none = !to || to->kind == PO_SINK;
+    if (b->kind != PO_VEC || b->n != n || (!none && (to->kind != PO_VEC || to->n != n)) ||
+        op != VA_ADD || n * size > 16 || w->space == PS_SHARED) {
+        dec_invalid(d, "this vector form is not supported");
+        return;
+    }
+    for (uint32_t i = 0; i < n && !d->bad; i++, w->imm += size)
+        atom_one(d, none ? NULL : &to->vec[i], w, &b->vec[i], NULL, op);
+}
+
 /* atom d, [a], b {, c}; red [a], b */
 static void atom(struct dec *d, unsigned int red)
 {
@@ -249,23 +271,20 @@ static void atom(struct dec *d, unsigned int red)
         return;
     unsigned int t = d->m.type[0], space = dec_has(d, DM_SPACE) ? d->m.space : PS_GENERIC;
     bool half = t == PT_F16 || t == PT_F16X2 || t == PT_BF16 || t == PT_BF16X2;
+    bool vector = dec_has(d, DM_VEC);
     if (!atom_exists(op, t) || d->p->opnd_n != 3u - red + (op == VA_CAS) || (red && op == VA_CAS) ||
-        half != dec_has(d, DM_NOFTZ) ||
+        half != dec_has(d, DM_NOFTZ) || (vector && !half && t != PT_F32) ||
         (space != PS_GENERIC && space != PS_GLOBAL && space != PS_SHARED)) {
         dec_invalid(d, "this form is not supported");
         return;
     }
-    const struct ptx_opnd *addr = &o[1 - red], *b = &o[2 - red];
-    struct where w = address(d, addr, space, ptx_type_size(t));
-    uint32_t to = red ? VM_TRASH : dec_dst(d, &o[0], t), vb = dec_src(d, b, t);
-    uint32_t vc = op == VA_CAS ? dec_src(d, &o[3], t) : VM_TRASH;
-    struct vm_ins *in = dec_emit_op(d, VO_ATOM, PT_NONE);
-    in->d = to;
-    in->a = w.a;
-    in->b = vb;
-    in->c = vc;
-    in->imm = w.imm;
-    in->aux = w.space | t << VM_MEM_TYPE_SHIFT | w.aux | op << VM_MEM_OP_SHIFT;
+    const struct ptx_opnd *b = &o[2 - red], *to = red ? NULL : &o[0];
+    struct dec_where w =
+        dec_address(d, &o[1 - red], space, ptx_type_size(t) * (vector ? d->m.vec : 1));
+    if (vector)
+        atom_vector(d, to, &w, b, op);
+    else
+        atom_one(d, to, &w, b, op == VA_CAS ? &o[3] : NULL, op);
 }
 
 static void nothing(struct dec *d, unsigned int arg)
@@ -292,7 +311,8 @@ static void cp_async(struct dec *d, unsigned int arg)
         dec_invalid(d, "the size must be 4, 8 or 16");
         return;
     }
-    struct where to = address(d, &o[0], PS_SHARED, 1), from = address(d, &o[1], PS_GLOBAL, 1);
+    struct dec_where to = dec_address(d, &o[0], PS_SHARED, 1),
+                     from = dec_address(d, &o[1], PS_GLOBAL, 1);
     uint32_t have = d->p->opnd_n > 3 ? dec_src(d, &o[3], PT_U32) : dec_const(d, size, false);
     struct vm_ins *in = dec_emit_op(d, VO_CP_ASYNC, PT_NONE);
     in->d = to.a;
@@ -309,8 +329,10 @@ const struct dec_row dec_mem_rows[] = {
     {"ld", ld, 0, QUALIFIERS | DM(VEC), 2, 2},
     {"ldu", ld, 0, DM(SPACE) | DM(VEC), 2, 2},
     {"st", st, 0, QUALIFIERS | DM(VEC), 2, 2},
-    {"atom", atom, 0, QUALIFIERS | DM(ATOM) | DM(AND) | DM(OR) | DM(XOR) | DM(NOFTZ), 3, 4},
-    {"red", atom, 1, QUALIFIERS | DM(ATOM) | DM(AND) | DM(OR) | DM(XOR) | DM(NOFTZ), 2, 2},
+    {"atom", atom, 0, QUALIFIERS | DM(VEC) | DM(ATOM) | DM(AND) | DM(OR) | DM(XOR) | DM(NOFTZ), 3,
+     4},
+    {"red", atom, 1, QUALIFIERS | DM(VEC) | DM(ATOM) | DM(AND) | DM(OR) | DM(XOR) | DM(NOFTZ), 2,
+     2},
     {"prefetch", prefetch, 0, DM(SPACE) | DM(MEMQ), 1, 1},
     {"prefetchu", prefetch, 0, DM(MEMQ), 1, 1},
     {"cp.async", cp_async, 0, DM(MEMQ) | DM(SPACE), 3, 4},

@@ -20,7 +20,7 @@ static const struct word words[] = {
     {"leu", DM_CMP, VC_LEU}, {"gtu", DM_CMP, VC_GTU}, {"geu", DM_CMP, VC_GEU},
     {"num", DM_CMP, VC_NUM}, {"nan", DM_CMP, VC_NAN}, {"and", DM_AND, 0}, {"or", DM_OR, 0},
     {"xor", DM_XOR, 0}, {"global", DM_SPACE, PS_GLOBAL}, {"shared", DM_SPACE, PS_SHARED},
-    {"shared::cta", DM_SPACE, PS_SHARED}, {"local", DM_SPACE, PS_LOCAL},
+    {"shared::cta", DM_SPACE, PS_SHARED}, {"shared::cluster", DM_SPACE, PS_SHARED}, {"local", DM_SPACE, PS_LOCAL},
     {"param", DM_SPACE, PS_PARAM}, {"param::entry", DM_SPACE, PS_PARAM},
     {"param::func", DM_SPACE, PS_PARAM}, {"const", DM_SPACE, PS_CONST}, {"v2", DM_VEC, 2},
     {"v4", DM_VEC, 4}, {"v8", DM_VEC, 8}, {"weak", DM_MEMQ, 0}, {"volatile", DM_MEMQ, 0},
@@ -118,10 +118,10 @@ void dec_take_modifier(struct dec *d, const struct dec_row *row, struct ptx_slic
 const struct dec_row *dec_find_row(struct ptx_slice op, uint32_t *rest_out)
 {
     const struct dec_row *const tables[] = {dec_alu_rows, dec_move_rows, dec_mem_rows,
-                                            dec_ctl_rows};
+                                            dec_ctl_rows, dec_sync_rows, dec_mma_rows};
     const struct dec_row *best = NULL;
     size_t best_n = 0;
-    for (int t = 0; t < 4; t++)
+    for (size_t t = 0; t < sizeof(tables) / sizeof(*tables); t++)
         for (const struct dec_row *r = tables[t]; r->name; r++) {
             size_t n = strlen(r->name);
             if (n > best_n && n <= op.n && !memcmp(op.s, r->name, n) &&

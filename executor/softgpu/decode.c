@@ -142,6 +142,7 @@ uint32_t dec_special(struct dec *d, unsigned int sreg, unsigned int comp)
         dec_refuse(d, "too many special registers");
         return VM_TRASH;
     }
+    d->code->reserved |= sreg >= SR_RESERVED && sreg <= SR_RESERVED_END;
     uint32_t at = dec_temp(d, sreg == SR_GRIDID);
     d->special[d->code->special_n++] = (struct vm_special){(uint8_t)sreg, (uint8_t)comp, at};
     return at;

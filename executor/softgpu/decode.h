@@ -121,11 +121,23 @@ struct dec_row {
     uint8_t min, max; /* operands */
 };
 
-extern const struct dec_row dec_alu_rows[], dec_move_rows[], dec_mem_rows[], dec_ctl_rows[];
+extern const struct dec_row dec_alu_rows[], dec_move_rows[], dec_mem_rows[], dec_ctl_rows[],
+    dec_sync_rows[], dec_mma_rows[];
 
 /* dec_mods.c: the longest row name that the opcode starts with, and its length. */
 const struct dec_row *dec_find_row(struct ptx_slice op, uint32_t *rest_out);
 void dec_take_modifier(struct dec *d, const struct dec_row *row, struct ptx_slice s);
+
+/* dec_mem.c: the address of o, for an instruction that is emitted later. */
+struct dec_where {
+    uint32_t a, aux; /* VM_MEM_A32 */
+    int64_t imm;
+    uint64_t stride; /* of a parameter's blob */
+    unsigned int space;
+    bool fixed; /* a kernel parameter at imm */
+};
+struct dec_where dec_address(struct dec *d, const struct ptx_opnd *o, unsigned int space,
+                             uint32_t len);
 
 /* dec_frame.c */
 uint64_t dec_round_up(uint64_t v, uint64_t align);

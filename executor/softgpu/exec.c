@@ -87,7 +87,7 @@ void vm_warp_run(struct vm_warp *w)
     }
 }
 
-static const struct vm_ins *give_way(struct vm_warp *w, uint32_t mask, const struct vm_ins *pc)
+const struct vm_ins *vm_give_way(struct vm_warp *w, uint32_t mask, const struct vm_ins *pc)
 {
     w->turn++;
     vm_push(w, mask, pc);
@@ -156,7 +156,7 @@ const struct vm_ins *vm_op_bra(struct vm_warp *w, const struct vm_ins *in)
     if (to <= in && --w->quantum < 0) {
         if (rest)
             vm_push(w, rest, in + 1);
-        return give_way(w, m, to);
+        return vm_give_way(w, m, to);
     }
     if (!rest)
         return to;
@@ -265,7 +265,9 @@ const struct vm_ins *vm_op_bar(struct vm_warp *w, const struct vm_ins *in)
     for (uint32_t left = m; left; left &= left - 1)
         if (ids[__builtin_ctz(left)] != id)
             id = VM_BARRIERS;
-    if (id >= VM_BARRIERS || ((in->aux & VM_BAR_COUNT) && (!count || count % VM_LANES)))
+    /* the cluster's barrier has a number that no program can give */
+    if (id >= VM_CLUSTER_BARRIER + (in->aux & VM_BAR_CLUSTER ? 1u : 0u) ||
+        ((in->aux & VM_BAR_COUNT) && (!count || count % VM_LANES)))
         return vm_fault_at(w, in, CUDA_ERROR_LAUNCH_FAILED, first, 0,
                            "bad barrier number or count");
     struct vm_barrier *bar = &blk->bar[id];
@@ -346,7 +348,7 @@ const struct vm_ins *vm_op_yield(struct vm_warp *w, const struct vm_ins *in)
     if (!vm_mask(w, in))
         return in + 1;
     vm_count(w, in, in + 1);
-    return give_way(w, w->active, in + 1);
+    return vm_give_way(w, w->active, in + 1);
 }
 
 /* ---- lanes waiting for each other ---- */

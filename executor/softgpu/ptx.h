@@ -33,6 +33,8 @@ enum ptx_type {
     PT_F64,
     PT_PRED,
     PT_TF32,
+    PT_U16X2,
+    PT_S16X2,
     PT_E4M3X2,
     PT_E5M2X2,
     PT_N
@@ -95,6 +97,9 @@ enum ptx_sreg {
     SR_ONE /* sizes in clusters */,
     SR_CLUSTER_ID,
     SR_NCLUSTER_ID,
+    SR_RESERVED,      /* shared memory that libraries use behind the program's back */
+    SR_RESERVED_HALF, /* the second half of it */
+    SR_RESERVED_END,
     SR_N
 };
 

@@ -39,6 +39,10 @@ static const struct {
     {"%cluster_nctaid", SR_ONE, 1},
     {"%clusterid", SR_CLUSTER_ID, 1},
     {"%nclusterid", SR_NCLUSTER_ID, 1},
+    {"%reserved_smem_offset_begin", SR_RESERVED, 0},
+    {"%reserved_smem_offset_0", SR_RESERVED, 0},
+    {"%reserved_smem_offset_1", SR_RESERVED_HALF, 0},
+    {"%reserved_smem_offset_end", SR_RESERVED_END, 0},
     {"%envreg1", SR_ENVREG1, 0},
     {"%envreg2", SR_ENVREG2, 0},
 };

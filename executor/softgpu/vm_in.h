@@ -20,7 +20,8 @@
 #include "executor/softgpu/vm.h"
 #include "executor/softgpu/vm_ops.h"
 
-enum { VM_LANES = 32, VM_MAX_WARPS = 32, VM_BARRIERS = 16 };
+enum { VM_RESERVED = 1024 }; /* bytes of reserved shared memory */
+enum { VM_LANES = 32, VM_MAX_WARPS = 32, VM_BARRIERS = 17, VM_CLUSTER_BARRIER = 16 };
 
 /* Windows of the generic address space; no host address looks like that. */
 #define VM_WIN_SHIFT  56
@@ -45,6 +46,7 @@ struct vm_ins {
         const struct vm_ins *target;
         const struct vm_call *call;
         const struct vm_switch *table;
+        const struct vm_mma *mma;
     };
     union {
         vm_fn inner; /* what a floating-point mode wraps */
@@ -107,6 +109,21 @@ struct vm_frame {
     uint32_t id;
 };
 
+/* A matrix of a warp: how its elements lie over lanes and registers. */
+enum { VM_MAT_REGS = 8 };
+struct vm_mat {
+    uint8_t type, rows, cols;
+    uint8_t reg_n;        /* registers per lane */
+    uint8_t per_reg;      /* elements in each */
+    bool linear;          /* wmma: our own order, copies side by side; else as mma documents */
+    bool by_column, is_b; /* in memory; of mma: a fragment of B */
+    uint32_t reg[VM_MAT_REGS];
+};
+struct vm_mma {
+    struct vm_mat a, b, c, d;
+    bool satfinite;
+};
+
 enum vm_native { VN_NONE, VN_VPRINTF, VN_ASSERT, VN_MALLOC, VN_FREE };
 unsigned int vm_native(const char *name); /* VN_NONE: device code has to define it */
 
@@ -137,6 +154,7 @@ struct vm_code {
     uint32_t special_n;
     uint32_t local_len; /* per thread; the static frames */
     uint32_t stack_len; /* per thread; more for calls */
+    bool reserved;      /* uses reserved shared memory */
     struct vm_frame **frame;
     uint32_t frame_n;
     struct ptx_tree mem; /* owns all of this but ins */
@@ -205,6 +223,7 @@ struct vm_block {
     uint32_t ctaid[3];
     uint8_t *shared;
     uint32_t shared_len, warp_n, alive;
+    uint32_t reserved_at; /* in shared memory */
     const uint8_t *params;
     const struct vm_kernel *kernel;
     const struct vm_code *code;
@@ -298,8 +317,30 @@ enum {
     VM_BAR_OR = 4,
     VM_BAR_KIND = 7,
     VM_BAR_COUNT = 8,
-    VM_BAR_NEG = 16
+    VM_BAR_NEG = 16,
+    VM_BAR_CLUSTER = 32
 };
+
+/* The current group, or the part of it that `mask` says, goes on at pc after others had a turn. */
+const struct vm_ins *vm_give_way(struct vm_warp *w, uint32_t mask, const struct vm_ins *pc);
+
+/* mbarrier.c; the operation stands in aux above VM_MEM_OP_SHIFT */
+enum {
+    VM_MB_INIT,
+    VM_MB_ARRIVE,
+    VM_MB_DROP,
+    VM_MB_ARRIVE_TX,
+    VM_MB_DROP_TX,
+    VM_MB_EXPECT_TX,
+    VM_MB_COMPLETE_TX,
+    VM_MB_STATE,
+    VM_MB_PARITY
+};
+const struct vm_ins *vm_op_mbarrier(struct vm_warp *w, const struct vm_ins *in);
+const struct vm_ins *vm_op_mbarrier_wait(struct vm_warp *w, const struct vm_ins *in);
+const struct vm_ins *vm_op_mbarrier_pending(struct vm_warp *w, const struct vm_ins *in);
+const struct vm_ins *vm_op_bulk(struct vm_warp *w, const struct vm_ins *in);
+const struct vm_ins *vm_op_elect(struct vm_warp *w, const struct vm_ins *in);
 
 /* addr.c: where the lanes' addresses are in this process.  False: a fault was raised. */
 bool vm_resolve(struct vm_warp *w, const struct vm_ins *in, uint32_t m, unsigned int space,

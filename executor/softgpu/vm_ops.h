@@ -139,7 +139,13 @@ enum vm_op {
     VO_FP_WRAP,
     VO_CVT_PACK,
     VO_CVT_NARROW, /* f16x2 to a pair of 8-bit floats, f32 to tf32 */
-    VO_CVT_WIDEN,  /* a pair of 8-bit floats to f16x2 */
+    VO_MMA,
+    VO_MAT_LOAD,
+    VO_MAT_STORE,
+    VO_LDMATRIX,
+    VO_STMATRIX,
+    VO_MOVMATRIX,
+    VO_CVT_WIDEN, /* a pair of 8-bit floats to f16x2 */
     VO_N
 };
 
@@ -223,7 +229,9 @@ struct vm_isa {
 const struct vm_isa *vm_isa(void);
 
 #define VM_FILLERS(X)                                                                              \
-    X(int) X(bit) X(float) X(approx) X(cmp) X(cvt) X(half) X(mem) X(warp) X(atom) X(move) X(narrow)
+    X(int)                                                                                         \
+    X(bit) X(float) X(approx) X(cmp) X(cvt) X(half) X(mem) X(warp) X(atom) X(move) X(narrow)       \
+        X(pair) X(mma)
 #define VM_FILL_DECL(name)                                                                         \
     void vm_fill_##name##_base(struct vm_isa *isa);                                                \
     void vm_fill_##name##_v3(struct vm_isa *isa);

@@ -332,10 +332,10 @@ Test(vm_refuse, names_what_it_cannot_run)
     refuses("add.u8 %h1, %h2, %h3;", "width");
     refuses("ld.global.v8.f32 {%f0,%f1,%f2,%f3,%f4,%f5,%f6,%f7}, [%rd1];", "vector");
     refuses("ld.global.L2::cache_hint.f32 %f0, [%rd1], %rd2;", "cache_hint");
-    refuses("ld.shared::cluster.u32 %r1, [%r2];", "shared::cluster");
-    refuses("atom.global.v2.f32.add {%f1,%f2}, [%rd1], {%f3,%f4};", "atom");
+    refuses("mma.sync.aligned.m8n8k4.row.col.f32.f16.f16.f32 %f1, %r1, %r2, %f1;", "shape");
+    refuses("atom.global.v2.f32.min {%f1,%f2}, [%rd1], {%f3,%f4};", "form");
     refuses("atom.global.min.f32 %f1, [%rd1], %f2;", "atom");
-    refuses("cp.async.bulk.commit_group;", "cp.async");
+    refuses("cp.async.bulk.prefetch.L2.global [%rd1], 16;", "cp.async.bulk");
     refuses("mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 "
             "{%f0,%f1,%f2,%f3},{%r0,%r1},{%r2},{%f0,%f1,%f2,%f3};",
             "mma.sync");
