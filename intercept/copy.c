@@ -126,11 +126,7 @@ static CUresult to_device(uint64_t dst, const void *src, enum tfr_place from, ui
 
 struct owed {
     struct owed *next;
-    uint32_t word;
-    uint64_t seq;
-    struct tfr_extent extent;
-    void *dst;
-    uint64_t len;
+    struct tfr_owed body;
 };
 
 static pthread_mutex_t owed_lock = PTHREAD_MUTEX_INITIALIZER; /* guards the list */
@@ -142,11 +138,35 @@ bool tfr_copy_owed(void)
     return atomic_load_explicit(&owed_n, memory_order_acquire) != 0;
 }
 
-static void owed_bring(struct owed *o)
+static void owed_bring(const struct tfr_owed *o)
 {
-    memcpy(o->dst, tfr_client.lane + o->extent.at, o->len);
+    const uint8_t *from = tfr_client.lane + o->extent.at;
+    for (uint64_t z = 0; z < o->depth; z++) {
+        uint8_t *row = (uint8_t *)o->dst.at + z * o->dst.rows * o->dst.pitch;
+        for (uint64_t y = 0; y < o->height; y++, row += o->dst.pitch, from += o->width)
+            memcpy(row, from, o->width);
+    }
     tfr_lane_free(o->extent);
-    free(o);
+}
+
+CUresult tfr_copy_owe(const struct tfr_owed *body)
+{
+    struct owed *o = malloc(sizeof *o);
+    if (!o) {
+        CUresult result =
+            tfr_wait_word(&tfr_client.feedback->stream[body->word], body->seq, TFR_WAIT_STREAM);
+        if (result == CUDA_SUCCESS)
+            owed_bring(body);
+        return result;
+    }
+    o->body = *body;
+    o->next = NULL;
+    pthread_mutex_lock(&owed_lock);
+    *owed_tail = o;
+    owed_tail = &o->next;
+    atomic_fetch_add_explicit(&owed_n, 1, memory_order_release);
+    pthread_mutex_unlock(&owed_lock);
+    return CUDA_SUCCESS;
 }
 
 /* Stream words are stored in sets that form a consistent cut; while one is being stored, a stream
@@ -171,14 +191,15 @@ void tfr_copy_deliver(void)
     pthread_mutex_lock(&owed_lock);
     for (struct owed **at = &owed_head; *at;) {
         struct owed *o = *at;
-        if (!tfr_word_reached(o->word, o->seq)) {
+        if (!tfr_word_reached(o->body.word, o->body.seq)) {
             at = &o->next;
             continue;
         }
         *at = o->next;
         if (!o->next)
             owed_tail = at;
-        owed_bring(o);
+        owed_bring(&o->body);
+        free(o);
         /* Only now: who finds nothing owed does not take the lock, and the bytes must be there. */
         atomic_fetch_sub_explicit(&owed_n, 1, memory_order_release);
     }
@@ -203,9 +224,9 @@ bool tfr_copy_deliver_next(const struct tfr_stream *stream)
     uint64_t seq = 0;
     pthread_mutex_lock(&owed_lock);
     for (struct owed *o = owed_head; o && !seq; o = o->next) {
-        if (!stream || o->word == stream->word) {
-            word = o->word;
-            seq = o->seq;
+        if (!stream || o->body.word == stream->word) {
+            word = o->body.word;
+            seq = o->body.seq;
         }
     }
     pthread_mutex_unlock(&owed_lock);
@@ -244,33 +265,21 @@ static CUresult pull_piece(struct tfr_stream *stream, uint64_t src, uint64_t len
 
 static CUresult pull_later(struct tfr_stream *stream, uint8_t *dst, uint64_t src, uint64_t len)
 {
-    for (uint64_t done = 0; len;) {
-        uint64_t n = piece_len(done, len);
-        struct owed *o = calloc(1, sizeof *o);
-        if (!o)
-            return CUDA_ERROR_OUT_OF_MEMORY;
-        CUresult result = tfr_lane_take(n, &o->extent);
+    for (uint64_t done = 0; done < len;) {
+        uint64_t n = piece_len(done, len - done);
+        struct tfr_owed owed = {.word = stream->word,
+                                .dst = {(uint64_t)dst + done, n, 1},
+                                .width = n,
+                                .height = 1,
+                                .depth = 1};
+        CUresult result = tfr_lane_take(n, &owed.extent);
         if (result == CUDA_SUCCESS)
-            result = pull_piece(stream, src, n, &o->extent, &o->seq);
-        if (result != CUDA_SUCCESS) {
-            free(o);
+            result = pull_piece(stream, src + done, n, &owed.extent, &owed.seq);
+        if (result == CUDA_SUCCESS)
+            result = tfr_copy_owe(&owed);
+        if (result != CUDA_SUCCESS)
             return result;
-        }
-        o->word = stream->word;
-        o->dst = dst;
-        o->len = n;
-        pthread_mutex_lock(&owed_lock);
-        *owed_tail = o;
-        owed_tail = &o->next;
-        atomic_fetch_add_explicit(&owed_n, 1, memory_order_release);
-        pthread_mutex_unlock(&owed_lock);
-        /* Should nobody ever wait for it.  Without a thread it comes when somebody does. */
-        if (tfr_tick_start() == CUDA_SUCCESS)
-            tfr_tick_wake();
         done += n;
-        dst += n;
-        src += n;
-        len -= n;
     }
     return CUDA_SUCCESS;
 }

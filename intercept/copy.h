@@ -52,6 +52,18 @@ CUresult tfr_copy_post(struct tfr_stream *stream, enum tfr_copy_kind kind, uint6
 CUresult tfr_copy_bytes(enum tfr_direction way, uint64_t dst, uint64_t src, uint64_t len,
                         struct tfr_stream *stream, bool sync);
 
+/* Bytes of the application that arrive in an extent, packed, when the stream passes seq. */
+struct tfr_owed {
+    struct tfr_extent extent;
+    struct tfr_box_side dst; /* where they belong */
+    uint64_t width, height, depth;
+    uint64_t seq;
+    uint32_t word;
+};
+
+/* Takes the extent over. */
+CUresult tfr_copy_owe(const struct tfr_owed *owed);
+
 /* Copies into registered memory arrive in the lane; whoever learns that a stream has passed brings
  * them home before it tells the application.  One load when there are none. */
 void tfr_copy_deliver(void);

@@ -135,14 +135,39 @@ static void rows_move(const struct tfr_box *box, const struct piece *p,
     }
 }
 
-static CUresult push(const struct tfr_box *box, struct tfr_stream *stream, uint32_t flags)
+static enum tfr_direction direction_of(const struct tfr_box *box)
+{
+    if (box->dst_device && box->src_device)
+        return TFR_ON_DEVICE;
+    return box->dst_device ? TFR_TO_DEVICE : box->src_device ? TFR_FROM_DEVICE : TFR_BY_ADDRESS;
+}
+
+/* Row by row from row `done` of all rows, each a copy of its own: it knows what to do when there is
+ * no room in the lane.  The last one waits where the call does. */
+static CUresult row_by_row(const struct tfr_box *box, uint64_t done, struct tfr_stream *stream,
+                           bool sync)
+{
+    uint64_t all = box->height * box->depth;
+    CUresult result = CUDA_SUCCESS;
+    for (; done < all && result == CUDA_SUCCESS; done++) {
+        struct piece p = {.slice = done / box->height, .row = done % box->height};
+        result =
+            tfr_copy_bytes(direction_of(box), side_at(&box->dst, &p).at, side_at(&box->src, &p).at,
+                           box->width, stream, sync && done + 1 == all);
+    }
+    return result;
+}
+
+static CUresult push(const struct tfr_box *box, struct tfr_stream *stream, bool sync)
 {
     uint64_t all = box->height * box->depth;
     for (uint64_t done = 0; done < all;) {
         struct piece p = piece_at(box, done);
         uint64_t len = box->width * p.height * p.depth, seq;
         struct tfr_extent extent;
-        CUresult result = tfr_lane_take(len, &extent);
+        if (!sync && !tfr_lane_try_ahead(len, &extent))
+            return row_by_row(box, done, stream, sync);
+        CUresult result = sync ? tfr_lane_take(len, &extent) : CUDA_SUCCESS;
         if (result != CUDA_SUCCESS)
             return result;
         rows_move(box, &p, &box->src, tfr_client.lane + extent.at, true);
@@ -154,7 +179,8 @@ static CUresult push(const struct tfr_box *box, struct tfr_stream *stream, uint3
                                    .height = p.height,
                                    .depth = p.depth,
                                    .kind = TFR_COPY_PUSH,
-                                   .flags = TFR_COPY_MARK | (done == all ? flags : 0)};
+                                   .flags =
+                                       TFR_COPY_MARK | (sync && done == all ? TFR_COPY_FENCE : 0)};
         result = tfr_lane_ship(&extent, len);
         if (result == CUDA_SUCCESS)
             result = rect_post(stream, &req, &seq);
@@ -176,7 +202,33 @@ static CUresult pull_piece(const struct tfr_box *box, const struct piece *p,
                                .depth = p->depth,
                                .kind = TFR_COPY_PULL,
                                .flags = TFR_COPY_MARK};
+    req.src.at += box->src_shift;
     return rect_post(stream, &req, seq_out);
+}
+
+/* To registered memory: brought home by whoever learns that the stream has passed. */
+static CUresult pull_later(const struct tfr_box *box, struct tfr_stream *stream)
+{
+    uint64_t all = box->height * box->depth;
+    for (uint64_t done = 0; done < all;) {
+        struct piece p = piece_at(box, done);
+        struct tfr_owed owed = {.dst = side_at(&box->dst, &p),
+                                .width = box->width,
+                                .height = p.height,
+                                .depth = p.depth,
+                                .word = stream->word};
+        uint64_t len = box->width * p.height * p.depth;
+        if (!tfr_lane_try_ahead(len, &owed.extent))
+            return row_by_row(box, done, stream, false);
+        CUresult result = pull_piece(box, &p, stream, &owed.extent, &owed.seq);
+        if (result == CUDA_SUCCESS)
+            result = tfr_copy_owe(&owed);
+        if (result != CUDA_SUCCESS)
+            return result;
+        TFR_COUNT(bytes_push, len);
+        done += p.height * p.depth;
+    }
+    return CUDA_SUCCESS;
 }
 
 /* Several pieces in flight: the copy engine fills one while we empty another. */
@@ -221,28 +273,6 @@ static CUresult pull(const struct tfr_box *box, struct tfr_stream *stream)
 }
 
 /* ---- which way ---- */
-
-static enum tfr_direction direction_of(const struct tfr_box *box)
-{
-    if (box->dst_device && box->src_device)
-        return TFR_ON_DEVICE;
-    return box->dst_device ? TFR_TO_DEVICE : box->src_device ? TFR_FROM_DEVICE : TFR_BY_ADDRESS;
-}
-
-/* Row by row, each a copy of its own; the last one waits where the call does. */
-static CUresult row_by_row(const struct tfr_box *box, struct tfr_stream *stream, bool sync)
-{
-    CUresult result = CUDA_SUCCESS;
-    for (uint64_t z = 0; z < box->depth; z++) {
-        for (uint64_t y = 0; y < box->height && result == CUDA_SUCCESS; y++) {
-            struct piece p = {.slice = z, .row = y};
-            bool last = z == box->depth - 1 && y == box->height - 1;
-            result = tfr_copy_bytes(direction_of(box), side_at(&box->dst, &p).at,
-                                    side_at(&box->src, &p).at, box->width, stream, sync && last);
-        }
-    }
-    return result;
-}
 
 static void on_host(const struct tfr_box *box)
 {
@@ -301,17 +331,15 @@ CUresult tfr_copy_box(struct tfr_box *box, struct tfr_stream *stream, bool sync)
                               sync);
     if (to.place <= TFR_PLACE_MAPPED && from.place <= TFR_PLACE_MAPPED)
         return in_place(box, &to, &from, stream, sync);
-    if (box->width > PIECE)
-        return row_by_row(box, stream, sync);
-    if (!to_gpu) {
-        box->src.at = from.gpu;
-        return pull(box, stream);
-    }
-    /* The source may be the target of a copy that the stream has yet to do: it is read now. */
-    if (from.place == TFR_PLACE_REGISTERED && tfr_copy_owed())
-        tfr_copy_deliver_before(NULL);
-    box->dst.at = to.gpu;
-    result = push(box, stream, sync ? TFR_COPY_FENCE : 0);
+    box->dst_shift = to.gpu - box->dst.at;
+    box->src_shift = from.gpu - box->src.at;
+    bool registered = to.place == TFR_PLACE_REGISTERED || from.place == TFR_PLACE_REGISTERED;
+    /* A registered source may be the target of a copy that the stream has yet to do. */
+    if (box->width > PIECE || (to_gpu && registered && tfr_copy_owed()))
+        return row_by_row(box, 0, stream, sync);
+    if (!to_gpu)
+        return registered && !sync ? pull_later(box, stream) : pull(box, stream);
+    result = push(box, stream, sync);
     return result == CUDA_SUCCESS && sync && to.host ? tfr_stream_wait(stream) : result;
 }
 
