@@ -138,11 +138,10 @@ static void snapshot_take(const struct tfr_cu *cu, struct tfr_snapshot *out)
     strncpy(out->release, tfr_release, sizeof out->release - 1);
     out->device_n = device_n > TFR_DEVICES_MAX ? TFR_DEVICES_MAX : (uint32_t)device_n;
     cu->cuCtxGetStreamPriorityRange(&out->priority_least, &out->priority_greatest);
-    for (uint32_t i = 0; i < out->device_n; i++)
+    for (uint32_t i = 0; i < out->device_n; i++) {
         snapshot_device(cu, (CUdevice)i, &out->device[i]);
-    for (uint32_t i = 0; i < out->device_n * out->device_n; i++) {
-        uint32_t dev = i / out->device_n, peer = i % out->device_n;
-        snapshot_peer(cu, (CUdevice)dev, (CUdevice)peer, out->device[dev].peer[peer]);
+        for (uint32_t k = 0; k < out->device_n; k++)
+            snapshot_peer(cu, (CUdevice)i, (CUdevice)k, out->device[i].peer[k]);
     }
 }
 

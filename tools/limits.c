@@ -71,15 +71,16 @@ static unsigned long long cgroup_memory(void)
             snprintf(group, sizeof group, "%.*s", (int)strcspn(path + 3, "\n"), path + 3);
     if (file)
         fclose(file);
-    for (char *slash = group;; *slash = 0) {
+    for (;;) {
         snprintf(path, sizeof path, "/sys/fs/cgroup%s/memory.max", group);
         if (first_line(path, text, sizeof text) && text[0] != 'm') {
             unsigned long long here = strtoull(text, NULL, 10);
             least = !least || here < least ? here : least;
         }
-        slash = strrchr(group, '/');
+        char *slash = strrchr(group, '/');
         if (!slash)
             break;
+        *slash = 0;
     }
     if (!least && first_line("/sys/fs/cgroup/memory/memory.limit_in_bytes", text, sizeof text))
         least = strtoull(text, NULL, 10);
