@@ -213,7 +213,7 @@ bool tfr_copy_due(void)
         return false;
     pthread_mutex_lock(&owed_lock);
     for (struct owed *o = owed_head; o && !due; o = o->next)
-        due = tfr_word_reached(o->word, o->seq);
+        due = tfr_word_reached(o->body.word, o->body.seq);
     pthread_mutex_unlock(&owed_lock);
     return due;
 }

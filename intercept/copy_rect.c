@@ -181,6 +181,7 @@ static CUresult push(const struct tfr_box *box, struct tfr_stream *stream, bool 
                                    .kind = TFR_COPY_PUSH,
                                    .flags =
                                        TFR_COPY_MARK | (sync && done == all ? TFR_COPY_FENCE : 0)};
+        req.dst.at += box->dst_shift;
         result = tfr_lane_ship(&extent, len);
         if (result == CUDA_SUCCESS)
             result = rect_post(stream, &req, &seq);

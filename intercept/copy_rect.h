@@ -27,8 +27,8 @@ struct tfr_box {
     struct tfr_box_side dst, src;
     uint64_t width, height, depth;
     bool dst_device, src_device; /* said to be device memory; else the address decides */
-    uint64_t dst_shift,
-        src_shift; /* tfr_copy_box's own: from the application's address to the GPU's */
+    /* tfr_copy_box's own: from the application's address to the GPU's */
+    uint64_t dst_shift, src_shift;
 };
 
 /* One copy in stream order; sync: the host side is done with when it returns.  Changes *box. */
