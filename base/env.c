@@ -40,6 +40,8 @@ static const struct tfr_env_row rows[] = {
      "software GPU: a seed; as unkind as hardware may be: delays, short queues, shared channels"},
     {"TFR_SOFT_BUDGET", NULL,
      "software GPU: instructions a thread may run before the launch fails"},
+    {"TFR_SOFT_LATE_TEXT", "0",
+     "software GPU: 1: what kernels print comes at synchronisations only, as from a real driver"},
     {"TFR_SOFT_WORKERS", NULL, "software GPU: threads that run kernels (default: one per core)"},
     {"TFR_SOFT_ISA", NULL, "software GPU: base: leaves out what newer processors offer"},
     {NULL, NULL, NULL},

@@ -3,6 +3,7 @@
  * and leaves in one write(2), so that lines of several processes do not mix. */
 #include <errno.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
@@ -12,6 +13,13 @@
 #include "base/log.h"
 
 enum { LINE_MAX_LEN = 1024 };
+
+static _Atomic int log_fd = STDERR_FILENO;
+
+void tfr_log_to(int fd)
+{
+    atomic_store_explicit(&log_fd, fd, memory_order_relaxed);
+}
 
 static const char *const level_names[] = {"none", "error", "warn", "info", "debug", NULL};
 static const char *const part_names[] = {"base",      "bench",   "executor",  "face",
@@ -82,7 +90,7 @@ static void line_write(char *line, size_t len)
         len = LINE_MAX_LEN - 1;
     line[len++] = '\n';
     do {
-        done = write(STDERR_FILENO, line, len);
+        done = write(atomic_load_explicit(&log_fd, memory_order_relaxed), line, len);
     } while (done < 0 && errno == EINTR);
 }
 

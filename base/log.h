@@ -25,6 +25,9 @@ void tfr_log_check(void);
 void tfr_log_line(enum tfr_log_level level, const char *part, const char *fmt, ...)
     __attribute__((format(printf, 3, 4), cold));
 
+/* From here on lines go to this descriptor instead of stderr. */
+void tfr_log_to(int fd);
+
 /* A line the user always sees ("tf: ..."), whatever TFR_LOG says. */
 void tfr_say(const char *fmt, ...) __attribute__((format(printf, 1, 2), cold));
 

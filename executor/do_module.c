@@ -119,6 +119,8 @@ CUresult do_module_load(struct tfr_session *s, const struct tfr_rec *rec, struct
     CUresult result = CUDA_ERROR_INVALID_VALUE;
     if (tfr_jit_fill(jit, req->option_n, req->option, req->value, req->info_len, req->error_len)) {
         result = module_load(s, req, image, jit);
+        if (result == CUDA_SUCCESS && tfr_text_image_prints(image->bytes, image->len))
+            tfr_text_expect(s);
         struct tfr_module_load_rep rep;
         tfr_jit_answer(jit, reply, &rep, sizeof rep);
     }

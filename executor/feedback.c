@@ -19,6 +19,12 @@ CUresult tfr_news_ask(struct tfr_session *s, struct tfr_stream *stream, uint64_t
 {
     TFR_STAT_ADD(marks, 1);
     uint32_t word = stream->word;
+    /* pairs with the release in tfr_text_expect */
+    if (__builtin_expect(atomic_load_explicit(&s->text_expected, memory_order_acquire), 0)) {
+        CUresult result = tfr_text_mark(s, stream, seq);
+        if (result != CUDA_SUCCESS)
+            return result;
+    }
     stream->submitted++;
     /* Before the GPU can write it; pairs with the look in news_clear. */
     atomic_store_explicit(&s->asked[word], seq, memory_order_seq_cst);
@@ -200,13 +206,28 @@ static void pass_deliver(struct tfr_session *s, const struct pass *p)
     s->delivering = true;
 }
 
+/* Words to show, in p; a pass that is held back for text stays as it is. */
+static bool pass_find(struct tfr_session *s, struct pass *p)
+{
+    if (!s->holding) {
+        pass_collect(s, p);
+        if (!p->n || !pass_read(s, p) || !pass_settle(s, p))
+            return false;
+        s->holding = atomic_load_explicit(&s->text_expected, memory_order_acquire);
+    }
+    if (s->holding && tfr_text_hold(p->n, p->word, p->value))
+        return false;
+    s->holding = false;
+    return true;
+}
+
 /* True: there is a pass to show. */
 static bool pass_make(struct tfr_session *s, struct pass *p)
 {
-    pass_collect(s, p);
-    if (!p->n || !pass_read(s, p))
+    if (!s->text_late && !pass_find(s, p))
         return false;
-    if (!pass_settle(s, p) || !tfr_text_bring(s))
+    s->text_late = !tfr_text_bring(s);
+    if (s->text_late)
         return false;
     if (!s->mapped)
         pass_deliver(s, p);
@@ -273,6 +294,8 @@ void tfr_session_sticky(struct tfr_session *s, CUresult result, const struct tfr
         tfr_warn("%s answered %s (%d): every later call of this session answers it too",
                  rec ? tfr_op_table[rec->op].name : "the GPU", name ? name : "an unknown error",
                  (int)result);
+        if (tfr_result_is_fatal(result))
+            tfr_text_last(s);
         atomic_store_explicit(&s->sticky, (uint32_t)result, memory_order_release);
         /* pairs with the acquire in tfr_enter */
         tfr_out_word(s, &s->feedback->sticky, (uint32_t)result, true);

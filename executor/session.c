@@ -241,6 +241,7 @@ tfr_status tfr_session_join(struct tfr_session *s, int boot, const char *transpo
     s->feedback = &area->feedback;
     s->reply = area->reply;
     s->text = area->text;
+    s->error_text = area->error_text;
     struct tfr_boot_msg ready = {.type = TFR_BOOT_READY};
     return tfr_boot_send(boot, &ready, 3000);
 }

@@ -106,7 +106,9 @@ struct tfr_session {
     /* The last answer in each slot: a slot goes from thread to thread by way of the client, which
      * is no order that this process could rely on. */
     _Atomic uint64_t answered[TFR_REPLY_SLOTS];
-    uint8_t *text; /* a ring of TFR_TEXT_MAX bytes */
+    uint8_t *text;                  /* a ring of TFR_TEXT_MAX bytes */
+    uint8_t *error_text;            /* one of TFR_ERROR_TEXT_MAX bytes */
+    _Atomic uint32_t text_expected; /* an image was loaded that may print; never goes back */
 
     struct tfr_object *_Atomic objects[TFR_KIND_LIMIT][TFR_HANDLE_MAX / TFR_OBJECT_CHUNK];
     pthread_mutex_t objects_lock; /* guards growth, insertion, removal and the grave */
@@ -121,7 +123,7 @@ struct tfr_session {
     /* By device: the devices, as bits, whose memory some context of it may use; future ranges of
      * theirs are to be opened to it.  Guarded by ctx_lock. */
     uint32_t peers[TFR_DEVICES_MAX];
-    pthread_mutex_t ctx_lock;            /* the watch looks at a context, or it is destroyed */
+    pthread_mutex_t ctx_lock; /* the watch looks at a context, or it is destroyed */
 
     /* Marks: the GPU writes mirror[word]; news carries it to the client's page. */
     _Atomic uint64_t *mirror; /* TFR_STREAM_SLOTS words, known to the driver */
@@ -135,7 +137,8 @@ struct tfr_session {
      */
     pthread_mutex_t deliveries_lock;
     struct tfr_delivery *deliveries, **deliveries_last; /* guarded by deliveries_lock */
-    bool delivering;               /* guarded by news_lock: a pass waits for bytes */
+    bool holding, text_late; /* guarded by news_lock: a pass waits for text, or for room for it */
+    bool delivering;         /* guarded by news_lock: a pass waits for bytes */
     _Atomic uint32_t delivering_n; /* puts of that pass under way */
 
     /* A synchronous copy that returned early: later work of other streams comes after it. */
@@ -211,13 +214,32 @@ void tfr_news_credit(struct tfr_session *s);
 
 /* ---- text.c: what the driver prints for kernels ---- */
 
-/* From here on this process's stdout is the client's. */
+/* From here on this process's stdout and stderr are the client's, but for our log. */
 tfr_status tfr_text_open(struct tfr_session *s);
 
 /* Carries what was printed into the client's memory; false: there is more than it has taken so far,
  * and the news that comes after the text must wait.  One load when nothing was printed.  Feedback
  * role only. */
 bool tfr_text_bring(struct tfr_session *s);
+
+/* ---- text_sync.c ---- */
+
+/* May kernels of the image print or fail an assertion? */
+bool tfr_text_image_prints(const uint8_t *bytes, uint64_t len);
+
+/* Some may: from here on s->text_expected, and the two below are called. */
+void tfr_text_expect(struct tfr_session *s);
+
+/* Before a mark is submitted. */
+CUresult tfr_text_mark(struct tfr_session *s, const struct tfr_stream *stream, uint64_t seq);
+
+/* True: the driver may still have text of what these words show.  Ask again with the same words
+ * until it has not.  Feedback role only; does not wait. */
+bool tfr_text_hold(uint32_t n, const uint32_t *word, const uint64_t *value);
+
+/* The calling thread's context has died of a fault: what the driver says about it, before the
+ * client learns of it otherwise. */
+void tfr_text_last(struct tfr_session *s);
 
 /* ---- watch.c ---- */
 

@@ -30,6 +30,7 @@ struct tfr_client {
     uint64_t lane_at;      /* of the lane in the executor's memory */
     struct tfr_mem *shown; /* our page area and lane, registered */
     uint8_t *text;         /* what kernels printed: a ring of TFR_TEXT_MAX bytes */
+    uint8_t *error_text;   /* what the driver said: one of TFR_ERROR_TEXT_MAX bytes */
     struct tfr_client_page *page; /* the executor's, or our image of it: see tfr_page_store */
     uint64_t page_at;             /* its place in the executor's memory */
     uint64_t lane_len;

@@ -25,7 +25,10 @@ CUresult tfr_enter_noctx(void)
         return CUDA_ERROR_NOT_PERMITTED;
     if (!tfr_client.snapshot)
         return CUDA_ERROR_NOT_INITIALIZED;
-    return tfr_client_error();
+    CUresult error = tfr_client_error();
+    if (error != CUDA_SUCCESS)
+        tfr_text_take(); /* what the driver says about it */
+    return error;
 }
 
 CUresult tfr_enter_slow(void)

@@ -308,6 +308,7 @@ static void memories_take(const struct set_up *up)
     tfr_client.mapped = up->mapped;
     tfr_client.reply = page->reply;
     tfr_client.text = page->text;
+    tfr_client.error_text = page->error_text;
     tfr_client.lane = session ? session + w->lane_at : (uint8_t *)(page + 1);
     tfr_client.lane_at = w->lane_at;
     tfr_client.lane_len = w->lane_len;

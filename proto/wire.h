@@ -133,8 +133,9 @@ struct tfr_host_msg {
 enum {
     TFR_STREAM_SLOTS = 4096,
     TFR_REPLY_SLOTS = 64,
-    TFR_REPLY_MAX = 65536,  /* bytes of a slot, head included */
-    TFR_TEXT_MAX = 1 << 20, /* bytes of device text on their way: a ring, power of two */
+    TFR_REPLY_MAX = 65536,        /* bytes of a slot, head included */
+    TFR_TEXT_MAX = 1 << 20,       /* bytes of device text on their way: a ring, power of two */
+    TFR_ERROR_TEXT_MAX = 1 << 16, /* the same of what the driver says on stderr */
 };
 
 /* Written by the executor alone, in client memory. */
@@ -147,6 +148,7 @@ struct tfr_feedback {
     _Alignas(64) _Atomic uint64_t cut; /* odd while a set of stream words is being stored: together
                                           they are a consistent cut over streams */
     _Alignas(64) _Atomic uint64_t text_tail; /* bytes of device text ever put into the ring */
+    _Atomic uint64_t error_text_tail;
     /* the last mark that each stream has passed */
     _Alignas(4096) _Atomic uint64_t stream[TFR_STREAM_SLOTS];
 };
@@ -163,11 +165,13 @@ struct tfr_page_area {
     struct tfr_feedback feedback;
     _Alignas(4096) struct tfr_reply_slot reply[TFR_REPLY_SLOTS];
     uint8_t text[TFR_TEXT_MAX];
+    uint8_t error_text[TFR_ERROR_TEXT_MAX];
 };
 
 /* Written by the client alone, in executor memory. */
 struct tfr_client_page {
     _Alignas(64) _Atomic uint64_t text_head; /* bytes of text taken */
+    _Atomic uint64_t error_text_head;
     _Alignas(64) _Atomic uint32_t cpu; /* where a thread last began to wait, plus one; a hint */
     /* The last gate of each stream (index: its word) that the client has opened.  The GPU waits on
      * these: nothing that un-blocks it travels in the ring. */

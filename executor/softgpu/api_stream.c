@@ -96,6 +96,7 @@ CUresult cuStreamSynchronize(CUstream handle)
     soft_stream_wait(stream, soft_stream_position(stream));
     soft_stream_unref(stream);
     soft_pool_synced();
+    vm_text_flush();
     return soft_ctx_usable(ctx);
 }
 

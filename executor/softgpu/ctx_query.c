@@ -88,7 +88,10 @@ CUresult cuCtxSynchronize(void)
 {
     struct soft_ctx *ctx;
     CUresult result = soft_enter(&ctx);
-    return result ? result : soft_ctx_wait(ctx);
+    if (result == CUDA_SUCCESS)
+        result = soft_ctx_wait(ctx);
+    vm_text_flush();
+    return result;
 }
 
 CUresult cuCtxSynchronize_v2(CUcontext handle)
@@ -97,7 +100,10 @@ CUresult cuCtxSynchronize_v2(CUcontext handle)
     CUresult result = named(handle, &ctx);
     if (result == CUDA_SUCCESS)
         result = soft_ctx_usable(ctx);
-    return result ? result : soft_ctx_wait(ctx);
+    if (result == CUDA_SUCCESS)
+        result = soft_ctx_wait(ctx);
+    vm_text_flush();
+    return result;
 }
 
 CUresult cuCtxGetLimit(size_t *value, CUlimit limit)

@@ -4,6 +4,9 @@
 #include "executor/softgpu/devmem.h"
 #include "executor/softgpu/vm_in.h"
 
+#include "base/env.h"
+
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -169,6 +172,46 @@ static bool format(struct print *p, const char *fmt)
     return true;
 }
 
+/* TFR_SOFT_LATE_TEXT: lines that no synchronisation has handed on yet. */
+static pthread_mutex_t late_lock = PTHREAD_MUTEX_INITIALIZER;
+static char *late;
+static size_t late_n, late_room;
+
+static void line_keep(const struct print *p)
+{
+    pthread_mutex_lock(&late_lock);
+    if (late_n + p->n > late_room) {
+        size_t room = 2 * (late_n + p->n);
+        char *grown = realloc(late, room);
+        late = grown ? grown : late;
+        late_room = grown ? room : late_room;
+    }
+    if (late_n + p->n <= late_room) {
+        memcpy(late + late_n, p->line, p->n);
+        late_n += p->n;
+    }
+    pthread_mutex_unlock(&late_lock);
+}
+
+void vm_text_flush(void)
+{
+    pthread_mutex_lock(&late_lock);
+    if (late_n) {
+        fwrite(late, 1, late_n, stdout);
+        fflush(stdout);
+        late_n = 0;
+    }
+    pthread_mutex_unlock(&late_lock);
+}
+
+static void line_print(const struct print *p)
+{
+    if (tfr_env_u64("TFR_SOFT_LATE_TEXT"))
+        line_keep(p);
+    else
+        fwrite(p->line, 1, p->n, stdout); /* locks stdout: lines of workers do not mix */
+}
+
 static bool print_lane(struct vm_warp *w, const struct vm_ins *in, unsigned int lane)
 {
     char fmt[MAX_STRING];
@@ -184,7 +227,7 @@ static bool print_lane(struct vm_warp *w, const struct vm_ins *in, unsigned int 
         ok = format(p, fmt);
     }
     if (ok) {
-        fwrite(p->line, 1, p->n, stdout); /* locks stdout: lines of workers do not mix */
+        line_print(p);
         answer(w, in->call, lane, (uint64_t)(uint32_t)p->count);
         /* relaxed: read after the workers have been joined */
         atomic_store_explicit(&w->blk->job->printed, true, memory_order_relaxed);

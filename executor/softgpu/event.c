@@ -197,6 +197,7 @@ CUresult cuEventSynchronize(CUevent handle)
         soft_stream_wait(stream, seq);
         soft_stream_unref(stream);
     }
+    vm_text_flush();
     soft_pool_synced();
     return soft_ctx_usable(ctx);
 }

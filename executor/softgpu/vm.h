@@ -118,4 +118,7 @@ CUresult vm_run(const struct vm_launch *launch, struct vm_fault *fault);
 /* Thread-instructions retired by this process so far: what tf-bench divides by time. */
 uint64_t vm_instructions(void);
 
+/* What kernels printed and TFR_SOFT_LATE_TEXT kept back goes to stdout. */
+void vm_text_flush(void);
+
 #endif
