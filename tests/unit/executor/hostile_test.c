@@ -267,6 +267,20 @@ Test(hostile, access_to_a_context_that_is_none_ends_the_session)
     daemon_serves();
 }
 
+Test(hostile, attributes_outside_of_their_record_end_the_session)
+{
+    static const uint32_t many[] = {1, TFR_LAUNCH_ATTRS_MAX, TFR_LAUNCH_ATTRS_MAX + 1, UINT32_MAX};
+    for (size_t i = 0; i < sizeof many / sizeof many[0]; i++) {
+        struct rogue r;
+        attach(&r);
+        context(&r);
+        struct tfr_clusters_req req = {.attr_n = many[i]};
+        post(&r, TFR_OP_clusters, &req.slot, sizeof req - sizeof req.head);
+        cr_assert(session_ends(&r), "%u attributes", many[i]);
+    }
+    daemon_serves();
+}
+
 /* The slot is empty from then on, and what was in it has no name. */
 Test(hostile, stream_of_an_ended_context_is_an_error_of_the_session_only)
 {

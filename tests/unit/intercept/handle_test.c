@@ -44,3 +44,43 @@ Test(handle, grows_past_a_chunk)
         cr_assert_eq(tfr_handle_new(TFR_KIND_EVENT, &id), CUDA_SUCCESS);
     cr_assert_eq(tfr_id_at(id), 3 * TFR_HANDLE_CHUNK - 1);
 }
+
+static int seen;
+
+static void drop_odd(void *object, void *arg)
+{
+    uint64_t id = *(uint64_t *)object;
+    cr_assert_eq(arg, &seen);
+    seen++;
+    if (tfr_id_at(id) % 2)
+        tfr_handle_drop(TFR_KIND_MODULE, id);
+}
+
+Test(handle, each_sees_the_bound_ones_and_may_drop_them)
+{
+    static uint64_t id[10];
+    for (int i = 0; i < 10; i++) {
+        cr_assert_eq(tfr_handle_new(TFR_KIND_MODULE, &id[i]), CUDA_SUCCESS);
+        if (i < 8)
+            tfr_handle_bind(id[i], &id[i]);
+    }
+    tfr_handle_each(TFR_KIND_MODULE, drop_odd, &seen);
+    cr_assert_eq(seen, 8);
+    for (int i = 0; i < 8; i++)
+        cr_assert_eq(!tfr_handle_object(TFR_KIND_MODULE, tfr_handle_ptr(id[i])), i % 2);
+}
+
+/* Under a sanitizer this fails if the memory goes at once. */
+Test(handle, retired_memory_stays_readable)
+{
+    enum { N = 1000 };
+    static volatile int *memory[N];
+    for (int i = 0; i < N; i++) {
+        memory[i] = malloc(sizeof(int));
+        *memory[i] = i;
+        tfr_handle_retire((void *)memory[i]);
+    }
+    tfr_handle_retire(NULL);
+    for (int i = 0; i < N; i++)
+        cr_assert_eq(*memory[i], i);
+}

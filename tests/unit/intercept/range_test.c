@@ -59,3 +59,24 @@ Test(range, keeps_thousands_in_order)
     for (uint64_t i = 0; i < 4000; i++)
         cr_assert_eq(tfr_range_find((i << 12) + 4095).base, i << 12);
 }
+
+Test(range, takes_what_belongs_to_a_context)
+{
+    static struct tfr_context one, two;
+    struct tfr_range r;
+    for (uint64_t i = 0; i < 12; i++) {
+        r = range(0x1000 * (i + 1), 0x10, i % 3 ? TFR_RANGE_DEVICE : TFR_RANGE_MAPPED);
+        r.ctx = i % 2 ? &one : &two;
+        cr_assert(tfr_range_add(&r));
+    }
+    int n = 0;
+    while (tfr_range_take_of(&one, 1u << TFR_RANGE_DEVICE, &r)) {
+        cr_assert_eq(r.ctx, &one);
+        cr_assert_eq(r.kind, TFR_RANGE_DEVICE);
+        cr_assert_eq(tfr_range_find(r.base).kind, TFR_RANGE_NONE);
+        n++;
+    }
+    cr_assert_eq(n, 4);
+    cr_assert_eq(tfr_range_find(0x4000).kind, TFR_RANGE_MAPPED, "of the same context");
+    cr_assert_eq(tfr_range_find(0x3000).kind, TFR_RANGE_DEVICE, "of the other one");
+}
