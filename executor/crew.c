@@ -151,6 +151,14 @@ static void worker_start(struct tfr_parent *p, const struct tfr_fixed_env *env)
 
 /* ---- ending ---- */
 
+/* Of a fault of ours or the driver's, or by somebody's hand. */
+static void death_say(const struct tfr_parent *p, const struct tfr_worker *w, int status)
+{
+    if (WIFSIGNALED(status) && w->stage == WORKER_SERVING && !p->over)
+        tfr_say("the worker of process %d (%s) died of signal %d", (int)w->client, w->program,
+                WTERMSIG(status));
+}
+
 static void worker_leave(struct tfr_parent *p, struct tfr_worker *w)
 {
     if (w->fd >= 0)
@@ -170,11 +178,13 @@ static void worker_retire(struct tfr_parent *p, struct tfr_worker *w)
 void tfr_crew_reap(struct tfr_parent *p)
 {
     pid_t pid;
-    while ((pid = waitpid(-1, NULL, WNOHANG)) > 0) {
+    int status;
+    while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
         for (int i = 0; i < p->worker_n; i++) {
             struct tfr_worker *w = &p->worker[i];
             if (w->stage == WORKER_FREE || w->pid != pid)
                 continue;
+            death_say(p, w, status);
             w->pid = 0;
             if (w->stage == WORKER_STARTING)
                 tfr_crew_read(p, w); /* what it said last */

@@ -272,8 +272,7 @@ CUresult tfr_session_bad(struct tfr_session *s, const struct tfr_rec *rec, const
 {
     if (!atomic_exchange_explicit(&s->ended, 1, memory_order_acq_rel))
         tfr_fail(TFR_E_PROTO, "record %llu (%s, %u bytes): %s: the session ends",
-                 (unsigned long long)rec->seq,
-                 tfr_op_table[rec->op].name ? tfr_op_table[rec->op].name : "?", rec->size, reason);
+                 (unsigned long long)rec->seq, tfr_op_name(rec->op), rec->size, reason);
     return CUDA_ERROR_INVALID_VALUE;
 }
 

@@ -191,10 +191,11 @@ class Clients(unittest.TestCase):
                     self.assertEqual(program.stdout.readline(), "ready\n")
                     workers = kit.descendants(daemon.pid)
                     self.assertEqual(program.wait(kit.LIMIT_S), status)
-                    # A spare that was warm stays.
+                    # A spare that was warm stays; 3 waits for its work, and its worker may have
+                    # gone before we looked.
                     self.assertTrue(kit.within(
                         kit.GONE_LIMIT_S,
-                        lambda: len(workers & kit.descendants(daemon.pid)) < len(workers)))
+                        lambda: len(workers & kit.descendants(daemon.pid)) < max(len(workers), 2)))
 
     def test_forked_child_that_lives_on_keeps_no_worker(self):
         with kit.executor() as (address, daemon):

@@ -2,6 +2,9 @@
  * frees all the time, and an event of one thread that another waits for. */
 #include <pthread.h>
 
+#include <stdlib.h>
+/* A thread that fails ends the process while others are inside cudart: no handlers then. */
+#define exit(status) _Exit(status)
 #include "check.h"
 
 enum { THREADS = 6, ROUNDS = 30, N = 1000 };

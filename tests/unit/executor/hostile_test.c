@@ -2,230 +2,74 @@
  * tf-executor on the software GPU, does one wrong thing, and then asks whether the daemon still
  * serves. */
 #include <criterion/criterion.h>
-#include <cuda.h>
-#include <poll.h>
-#include <signal.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/prctl.h>
 #include <sys/socket.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/clock.h"
-#include "proto/wire.h"
+#include "rogue.h"
 #include "tfr_ops.h"
-#include "transport/boot.h"
-#include "transport/ring.h"
 
-static char addr[64];
-static pid_t executor;
-
-static void executor_start(void)
-{
-    int ready[2];
-    char fd[16], line[256];
-    cr_assert_eq(pipe(ready), 0);
-    snprintf(addr, sizeof addr, "unix:@tfr-hostile-%d", getpid());
-    snprintf(fd, sizeof fd, "%d", ready[1]);
-    executor = fork();
-    if (executor == 0) {
-        prctl(PR_SET_PDEATHSIG, SIGKILL);
-        setenv("TFR_LANE_SIZE", "2m", 1);
-        execl(TFR_EXECUTOR, TFR_EXECUTOR, "--listen", addr, "--gpu", "soft", "--private",
-              "--ready-fd", fd, (char *)NULL);
-        _exit(127);
-    }
-    close(ready[1]);
-    struct pollfd p = {.fd = ready[0], .events = POLLIN};
-    cr_assert_eq(poll(&p, 1, 20000), 1, "the executor came up");
-    cr_assert_gt(read(ready[0], line, sizeof line), 0);
-    close(ready[0]);
-}
-
-static void executor_stop(void)
-{
-    kill(executor, SIGTERM);
-    waitpid(executor, NULL, 0);
-}
-
-/* ---- a client of our own ---- */
-
-struct rogue {
-    int boot;
-    struct tfr_snapshot snapshot;
-    struct tfr_welcome welcome;
-    struct tfr_area page;
-    struct tfr_link *link;
-    struct tfr_ring_tx tx;
-};
-
-static void send_type(int fd, uint32_t type, void *body, size_t len)
-{
-    struct tfr_boot_msg msg = {.type = type, .len = (uint32_t)len, .body = body};
-    cr_assert_eq(tfr_boot_send(fd, &msg, 1000), TFR_OK);
-}
-
-static struct tfr_attach over_shm = {.transport = "shm"};
-
-static struct tfr_hello good_hello(void)
-{
-    return (struct tfr_hello){.magic = TFR_WIRE_MAGIC,
-                              .version = TFR_WIRE_VERSION,
-                              .spec_hash = TFR_SPEC_HASH,
-                              .pid = (uint32_t)getpid()};
-}
-
-/* Connects, says hello; the type of what comes back, 0: the connection was closed. */
-static uint32_t greet(struct tfr_hello hello, int *fd_out)
-{
-    struct tfr_boot_msg msg;
-    cr_assert_eq(tfr_boot_connect(addr, 3000, fd_out), TFR_OK);
-    send_type(*fd_out, TFR_BOOT_HELLO, &hello, sizeof hello);
-    if (tfr_boot_recv(*fd_out, &msg, 3000) != TFR_OK)
-        return 0;
-    uint32_t type = msg.type;
-    tfr_boot_msg_fini(&msg);
-    return type;
-}
-
-static void attach(struct rogue *r)
-{
-    const struct tfr_transport_ops *ops = tfr_transport_find("shm");
-    struct tfr_dev_cfg cfg = {.numa_node = -1};
-    struct tfr_dev *dev;
-    struct tfr_peer_mem *session;
-    struct tfr_boot_msg msg;
-    cr_assert_eq(greet(good_hello(), &r->boot), TFR_BOOT_SNAPSHOT);
-    send_type(r->boot, TFR_BOOT_ATTACH, &over_shm, sizeof over_shm);
-    /* A test may be faster than the next worker. */
-    do
-        cr_assert_eq(tfr_boot_recv(r->boot, &msg, 20000), TFR_OK);
-    while (msg.type == TFR_BOOT_QUEUED);
-    cr_assert_eq(msg.type, TFR_BOOT_WELCOME);
-    memcpy(&r->welcome, msg.body, sizeof r->welcome);
-    struct tfr_key key = {.len = r->welcome.len, .words = {r->welcome.key[0]}, .fd = msg.fds[0]};
-    msg.fd_n = 0;
-    tfr_boot_msg_fini(&msg);
-    cr_assert_eq(tfr_memfd_create("rogue", sizeof(struct tfr_page_area), NULL, &r->page), TFR_OK);
-    struct tfr_show show = {.len = sizeof(struct tfr_page_area)};
-    struct tfr_boot_msg out = {
-        .type = TFR_BOOT_SHOW, .len = sizeof show, .body = &show, .fds = {r->page.fd}, .fd_n = 1};
-    cr_assert_eq(tfr_boot_send(r->boot, &out, 1000), TFR_OK);
-    cr_assert_eq(ops->prepare(&cfg, &dev), TFR_OK);
-    cr_assert_eq(ops->open(dev, r->boot, true, &r->link), TFR_OK);
-    cr_assert_eq(ops->import(r->link, &key, &session), TFR_OK);
-    cr_assert_eq(tfr_boot_recv(r->boot, &msg, 3000), TFR_OK);
-    cr_assert_eq(msg.type, TFR_BOOT_READY);
-    struct tfr_page_area *page = r->page.addr;
-    cr_assert_eq(tfr_ring_tx_init(&r->tx, dev, r->link, session, r->welcome.ring_at,
-                                  r->welcome.ring_size, &page->feedback.ring_head),
-                 TFR_OK);
-}
-
-static struct tfr_feedback *page_of(struct rogue *r)
-{
-    return &((struct tfr_page_area *)r->page.addr)->feedback;
-}
-
-/* Posts one record with this body behind the head. */
-static void post(struct rogue *r, uint16_t op, const void *body, uint32_t len)
-{
-    struct tfr_rec *rec = tfr_ring_reserve(&r->tx, (uint32_t)sizeof *rec + len, op, 1);
-    cr_assert_not_null(rec);
-    if (len)
-        memcpy(rec + 1, body, len);
-    tfr_ring_commit(&r->tx);
-}
-
-/* A context, so that streams exist; returns the legacy stream's id. */
-static uint64_t context(struct rogue *r)
-{
-    struct tfr_context_req req = {.legacy = tfr_id_make(TFR_KIND_STREAM, 1, 0), .at = 1};
-    struct tfr_page_area *page = r->page.addr;
-    post(r, TFR_OP_context, &req.slot, sizeof req - sizeof req.head);
-    uint64_t until = tfr_clock_now() + 3 * TFR_NS_PER_S;
-    while (atomic_load_explicit(&page->reply[0].seq, memory_order_acquire) != r->tx.seq)
-        cr_assert_lt(tfr_clock_now(), until, "the context was answered");
-    cr_assert_eq(page->reply[0].result, CUDA_SUCCESS);
-    return req.legacy;
-}
-
-/* The worker hangs up on us within two seconds. */
-static bool session_ends(struct rogue *r)
-{
-    uint64_t until = tfr_clock_now() + 2 * TFR_NS_PER_S;
-    while (!tfr_boot_gone(r->boot) && tfr_clock_now() < until)
-        usleep(1000);
-    return tfr_boot_gone(r->boot);
-}
-
-static void daemon_serves(void)
-{
-    int fd;
-    cr_assert_eq(greet(good_hello(), &fd), TFR_BOOT_SNAPSHOT);
-    close(fd);
-}
-
-TestSuite(hostile, .init = executor_start, .fini = executor_stop, .timeout = 60);
+TestSuite(hostile, .init = rogue_executor_start, .fini = rogue_executor_stop, .timeout = 60);
 
 Test(hostile, hello_of_another_release_is_refused_with_a_reason)
 {
-    struct tfr_hello hello = good_hello();
+    struct tfr_hello hello = rogue_hello();
     int fd;
     hello.spec_hash ^= 1;
-    cr_assert_eq(greet(hello, &fd), TFR_BOOT_REFUSED);
-    daemon_serves();
+    cr_assert_eq(rogue_greet(hello, &fd), TFR_BOOT_REFUSED);
+    rogue_daemon_serves();
 }
 
 Test(hostile, hello_that_is_none_closes_the_connection)
 {
-    struct tfr_hello hello = good_hello();
+    struct tfr_hello hello = rogue_hello();
     int fd;
     hello.magic = 0;
-    cr_assert_eq(greet(hello, &fd), 0);
-    cr_assert_eq(tfr_boot_connect(addr, 3000, &fd), TFR_OK);
+    cr_assert_eq(rogue_greet(hello, &fd), 0);
+    cr_assert_eq(tfr_boot_connect(rogue_addr, 3000, &fd), TFR_OK);
     cr_assert_eq(send(fd, "GET / HTTP/1.1\r\n\r\n", 18, MSG_NOSIGNAL), 18);
-    daemon_serves();
+    rogue_daemon_serves();
 }
 
 Test(hostile, silent_connections_do_not_keep_others_out)
 {
     int fd[40];
     for (int i = 0; i < 40; i++)
-        cr_assert_eq(tfr_boot_connect(addr, 3000, &fd[i]), TFR_OK);
-    daemon_serves();
+        cr_assert_eq(tfr_boot_connect(rogue_addr, 3000, &fd[i]), TFR_OK);
+    rogue_daemon_serves();
 }
 
 Test(hostile, unknown_op_ends_the_session)
 {
     struct rogue r;
-    attach(&r);
-    post(&r, 0x7777, NULL, 0);
-    cr_assert(session_ends(&r));
-    daemon_serves();
+    rogue_attach(&r);
+    rogue_post(&r, 0x7777, NULL, 0);
+    cr_assert(rogue_ends(&r));
+    rogue_daemon_serves();
 }
 
 Test(hostile, record_shorter_than_its_op_ends_the_session)
 {
     struct rogue r;
-    attach(&r);
-    context(&r);
-    post(&r, TFR_OP_launch, NULL, 0);
-    cr_assert(session_ends(&r));
-    daemon_serves();
+    rogue_attach(&r);
+    rogue_context(&r);
+    rogue_post(&r, TFR_OP_launch, NULL, 0);
+    cr_assert(rogue_ends(&r));
+    rogue_daemon_serves();
 }
 
 /* One context record with these; the legacy stream's id and word are sound. */
 static void context_wrong(uint32_t device, uint32_t at)
 {
     struct rogue r;
-    attach(&r);
-    context(&r);
+    rogue_attach(&r);
+    rogue_context(&r);
     struct tfr_context_req req = {
         .legacy = tfr_id_make(TFR_KIND_STREAM, 1, 1), .legacy_word = 1, .device = device, .at = at};
-    post(&r, TFR_OP_context, &req.slot, sizeof req - sizeof req.head);
-    cr_assert(session_ends(&r), "device %u, slot %u", device, at);
+    rogue_post(&r, TFR_OP_context, &req.slot, sizeof req - sizeof req.head);
+    cr_assert(rogue_ends(&r), "device %u, slot %u", device, at);
 }
 
 Test(hostile, context_in_a_slot_that_is_none_ends_the_session)
@@ -236,7 +80,7 @@ Test(hostile, context_in_a_slot_that_is_none_ends_the_session)
     context_wrong(0, TFR_CONTEXTS_MAX + 1);
     context_wrong(0, UINT32_MAX);
     context_wrong(TFR_DEVICES_MAX, TFR_DEVICES_MAX + 1);
-    daemon_serves();
+    rogue_daemon_serves();
 }
 
 Test(hostile, end_of_a_context_that_is_none_ends_the_session)
@@ -244,13 +88,13 @@ Test(hostile, end_of_a_context_that_is_none_ends_the_session)
     static const uint32_t none[] = {0, 2, TFR_DEVICES_MAX + 1, TFR_CONTEXTS_MAX + 1, UINT32_MAX};
     for (size_t i = 0; i < sizeof none / sizeof none[0]; i++) {
         struct rogue r;
-        attach(&r);
-        context(&r);
+        rogue_attach(&r);
+        rogue_context(&r);
         struct tfr_context_free_req req = {.at = none[i]};
-        post(&r, TFR_OP_context_free, &req.slot, sizeof req - sizeof req.head);
-        cr_assert(session_ends(&r), "slot %u", none[i]);
+        rogue_post(&r, TFR_OP_context_free, &req.slot, sizeof req - sizeof req.head);
+        cr_assert(rogue_ends(&r), "slot %u", none[i]);
     }
-    daemon_serves();
+    rogue_daemon_serves();
 }
 
 Test(hostile, access_to_a_context_that_is_none_ends_the_session)
@@ -258,13 +102,13 @@ Test(hostile, access_to_a_context_that_is_none_ends_the_session)
     static const uint32_t none[] = {0, 2, TFR_CONTEXTS_MAX + 1, UINT32_MAX};
     for (size_t i = 0; i < sizeof none / sizeof none[0]; i++) {
         struct rogue r;
-        attach(&r);
-        context(&r);
+        rogue_attach(&r);
+        rogue_context(&r);
         struct tfr_peer_access_req req = {.peer = none[i], .on = 1};
-        post(&r, TFR_OP_peer_access, &req.slot, sizeof req - sizeof req.head);
-        cr_assert(session_ends(&r), "slot %u", none[i]);
+        rogue_post(&r, TFR_OP_peer_access, &req.slot, sizeof req - sizeof req.head);
+        cr_assert(rogue_ends(&r), "slot %u", none[i]);
     }
-    daemon_serves();
+    rogue_daemon_serves();
 }
 
 Test(hostile, attributes_outside_of_their_record_end_the_session)
@@ -285,92 +129,92 @@ Test(hostile, attributes_outside_of_their_record_end_the_session)
 Test(hostile, stream_of_an_ended_context_is_an_error_of_the_session_only)
 {
     struct rogue r;
-    attach(&r);
-    uint64_t legacy = context(&r);
+    rogue_attach(&r);
+    uint64_t legacy = rogue_context(&r);
     struct tfr_context_free_req end = {.at = 1};
-    post(&r, TFR_OP_context_free, &end.slot, sizeof end - sizeof end.head);
+    rogue_post(&r, TFR_OP_context_free, &end.slot, sizeof end - sizeof end.head);
     struct tfr_page_area *page = r.page.addr;
     uint64_t until = tfr_clock_now() + 3 * TFR_NS_PER_S;
     while (atomic_load_explicit(&page->reply[0].seq, memory_order_acquire) != r.tx.seq)
         cr_assert_lt(tfr_clock_now(), until, "the end was answered");
     struct tfr_mark_req mark = {.stream = legacy};
-    post(&r, TFR_OP_mark, &mark.stream, sizeof mark - sizeof mark.head);
-    while (!atomic_load_explicit(&page_of(&r)->sticky, memory_order_acquire))
+    rogue_post(&r, TFR_OP_mark, &mark.stream, sizeof mark - sizeof mark.head);
+    while (!atomic_load_explicit(&rogue_page(&r)->sticky, memory_order_acquire))
         cr_assert_lt(tfr_clock_now(), until);
-    daemon_serves();
+    rogue_daemon_serves();
 }
 
 Test(hostile, size_beyond_the_ring_ends_the_session)
 {
     struct rogue r;
-    attach(&r);
+    rogue_attach(&r);
     struct tfr_rec *rec = tfr_ring_reserve(&r.tx, 64, TFR_OP_mark, 1);
     rec->size = 0xfffffff0u;
     tfr_ring_commit(&r.tx);
-    cr_assert(session_ends(&r));
-    daemon_serves();
+    cr_assert(rogue_ends(&r));
+    rogue_daemon_serves();
 }
 
 Test(hostile, copy_outside_of_the_lane_ends_the_session)
 {
     struct rogue r;
-    attach(&r);
-    struct tfr_copy_req req = {.stream = context(&r),
+    rogue_attach(&r);
+    struct tfr_copy_req req = {.stream = rogue_context(&r),
                                .dst = 4096,
                                .src = UINT64_MAX - 10,
                                .len = 64,
                                .kind = TFR_COPY_PUSH};
-    post(&r, TFR_OP_copy, &req.stream, sizeof req - sizeof req.head);
-    cr_assert(session_ends(&r));
-    daemon_serves();
+    rogue_post(&r, TFR_OP_copy, &req.stream, sizeof req - sizeof req.head);
+    cr_assert(rogue_ends(&r));
+    rogue_daemon_serves();
 }
 
 Test(hostile, reply_slot_beyond_the_page_ends_the_session)
 {
     struct rogue r;
-    attach(&r);
+    rogue_attach(&r);
     uint32_t body[4] = {TFR_REPLY_SLOTS, 0, 0, 0};
-    post(&r, TFR_OP_cuMemGetInfo_v2, body, sizeof body);
-    cr_assert(session_ends(&r));
-    daemon_serves();
+    rogue_post(&r, TFR_OP_cuMemGetInfo_v2, body, sizeof body);
+    cr_assert(rogue_ends(&r));
+    rogue_daemon_serves();
 }
 
 Test(hostile, stale_handle_is_an_error_of_the_session_only)
 {
     struct rogue r;
-    attach(&r);
-    context(&r);
+    rogue_attach(&r);
+    rogue_context(&r);
     struct tfr_mark_req req = {.stream = tfr_id_make(TFR_KIND_STREAM, 9, 77)};
-    post(&r, TFR_OP_mark, &req.stream, sizeof req - sizeof req.head);
+    rogue_post(&r, TFR_OP_mark, &req.stream, sizeof req - sizeof req.head);
     uint64_t until = tfr_clock_now() + 2 * TFR_NS_PER_S;
-    while (!atomic_load_explicit(&page_of(&r)->sticky, memory_order_acquire))
+    while (!atomic_load_explicit(&rogue_page(&r)->sticky, memory_order_acquire))
         cr_assert_lt(tfr_clock_now(), until);
-    cr_assert_eq(page_of(&r)->sticky, CUDA_ERROR_INVALID_HANDLE);
-    daemon_serves();
+    cr_assert_eq(rogue_page(&r)->sticky, CUDA_ERROR_INVALID_HANDLE);
+    rogue_daemon_serves();
 }
 
 Test(hostile, absurd_image_is_refused_without_memory)
 {
     struct rogue r;
-    attach(&r);
-    context(&r);
+    rogue_attach(&r);
+    rogue_context(&r);
     struct tfr_image_put_req req = {
         .slot = 1, .image = tfr_id_make(TFR_KIND_IMAGE, 1, 0), .total = UINT64_MAX, .len = 16};
     struct tfr_page_area *page = r.page.addr;
-    post(&r, TFR_OP_image_put, &req.slot, sizeof req - sizeof req.head);
+    rogue_post(&r, TFR_OP_image_put, &req.slot, sizeof req - sizeof req.head);
     uint64_t until = tfr_clock_now() + 2 * TFR_NS_PER_S;
     while (atomic_load_explicit(&page->reply[1].seq, memory_order_acquire) != r.tx.seq)
         cr_assert_lt(tfr_clock_now(), until);
     cr_assert_eq(page->reply[1].result, CUDA_ERROR_OUT_OF_MEMORY);
-    daemon_serves();
+    rogue_daemon_serves();
 }
 
 Test(hostile, page_that_can_be_truncated_is_not_mapped)
 {
     struct rogue r = {0};
     struct tfr_boot_msg msg;
-    cr_assert_eq(greet(good_hello(), &r.boot), TFR_BOOT_SNAPSHOT);
-    send_type(r.boot, TFR_BOOT_ATTACH, &over_shm, sizeof over_shm);
+    cr_assert_eq(rogue_greet(rogue_hello(), &r.boot), TFR_BOOT_SNAPSHOT);
+    rogue_send(r.boot, TFR_BOOT_ATTACH, &rogue_over_shm, sizeof rogue_over_shm);
     cr_assert_eq(tfr_boot_recv(r.boot, &msg, 20000), TFR_OK);
     tfr_boot_msg_fini(&msg);
     FILE *file = tmpfile();
@@ -384,6 +228,6 @@ Test(hostile, page_that_can_be_truncated_is_not_mapped)
     struct tfr_dev *dev;
     cr_assert_eq(ops->prepare(&cfg, &dev), TFR_OK);
     cr_assert_eq(ops->open(dev, r.boot, true, &r.link), TFR_OK);
-    cr_assert(session_ends(&r));
-    daemon_serves();
+    cr_assert(rogue_ends(&r));
+    rogue_daemon_serves();
 }

@@ -1,0 +1,171 @@
+/* A client that need not keep the rules, and the executor that it talks to.  Whoever made a worker
+ * die of a signal has failed: the parent's lines are read when it stops. */
+#include "rogue.h"
+
+#include <criterion/criterion.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "tfr_ops.h"
+
+char rogue_addr[64];
+static pid_t executor;
+static FILE *said; /* the stderr of the executor and its workers */
+
+void rogue_executor_start(void)
+{
+    int ready[2];
+    said = tmpfile();
+    cr_assert_not_null(said);
+    char fd[16], line[256];
+    cr_assert_eq(pipe(ready), 0);
+    snprintf(rogue_addr, sizeof rogue_addr, "unix:@tfr-rogue-%d", getpid());
+    snprintf(fd, sizeof fd, "%d", ready[1]);
+    executor = fork();
+    if (executor == 0) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        setenv("TFR_LANE_SIZE", "2m", 1);
+        setenv("TFR_QUEUE_DEPTH", "8", 0);
+        dup2(fileno(said), STDERR_FILENO);
+        execl(TFR_EXECUTOR, TFR_EXECUTOR, "--listen", rogue_addr, "--gpu", "soft", "--ready-fd", fd,
+              (char *)NULL);
+        _exit(127);
+    }
+    close(ready[1]);
+    struct pollfd p = {.fd = ready[0], .events = POLLIN};
+    cr_assert_eq(poll(&p, 1, 20000), 1, "the executor came up");
+    cr_assert_gt(read(ready[0], line, sizeof line), 0);
+    close(ready[0]);
+}
+
+void rogue_executor_stop(void)
+{
+    char line[512];
+    bool broken = false;
+    kill(executor, SIGTERM);
+    waitpid(executor, NULL, 0);
+    rewind(said);
+    while (fgets(line, sizeof line, said)) {
+        fputs(line, stderr);
+        broken |= strstr(line, "died of signal") || strstr(line, "Sanitizer");
+    }
+    fclose(said);
+    if (broken)
+        abort(); /* the test has ended: an assertion would be too late */
+}
+
+/* ---- a client of our own ---- */
+
+void rogue_send(int fd, uint32_t type, void *body, size_t len)
+{
+    struct tfr_boot_msg msg = {.type = type, .len = (uint32_t)len, .body = body};
+    cr_assert_eq(tfr_boot_send(fd, &msg, 1000), TFR_OK);
+}
+
+struct tfr_attach rogue_over_shm = {.transport = "shm"};
+
+struct tfr_hello rogue_hello(void)
+{
+    return (struct tfr_hello){.magic = TFR_WIRE_MAGIC,
+                              .version = TFR_WIRE_VERSION,
+                              .spec_hash = TFR_SPEC_HASH,
+                              .pid = (uint32_t)getpid()};
+}
+
+/* Connects, says hello; the type of what comes back, 0: the connection was closed. */
+uint32_t rogue_greet(struct tfr_hello hello, int *fd_out)
+{
+    struct tfr_boot_msg msg;
+    cr_assert_eq(tfr_boot_connect(rogue_addr, 3000, fd_out), TFR_OK);
+    rogue_send(*fd_out, TFR_BOOT_HELLO, &hello, sizeof hello);
+    if (tfr_boot_recv(*fd_out, &msg, 3000) != TFR_OK)
+        return 0;
+    uint32_t type = msg.type;
+    tfr_boot_msg_fini(&msg);
+    return type;
+}
+
+void rogue_attach(struct rogue *r)
+{
+    const struct tfr_transport_ops *ops = tfr_transport_find("shm");
+    struct tfr_dev_cfg cfg = {.numa_node = -1};
+    struct tfr_dev *dev;
+    struct tfr_peer_mem *session;
+    struct tfr_boot_msg msg;
+    cr_assert_eq(rogue_greet(rogue_hello(), &r->boot), TFR_BOOT_SNAPSHOT);
+    rogue_send(r->boot, TFR_BOOT_ATTACH, &rogue_over_shm, sizeof rogue_over_shm);
+    /* A test may be faster than the next worker. */
+    do
+        cr_assert_eq(tfr_boot_recv(r->boot, &msg, 20000), TFR_OK);
+    while (msg.type == TFR_BOOT_QUEUED);
+    cr_assert_eq(msg.type, TFR_BOOT_WELCOME);
+    memcpy(&r->welcome, msg.body, sizeof r->welcome);
+    struct tfr_key key = {.len = r->welcome.len, .words = {r->welcome.key[0]}, .fd = msg.fds[0]};
+    msg.fd_n = 0;
+    tfr_boot_msg_fini(&msg);
+    cr_assert_eq(tfr_memfd_create("rogue", sizeof(struct tfr_page_area), NULL, &r->page), TFR_OK);
+    struct tfr_show show = {.len = sizeof(struct tfr_page_area)};
+    struct tfr_boot_msg out = {
+        .type = TFR_BOOT_SHOW, .len = sizeof show, .body = &show, .fds = {r->page.fd}, .fd_n = 1};
+    cr_assert_eq(tfr_boot_send(r->boot, &out, 1000), TFR_OK);
+    cr_assert_eq(ops->prepare(&cfg, &dev), TFR_OK);
+    cr_assert_eq(ops->open(dev, r->boot, true, &r->link), TFR_OK);
+    cr_assert_eq(ops->import(r->link, &key, &session), TFR_OK);
+    cr_assert_eq(tfr_boot_recv(r->boot, &msg, 3000), TFR_OK);
+    cr_assert_eq(msg.type, TFR_BOOT_READY);
+    struct tfr_page_area *page = r->page.addr;
+    cr_assert_eq(tfr_ring_tx_init(&r->tx, dev, r->link, session, r->welcome.ring_at,
+                                  r->welcome.ring_size, &page->feedback.ring_head),
+                 TFR_OK);
+}
+
+struct tfr_feedback *rogue_page(struct rogue *r)
+{
+    return &((struct tfr_page_area *)r->page.addr)->feedback;
+}
+
+/* Posts one record with this body behind the head. */
+void rogue_post(struct rogue *r, uint16_t op, const void *body, uint32_t len)
+{
+    struct tfr_rec *rec = tfr_ring_reserve(&r->tx, (uint32_t)sizeof *rec + len, op, 1);
+    cr_assert_not_null(rec);
+    if (len)
+        memcpy(rec + 1, body, len);
+    tfr_ring_commit(&r->tx);
+}
+
+/* A context, so that streams exist; returns the legacy stream's id. */
+uint64_t rogue_context(struct rogue *r)
+{
+    struct tfr_context_req req = {.legacy = tfr_id_make(TFR_KIND_STREAM, 1, 0), .at = 1};
+    struct tfr_page_area *page = r->page.addr;
+    rogue_post(r, TFR_OP_context, &req.slot, sizeof req - sizeof req.head);
+    uint64_t until = tfr_clock_now() + 3 * TFR_NS_PER_S;
+    while (atomic_load_explicit(&page->reply[0].seq, memory_order_acquire) != r->tx.seq)
+        cr_assert_lt(tfr_clock_now(), until, "the context was answered");
+    cr_assert_eq(page->reply[0].result, CUDA_SUCCESS);
+    return req.legacy;
+}
+
+/* The worker hangs up on us within two seconds. */
+bool rogue_ends(struct rogue *r)
+{
+    uint64_t until = tfr_clock_now() + 2 * TFR_NS_PER_S;
+    while (!tfr_boot_gone(r->boot) && tfr_clock_now() < until)
+        usleep(1000);
+    return tfr_boot_gone(r->boot);
+}
+
+void rogue_daemon_serves(void)
+{
+    int fd;
+    cr_assert_eq(rogue_greet(rogue_hello(), &fd), TFR_BOOT_SNAPSHOT);
+    close(fd);
+}

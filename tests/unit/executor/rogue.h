@@ -1,0 +1,42 @@
+/* A client of our own that says what it likes to a real tf-executor on the software GPU. */
+#ifndef TFR_TESTS_ROGUE_H
+#define TFR_TESTS_ROGUE_H
+
+#include <cuda.h>
+#include <stdbool.h>
+
+#include "proto/wire.h"
+#include "transport/boot.h"
+#include "transport/ring.h"
+
+extern char rogue_addr[64];
+extern struct tfr_attach rogue_over_shm;
+
+/* Per test: starts and stops the executor. */
+void rogue_executor_start(void);
+void rogue_executor_stop(void);
+
+struct rogue {
+    int boot;
+    struct tfr_snapshot snapshot;
+    struct tfr_welcome welcome;
+    struct tfr_area page;
+    struct tfr_link *link;
+    struct tfr_ring_tx tx;
+};
+
+void rogue_send(int fd, uint32_t type, void *body, size_t len);
+struct tfr_hello rogue_hello(void);
+/* Connects, says hello; the type of what comes back, 0: the connection was closed. */
+uint32_t rogue_greet(struct tfr_hello hello, int *fd_out);
+void rogue_attach(struct rogue *r);
+struct tfr_feedback *rogue_page(struct rogue *r);
+/* Posts one record with this body behind the head. */
+void rogue_post(struct rogue *r, uint16_t op, const void *body, uint32_t len);
+/* A context, so that streams exist; returns the legacy stream's id. */
+uint64_t rogue_context(struct rogue *r);
+/* The worker hangs up on us within two seconds. */
+bool rogue_ends(struct rogue *r);
+void rogue_daemon_serves(void);
+
+#endif
