@@ -15,6 +15,8 @@
     X(bytes_inline, "copy bytes that travelled inside a record")                                   \
     X(bytes_push, "copy bytes staged through a lane")                                              \
     X(bytes_mapped, "copy bytes read or written in place")                                         \
+    X(bytes_pull, "copy bytes read or written by the client when the stream got there")            \
+    X(bytes_spilled, "copy bytes kept in the client's heap until then")                            \
     X(bytes_image, "bytes of images uploaded")                                                     \
     X(gates, "points where a stream waited for this process")                                      \
     X(bells, "wake-ups sent to a sleeping peer")                                                   \

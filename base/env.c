@@ -30,6 +30,7 @@ static const struct tfr_env_row rows[] = {
     {"TFR_QUEUE_DEPTH", "512",
      "executor: unfinished submissions of a stream before its further ones wait in a queue of "
      "ours"},
+    {"TFR_SPILL_SIZE", "1g", "bytes of the client's heap for copies that find no lane space"},
     {"TFR_HOST_WINDOW", "0x500000000000",
      "where pinned memory is placed in client and executor alike; 0: anywhere"},
     {"TFR_FAULT_SEED", "1", "seed of the fault transport"},

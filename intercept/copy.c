@@ -2,8 +2,10 @@
  *
  *   inline   <= 1 KiB to the device: behind the record
  *   push     pageable or registered source: into a lane extent now, a record with its place
- *   pull     to pageable or registered memory: the executor fills an extent, we bring it home
- *   mapped   pinned memory of ours: the GPU's copy engine reads and writes it in place
+ *   home     to pageable or registered memory: the executor fills an extent, we bring it home
+ *   pull     (pull.c) registered memory that something may still write, or no room in the lane: the
+ *            stream waits at a gate until we have moved the bytes.  Pageable sources spill to our
+ * heap first mapped   pinned memory of ours: the GPU's copy engine reads and writes it in place
  *
  * Surprising: a copy into registered memory is finished by whoever learns that its stream has
  * passed (tfr_copy_deliver), because the executor cannot write the application's own pages. */
@@ -11,11 +13,19 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "intercept/copy_rect.h"
 #include "intercept/gate.h"
+#include "intercept/pull.h"
 #include "intercept/stream.h"
 
-enum { INLINE_MAX = 1024, CHUNK_MIN = 64 << 10, CHUNK_MAX = 512 << 10, IN_FLIGHT = 8 };
+enum {
+    INLINE_MAX = 1024,
+    CHUNK_MIN = 64 << 10,
+    CHUNK_MAX = 512 << 10,
+    IN_FLIGHT = 8,
+    AHEAD_NS = 1000000, /* an asynchronous copy looks for lane space so long */
+};
 
 /* Pieces grow: a small first one lets the other side start early, large ones suit a copy engine. */
 static uint64_t piece_len(uint64_t done, uint64_t left)
@@ -75,32 +85,79 @@ static CUresult send_inline(struct tfr_stream *stream, uint64_t dst, const void 
     return tfr_post_end_on(stream, NULL);
 }
 
-static CUresult send_push(struct tfr_stream *stream, uint64_t dst, const uint8_t *src, uint64_t len,
-                          uint32_t flags)
+/* One piece that is staged already. */
+static CUresult send_piece(struct tfr_stream *stream, uint64_t dst, const uint8_t *src,
+                           uint64_t len, uint32_t flags, struct tfr_extent extent)
 {
-    for (uint64_t done = 0; len;) {
-        uint64_t n = piece_len(done, len), seq;
-        struct tfr_extent extent;
-        CUresult result = tfr_lane_take(n, &extent);
-        if (result != CUDA_SUCCESS)
-            return result;
-        memcpy(tfr_client.lane + extent.at, src, n);
-        TFR_COUNT(bytes_push, n);
-        /* The mark gives the extent back; only the last piece has to fence. */
-        uint32_t last = n == len ? flags : 0;
-        result = tfr_lane_ship(&extent, n);
-        if (result == CUDA_SUCCESS)
-            result =
-                tfr_copy_post(stream, TFR_COPY_PUSH, dst, extent.at, n, TFR_COPY_MARK | last, &seq);
-        if (result != CUDA_SUCCESS)
-            return result;
+    uint64_t seq;
+    memcpy(tfr_client.lane + extent.at, src, len);
+    TFR_COUNT(bytes_push, len);
+    CUresult result = tfr_lane_ship(&extent, len);
+    if (result == CUDA_SUCCESS) /* the mark gives the extent back */
+        result =
+            tfr_copy_post(stream, TFR_COPY_PUSH, dst, extent.at, len, TFR_COPY_MARK | flags, &seq);
+    if (result == CUDA_SUCCESS)
         tfr_lane_give(extent, stream, seq);
-        done += n;
-        src += n;
-        dst += n;
-        len -= n;
+    return result;
+}
+
+/* The source has been read when it returns: the caller waits for room as long as it takes. */
+static CUresult send_now(struct tfr_stream *stream, uint64_t dst, const uint8_t *src, uint64_t len,
+                         uint32_t flags)
+{
+    CUresult result = CUDA_SUCCESS;
+    for (uint64_t done = 0, n; result == CUDA_SUCCESS && done < len; done += n) {
+        struct tfr_extent extent;
+        n = piece_len(done, len - done);
+        result = tfr_lane_take(n, &extent);
+        if (result == CUDA_SUCCESS) /* only the last piece has to fence */
+            result =
+                send_piece(stream, dst + done, src + done, n, done + n == len ? flags : 0, extent);
     }
-    return CUDA_SUCCESS;
+    return result;
+}
+
+/* Room for an asynchronous copy: a stream that moves makes some soon. */
+static bool room_ahead(uint64_t len, struct tfr_extent *extent_out)
+{
+    if (tfr_lane_try_ahead(len, extent_out))
+        return true;
+    uint64_t until = tfr_clock_now() + AHEAD_NS;
+    struct tfr_relax relax = TFR_RELAX_INIT(TFR_WAIT_LANE_SPACE);
+    do {
+        tfr_relax_nap(&relax);
+        tfr_copy_deliver();
+        tfr_client_progress();
+        if (tfr_lane_try_ahead(len, extent_out))
+            return true;
+    } while (tfr_clock_now() < until);
+    return false;
+}
+
+/* What found no room: registered memory is read when the stream gets there, pageable memory, which
+ * the caller may change at once, goes to our heap first. */
+static CUresult send_later(struct tfr_stream *stream, uint64_t dst, const uint8_t *src,
+                           uint64_t len, enum tfr_place from)
+{
+    if (from == TFR_PLACE_REGISTERED)
+        return tfr_pull_to_device(stream, dst, src, len, NULL);
+    void *heap = tfr_spill_take(src, len);
+    return heap ? tfr_pull_to_device(stream, dst, heap, len, heap)
+                : send_now(stream, dst, src, len, 0);
+}
+
+static CUresult send_ahead(struct tfr_stream *stream, uint64_t dst, const uint8_t *src,
+                           uint64_t len, enum tfr_place from)
+{
+    CUresult result = CUDA_SUCCESS;
+    for (uint64_t done = 0, n; result == CUDA_SUCCESS && done < len; done += n) {
+        struct tfr_extent extent;
+        n = piece_len(done, len - done);
+        if (!room_ahead(n, &extent))
+            return send_later(stream, dst + done, src + done, len - done, from);
+        result = send_piece(stream, dst + done, src + done, n, 0, extent);
+    }
+    return result;
 }
 
 static CUresult to_device(uint64_t dst, const void *src, enum tfr_place from, uint64_t len,
@@ -113,13 +170,15 @@ static CUresult to_device(uint64_t dst, const void *src, enum tfr_place from, ui
                                         sync ? TFR_COPY_MARK : 0, &seq);
         return result == CUDA_SUCCESS && sync ? wait_for(stream, seq) : result;
     }
-    /* The source may be the target of a copy that the stream has yet to do: push reads it now. */
-    if (from == TFR_PLACE_REGISTERED && tfr_copy_owed())
-        tfr_copy_deliver_before(NULL);
-    uint32_t flags = sync ? TFR_COPY_FENCE : 0;
+    /* Something that the stream comes after may still write the source. */
+    if (from == TFR_PLACE_REGISTERED && (tfr_copy_owed() || tfr_gate_writer_pending())) {
+        CUresult result = tfr_pull_to_device(stream, dst, src, len, NULL);
+        return result == CUDA_SUCCESS && sync ? tfr_stream_wait(stream) : result;
+    }
     if (len <= INLINE_MAX)
-        return send_inline(stream, dst, src, len, flags);
-    return send_push(stream, dst, src, len, flags);
+        return send_inline(stream, dst, src, len, sync ? TFR_COPY_FENCE : 0);
+    return sync ? send_now(stream, dst, src, len, TFR_COPY_FENCE)
+                : send_ahead(stream, dst, src, len, from);
 }
 
 /* ---- device to host ---- */
@@ -245,6 +304,7 @@ void tfr_copy_deliver_before(struct tfr_stream *stream)
 
 void tfr_copy_forget_all(void)
 {
+    tfr_pull_forget_all();
     pthread_mutex_lock(&owed_lock);
     while (owed_head) {
         struct owed *o = owed_head;
@@ -265,23 +325,21 @@ static CUresult pull_piece(struct tfr_stream *stream, uint64_t src, uint64_t len
 
 static CUresult pull_later(struct tfr_stream *stream, uint8_t *dst, uint64_t src, uint64_t len)
 {
-    for (uint64_t done = 0; done < len;) {
-        uint64_t n = piece_len(done, len - done);
+    CUresult result = CUDA_SUCCESS;
+    for (uint64_t done = 0, n; result == CUDA_SUCCESS && done < len; done += n) {
+        n = piece_len(done, len - done);
         struct tfr_owed owed = {.word = stream->word,
                                 .dst = {(uint64_t)dst + done, n, 1},
                                 .width = n,
                                 .height = 1,
                                 .depth = 1};
-        CUresult result = tfr_lane_take(n, &owed.extent);
-        if (result == CUDA_SUCCESS)
-            result = pull_piece(stream, src + done, n, &owed.extent, &owed.seq);
+        if (!room_ahead(n, &owed.extent))
+            return tfr_pull_from_device(stream, dst + done, src + done, len - done);
+        result = pull_piece(stream, src + done, n, &owed.extent, &owed.seq);
         if (result == CUDA_SUCCESS)
             result = tfr_copy_owe(&owed);
-        if (result != CUDA_SUCCESS)
-            return result;
-        done += n;
     }
-    return CUDA_SUCCESS;
+    return result;
 }
 
 /* Waits, with several pieces in flight: the copy engine fills one while we empty another. */

@@ -1,0 +1,241 @@
+/* Pulls: each stream that needs one has a lane extent of its own, filled (or emptied) again and
+ * again as the stream arrives at a gate before (or behind) each piece.  So any number of copies may
+ * be posted behind a stream that stands still.  The extents come out of a part of the lane that
+ * pushes never take. */
+#define TFR_LOG_PART "intercept"
+#include "intercept/pull.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/env.h"
+#include "intercept/gate.h"
+#include "intercept/stream.h"
+
+/* A stream that owns an extent. */
+struct puller {
+    struct puller *next;
+    uint64_t stream; /* its id */
+    uint32_t word;
+    uint64_t last; /* of its last copy out of the extent */
+    struct tfr_extent extent;
+    _Atomic uint32_t pieces; /* that have not been run; pairs the release in piece_end with reap */
+};
+
+/* One fill of the extent, or one emptying. */
+struct pull {
+    struct tfr_gate gate;
+    struct puller *puller;
+    uint8_t *host;
+    uint64_t len;
+    void *heap; /* with the last piece: to be freed */
+    uint64_t heap_len;
+};
+
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* guards the list, and the order of a
+                                                            piece's records in the ring */
+static struct puller *pullers;
+static _Atomic uint64_t spilled; /* bytes in our heap */
+
+/* ---- spill ---- */
+
+void *tfr_spill_take(const void *src, uint64_t len)
+{
+    uint64_t limit = tfr_env_u64("TFR_SPILL_SIZE");
+    uint64_t now = atomic_fetch_add_explicit(&spilled, len, memory_order_relaxed) + len;
+    void *heap = now <= limit ? malloc(len) : NULL;
+    if (!heap) {
+        atomic_fetch_sub_explicit(&spilled, len, memory_order_relaxed);
+        return NULL;
+    }
+    TFR_COUNT(bytes_spilled, len);
+    memcpy(heap, src, len);
+    return heap;
+}
+
+static void spill_give(void *heap, uint64_t len)
+{
+    if (!heap)
+        return;
+    free(heap);
+    atomic_fetch_sub_explicit(&spilled, len, memory_order_relaxed);
+}
+
+/* ---- the bytes, on the thread that opens the gate ---- */
+
+static void piece_end(struct pull *p)
+{
+    atomic_fetch_sub_explicit(&p->puller->pieces, 1, memory_order_release);
+    free(p);
+}
+
+static void piece_fill(struct tfr_gate *gate, CUresult status)
+{
+    struct pull *p = (struct pull *)gate;
+    if (status == CUDA_SUCCESS) {
+        tfr_copy_deliver(); /* the source may be the target of a copy that has just ended */
+        memcpy(tfr_client.lane + p->puller->extent.at, p->host, p->len);
+        tfr_lane_ship(&p->puller->extent, p->len);
+        TFR_COUNT(bytes_pull, p->len);
+    }
+    spill_give(p->heap, p->heap_len);
+    piece_end(p);
+}
+
+static void piece_bring(struct tfr_gate *gate, CUresult status)
+{
+    struct pull *p = (struct pull *)gate;
+    if (status == CUDA_SUCCESS) {
+        memcpy(p->host, tfr_client.lane + p->puller->extent.at, p->len);
+        TFR_COUNT(bytes_pull, p->len);
+    }
+    piece_end(p);
+}
+
+/* ---- extents ---- */
+
+/* With the lock held. */
+static void reap(void)
+{
+    for (struct puller **at = &pullers; *at;) {
+        struct puller *p = *at;
+        if (atomic_load_explicit(&p->pieces, memory_order_acquire) ||
+            !tfr_word_reached(p->word, p->last)) {
+            at = &p->next;
+            continue;
+        }
+        *at = p->next;
+        tfr_lane_free(p->extent);
+        free(p);
+    }
+}
+
+static struct puller *puller_find(const struct tfr_stream *stream)
+{
+    struct puller *p = pullers;
+    while (p && p->stream != stream->id)
+        p = p->next;
+    return p;
+}
+
+/* The stream's extent; waits if other streams hold all of them.  With the lock held, let go
+ * meanwhile. */
+static CUresult puller_get(struct tfr_stream *stream, uint64_t len, struct puller **puller_out)
+{
+    struct tfr_relax relax = TFR_RELAX_INIT(TFR_WAIT_LANE_SPACE);
+    struct puller *made = calloc(1, sizeof *made);
+    CUresult result = made ? CUDA_SUCCESS : CUDA_ERROR_OUT_OF_MEMORY;
+    while (result == CUDA_SUCCESS) {
+        *puller_out = puller_find(stream);
+        if (*puller_out)
+            break;
+        if (tfr_lane_try_pull(len, &made->extent)) {
+            made->stream = stream->id;
+            made->word = stream->word;
+            made->next = pullers;
+            pullers = *puller_out = made;
+            return CUDA_SUCCESS;
+        }
+        reap();
+        pthread_mutex_unlock(&lock);
+        if (tfr_relax(&relax) == TFR_RELAX_SLEEP) {
+            TFR_COUNT(lane_stalls, 1);
+            tfr_relax_nap(&relax);
+        }
+        tfr_client_progress();
+        result = tfr_client_look();
+        pthread_mutex_lock(&lock);
+    }
+    free(made);
+    return result;
+}
+
+void tfr_pull_forget_all(void)
+{
+    pthread_mutex_lock(&lock);
+    while (pullers) {
+        struct puller *p = pullers;
+        pullers = p->next;
+        free(p);
+    }
+    pthread_mutex_unlock(&lock);
+}
+
+/* ---- posting ---- */
+
+struct piece {
+    struct puller *puller;
+    void *host;
+    uint64_t len;
+    void *heap;
+    uint64_t heap_len;
+    void (*run)(struct tfr_gate *gate, CUresult status);
+};
+
+static CUresult piece_post(struct tfr_stream *stream, const struct piece *piece)
+{
+    struct pull *p = calloc(1, sizeof *p);
+    if (!p)
+        return CUDA_ERROR_OUT_OF_MEMORY;
+    p->gate.run = piece->run;
+    p->puller = piece->puller;
+    p->host = piece->host;
+    p->len = piece->len;
+    p->heap = piece->heap;
+    p->heap_len = piece->heap_len;
+    atomic_fetch_add_explicit(&p->puller->pieces, 1, memory_order_relaxed);
+    CUresult result = tfr_gate_post(stream, TFR_GATE_MOVE, &p->gate);
+    if (result != CUDA_SUCCESS)
+        piece_end(p);
+    return result;
+}
+
+static uint64_t piece_len(const struct puller *puller, uint64_t left)
+{
+    uint64_t room = (uint64_t)puller->extent.units * TFR_LANE_UNIT;
+    return left < room ? left : room;
+}
+
+CUresult tfr_pull_to_device(struct tfr_stream *stream, uint64_t dst, const void *src, uint64_t len,
+                            void *heap)
+{
+    struct puller *puller;
+    bool given = false; /* the heap, to the last piece */
+    pthread_mutex_lock(&lock);
+    CUresult result = puller_get(stream, len, &puller);
+    for (uint64_t at = 0, n; result == CUDA_SUCCESS && at < len; at += n) {
+        n = piece_len(puller, len - at);
+        struct piece piece = {
+            .puller = puller, .host = (uint8_t *)(uintptr_t)src + at, .len = n, .run = piece_fill};
+        if (at + n == len) {
+            piece.heap = heap;
+            piece.heap_len = len;
+        }
+        result = piece_post(stream, &piece);
+        given = result == CUDA_SUCCESS && piece.heap;
+        if (result == CUDA_SUCCESS)
+            result = tfr_copy_post(stream, TFR_COPY_PUSH, dst + at, puller->extent.at, n,
+                                   TFR_COPY_MARK, &puller->last);
+    }
+    pthread_mutex_unlock(&lock);
+    if (!given)
+        spill_give(heap, len);
+    return result;
+}
+
+CUresult tfr_pull_from_device(struct tfr_stream *stream, void *dst, uint64_t src, uint64_t len)
+{
+    struct puller *puller;
+    pthread_mutex_lock(&lock);
+    CUresult result = puller_get(stream, len, &puller);
+    for (uint64_t at = 0, n; result == CUDA_SUCCESS && at < len; at += n) {
+        n = piece_len(puller, len - at);
+        struct piece piece = {
+            .puller = puller, .host = (uint8_t *)dst + at, .len = n, .run = piece_bring};
+        result = tfr_copy_post(stream, TFR_COPY_PULL, puller->extent.at, src + at, n, 0, NULL);
+        if (result == CUDA_SUCCESS)
+            result = piece_post(stream, &piece);
+    }
+    pthread_mutex_unlock(&lock);
+    return result;
+}
