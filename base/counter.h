@@ -21,6 +21,10 @@
     X(gates, "points where a stream waited for this process")                                      \
     X(bells, "wake-ups sent to a sleeping peer")                                                   \
     X(sleeps, "times a waiting thread went to sleep")                                              \
+    X(lease_grows, "times device memory was added to a lease")                                     \
+    X(quarantine_waits, "waits for freed device memory")                                           \
+    X(pool_reuses, "pool allocations served out of the pool")                                      \
+    X(pinned_staged, "allocations of pinned memory that is staged")                                \
     X(ring_stalls, "waits for ring space")                                                         \
     X(lane_stalls, "waits for a lane extent")
 

@@ -50,6 +50,7 @@ static const struct tfr_env_row rows[] = {
 enum { ROW_N = sizeof(rows) / sizeof(rows[0]) - 1 };
 
 static const struct tfr_perf_row switches[] = {
+    {"lease", "device memory is allocated here, out of chunks that the executor has backed"},
     {"membarrier", "the peer's fence is asked for when it matters, not paid at each bell"},
     {NULL, NULL},
 };

@@ -88,14 +88,15 @@ CUresult do_peer_access(struct tfr_session *s, const struct tfr_rec *rec, struct
     CUresult result = access_change(s, s->ctx[req->peer - 1], req->on);
     if (result != CUDA_SUCCESS)
         return result;
-    uint32_t device = s->ctx_device[rec->ctx - 1], bit = 1u << s->ctx_device[req->peer - 1];
+    uint32_t device = s->ctx_device[rec->ctx - 1], owner = s->ctx_device[req->peer - 1];
+    uint32_t bit = 1u << owner;
     pthread_mutex_lock(&s->ctx_lock);
     if (req->on)
         s->peers[device] |= bit;
     else
         s->peers[device] &= ~bit;
     pthread_mutex_unlock(&s->ctx_lock);
-    return CUDA_SUCCESS;
+    return tfr_lease_share(s, owner, device, req->on);
 }
 
 /* ---- the end of one ---- */

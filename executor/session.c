@@ -113,6 +113,7 @@ tfr_status tfr_session_prepare(struct tfr_session *s, const struct tfr_cu *cu)
     pthread_mutex_init(&s->out_lock, NULL);
     pthread_mutex_init(&s->deliveries_lock, NULL);
     s->deliveries_last = &s->deliveries;
+    pthread_mutex_init(&s->lease_lock, NULL);
     pthread_rwlock_init(&s->host_lock, NULL);
     tfr_park_init(s);
     cu->cuDeviceGetCount(&device_n);

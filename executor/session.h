@@ -71,6 +71,20 @@ struct tfr_delivery {
     uint64_t seq, at, len;
 };
 
+/* A chunk of device memory of the client's lease. */
+struct tfr_lease_chunk {
+    uint64_t at, len;
+    CUmemGenericAllocationHandle handle;
+};
+
+/* A device's window of addresses, and what backs it. */
+struct tfr_lease {
+    uint64_t base, len, granularity; /* len 0: no window */
+    struct tfr_lease_chunk *chunk;   /* by address */
+    uint32_t chunk_n, chunk_room;
+    bool plain; /* the driver refuses memory that can be exported */
+};
+
 struct tfr_image {
     uint8_t *bytes;
     uint64_t len, have;
@@ -155,6 +169,9 @@ struct tfr_session {
 
     pthread_rwlock_t host_lock; /* guards host_areas */
     struct tfr_host_area *host_areas;
+
+    pthread_mutex_t lease_lock; /* guards lease */
+    struct tfr_lease lease[TFR_DEVICES_MAX];
 
     pthread_mutex_t sticky_lock;
     _Atomic uint32_t sticky; /* CUresult; set once */
@@ -277,6 +294,12 @@ CUresult tfr_event_get(struct tfr_session *s, uint64_t id, CUevent *real_out);
 /* What a copy's flags (TFR_COPY_FENCE, TFR_COPY_MARK) ask for once it has been submitted. */
 CUresult tfr_copy_submitted(struct tfr_session *s, struct tfr_stream *stream, uint64_t seq,
                             uint32_t flags);
+
+/* ---- do_lease.c ---- */
+
+/* What the client has leased of the owner's memory, another device may use, or may no more; what it
+ * leases later goes by `peers`, which is set first. */
+CUresult tfr_lease_share(struct tfr_session *s, uint32_t owner, uint32_t device, bool on);
 
 /* ---- do_memory.c ---- */
 

@@ -16,11 +16,13 @@ enum tfr_range_kind {
 struct tfr_range {
     uint64_t base, len;
     enum tfr_range_kind kind;
-    unsigned int flags;   /* CU_MEMHOSTALLOC_* or CU_MEMHOSTREGISTER_* */
-    uint64_t serial;      /* buffer id */
-    uint64_t device_addr; /* MAPPED: where the GPU sees it */
-    int device;
+    unsigned int flags;      /* CU_MEMHOSTALLOC_* or CU_MEMHOSTREGISTER_* */
+    uint64_t serial;         /* buffer id */
+    uint64_t device_addr;    /* MAPPED: where the GPU sees it */
     struct tfr_context *ctx; /* that it was made in */
+    struct tfr_block *block; /* DEVICE: its place in the lease; NULL: the driver chose it */
+    int device;
+    bool ours; /* REGISTERED: pinned memory that is staged, to be freed, not unregistered */
 };
 
 /* ---- range.c: thread-safe, lookups take a read lock ---- */
@@ -31,10 +33,15 @@ bool tfr_range_add(const struct tfr_range *range);
 bool tfr_range_take(uint64_t base, unsigned int kinds, struct tfr_range *range_out);
 /* The range around addr, or kind NONE. */
 struct tfr_range tfr_range_find(uint64_t addr);
-void tfr_range_clear(void);
-/* Removes some range of the context that has one of the kinds; false: there is none. */
+/* Removes some range of the context (NULL: of any) that has one of the kinds; false: there is none.
+ */
 bool tfr_range_take_of(const struct tfr_context *ctx, unsigned int kinds,
                        struct tfr_range *range_out);
+void tfr_range_clear(void);
+
+/* How many MAPPED ranges there are: may kernels and copies write host memory in place?  One load.
+ */
+uint32_t tfr_range_mapped(void);
 
 static inline bool tfr_range_holds(const struct tfr_range *range, uint64_t addr, uint64_t len)
 {
@@ -46,14 +53,23 @@ static inline bool tfr_range_is_device(const struct tfr_range *range)
     return range->kind == TFR_RANGE_DEVICE || range->kind == TFR_RANGE_GLOBAL;
 }
 
-/* ---- memory.c ---- */
+/* ---- pinned.c ---- */
 
 /* The host window, for hello. */
 void tfr_window_get(uint64_t *base_out, uint64_t *len_out);
 
-void tfr_memory_forget_all(void);
+/* Unmaps a range of pinned memory of ours on this side. */
+void tfr_pinned_drop(const struct tfr_range *range);
 
-/* The context ends: its memory is given back, its ranges are gone. */
+/* ---- memory.c ---- */
+
+/* One address goes to the executor and is answered. */
+CUresult tfr_memory_ask(uint16_t op, uint64_t addr);
+
+/* The context goes and its streams have passed everything: so does its memory. */
 void tfr_memory_forget_context(struct tfr_context *ctx);
+
+/* The session ended: so does all memory of it, on this side too. */
+void tfr_memory_forget_all(void);
 
 #endif

@@ -8,62 +8,6 @@
 
 #include "intercept/memory.h"
 
-/* ---- words of the feedback page ---- */
-
-static pthread_mutex_t words_lock = PTHREAD_MUTEX_INITIALIZER;
-static struct {
-    uint32_t used; /* words ever handed out in this session */
-    struct {
-        const struct tfr_context *ctx;
-        uint32_t word;
-        uint64_t after; /* free once the word has reached this */
-    } retired[TFR_STREAM_SLOTS];
-    uint32_t retired_n;
-} words; /* guarded by words_lock */
-
-static bool word_take(uint32_t *word_out)
-{
-    bool found = false;
-    pthread_mutex_lock(&words_lock);
-    for (uint32_t i = 0; i < words.retired_n && !found; i++) {
-        if (tfr_word_reached(words.retired[i].word, words.retired[i].after)) {
-            *word_out = words.retired[i].word;
-            words.retired[i] = words.retired[--words.retired_n];
-            found = true;
-        }
-    }
-    if (!found && words.used < TFR_STREAM_SLOTS) {
-        *word_out = words.used++;
-        found = true;
-    }
-    pthread_mutex_unlock(&words_lock);
-    return found;
-}
-
-static void word_retire(const struct tfr_context *ctx, uint32_t word, uint64_t after)
-{
-    pthread_mutex_lock(&words_lock);
-    words.retired[words.retired_n].ctx = ctx;
-    words.retired[words.retired_n].word = word;
-    words.retired[words.retired_n++].after = after;
-    pthread_mutex_unlock(&words_lock);
-}
-
-/* A destroyed stream's work that is still under way, if any: it counts as the context's. */
-static bool word_retired_busy(const struct tfr_context *ctx, uint32_t *word_out,
-                              uint64_t *after_out)
-{
-    bool busy = false;
-    pthread_mutex_lock(&words_lock);
-    for (uint32_t i = 0; i < words.retired_n && !busy; i++) {
-        *word_out = words.retired[i].word;
-        *after_out = words.retired[i].after;
-        busy = words.retired[i].ctx == ctx && !tfr_word_reached(*word_out, *after_out);
-    }
-    pthread_mutex_unlock(&words_lock);
-    return busy;
-}
-
 /* ---- creation and death ---- */
 
 static CUresult stream_make(struct tfr_context *ctx, unsigned int flags, int priority,
@@ -72,13 +16,13 @@ static CUresult stream_make(struct tfr_context *ctx, unsigned int flags, int pri
     struct tfr_stream *stream = calloc(1, sizeof *stream);
     if (!stream)
         return CUDA_ERROR_OUT_OF_MEMORY;
-    if (!word_take(&stream->word)) {
+    if (!tfr_word_take(&stream->word)) {
         free(stream);
         return CUDA_ERROR_OUT_OF_MEMORY;
     }
     CUresult result = tfr_handle_new(TFR_KIND_STREAM, &stream->id);
     if (result != CUDA_SUCCESS) {
-        word_retire(ctx, stream->word, 0);
+        tfr_word_retire(ctx, stream->word, 0);
         free(stream);
         return result;
     }
@@ -94,6 +38,7 @@ static CUresult stream_make(struct tfr_context *ctx, unsigned int flags, int pri
         stream->next->prev_next = &stream->next;
     ctx->streams = stream;
     pthread_mutex_unlock(&ctx->streams_lock);
+    tfr_word_give(stream);
     *stream_out = stream;
     return CUDA_SUCCESS;
 }
@@ -112,8 +57,8 @@ static void stream_forget(struct tfr_stream *stream)
 {
     tfr_handle_drop(TFR_KIND_STREAM, stream->id);
     stream_unlink(stream);
-    word_retire(stream->ctx, stream->word,
-                atomic_load_explicit(&stream->mark, memory_order_relaxed));
+    tfr_word_retire(stream->ctx, stream->word,
+                    atomic_load_explicit(&stream->mark, memory_order_relaxed));
     tfr_handle_retire(stream);
 }
 
@@ -199,9 +144,7 @@ void tfr_stream_forget_all(void)
 {
     tfr_handle_clear(TFR_KIND_STREAM, tfr_handle_retire);
     tfr_handle_clear(TFR_KIND_EVENT, tfr_handle_retire);
-    pthread_mutex_lock(&words_lock);
-    words.used = words.retired_n = 0;
-    pthread_mutex_unlock(&words_lock);
+    tfr_word_forget_all();
 }
 
 /* ---- per-thread streams ---- */
@@ -360,7 +303,7 @@ CUresult tfr_context_wait(struct tfr_context *ctx)
             result =
                 tfr_wait_word(&tfr_client.feedback->stream[word[i]], target[i], TFR_WAIT_STREAM);
     }
-    while (result == CUDA_SUCCESS && word_retired_busy(ctx, &word[0], &target[0]))
+    while (result == CUDA_SUCCESS && tfr_word_retired_busy(ctx, &word[0], &target[0]))
         result = tfr_wait_word(&tfr_client.feedback->stream[word[0]], target[0], TFR_WAIT_STREAM);
     if (result != CUDA_SUCCESS)
         return result;

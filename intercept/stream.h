@@ -25,6 +25,12 @@ struct tfr_own_stream {
     uint64_t id; /* the stream's, if it is still alive */
 };
 
+/* A moment of a stream: it has passed once the word has reached seq. */
+struct tfr_point {
+    uint32_t word;
+    uint64_t seq;
+};
+
 struct tfr_event {
     uint64_t id;
     struct tfr_context *ctx;
@@ -68,5 +74,31 @@ void tfr_stream_forget_all(void);
 /* The context ends: its streams, its events are gone. */
 void tfr_stream_forget_context(struct tfr_context *ctx);
 void tfr_event_forget_context(const struct tfr_context *ctx);
+
+/* ---- word.c ---- */
+
+/* A word that is nobody's, or false: all are taken. */
+bool tfr_word_take(uint32_t *word_out);
+
+/* It is this stream's, whose word is set. */
+void tfr_word_give(struct tfr_stream *stream);
+
+/* It is nobody's; somebody else may have it once it has reached `after`. */
+void tfr_word_retire(const struct tfr_context *ctx, uint32_t word, uint64_t after);
+
+/* A destroyed stream's work that is still under way, if any: it counts as the context's. */
+bool tfr_word_retired_busy(const struct tfr_context *ctx, uint32_t *word_out, uint64_t *after_out);
+
+void tfr_word_forget_all(void);
+
+/* Where every stream of the session is that has work to do; their number, which may be more than
+ * room: then only so many are there. */
+uint32_t tfr_points_take(struct tfr_point *points, uint32_t room);
+
+/* Asks for marks that cover the points. */
+CUresult tfr_points_mark(const struct tfr_point *points, uint32_t n);
+
+/* Waits until they have passed, and delivers what they brought. */
+CUresult tfr_points_wait(const struct tfr_point *points, uint32_t n);
 
 #endif

@@ -311,41 +311,6 @@ struct tfr_launch_attr {
     uint8_t value[64];
 };
 
-struct tfr_alloc_req { /* cuMemAlloc, cuMemAllocPitch: answered with struct tfr_alloc_rep */
-    struct tfr_rec head;
-    uint32_t slot, in_len;
-    uint64_t len;    /* or width in bytes */
-    uint64_t height; /* 0: linear */
-    uint32_t element, reserved;
-};
-struct tfr_alloc_rep {
-    uint64_t addr, pitch;
-};
-
-struct tfr_free_req {
-    struct tfr_rec head;
-    uint32_t slot, in_len;
-    uint64_t addr;
-};
-
-/* Pinned host memory of the client becomes mapped in the executor and known to its driver; the
- * descriptor travels over the boot socket in a TFR_BOOT_HOST message sent before this record. */
-struct tfr_host_map_req {
-    struct tfr_rec head;
-    uint32_t slot, in_len;
-    uint64_t addr, len;
-    uint32_t flags, reserved;
-};
-struct tfr_host_map_rep {
-    uint64_t device_addr;
-};
-
-struct tfr_host_unmap_req {
-    struct tfr_rec head;
-    uint32_t slot, in_len;
-    uint64_t addr;
-};
-
 struct tfr_image_put_req { /* one piece of an image, out of the lane */
     struct tfr_rec head;
     uint32_t slot, in_len;
@@ -440,5 +405,6 @@ struct tfr_global_rep {
 };
 
 #include "proto/wire_gate.h"
+#include "proto/wire_memory.h"
 
 #endif

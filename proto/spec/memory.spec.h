@@ -15,8 +15,8 @@ TFR_CALL(0x0000, CUSTOM)
 CUresult cuMemFree_v2(CUdeviceptr addr);
 
 /* Free and total device memory. */
-TFR_CALL(0x0301, SYNC)
-CUresult cuMemGetInfo_v2(TFR_OUT(1) size_t *free_bytes, TFR_OUT(1) size_t *total);
+TFR_CALL(0x0000, CUSTOM)
+CUresult cuMemGetInfo_v2(size_t *free_bytes, size_t *total);
 
 /* Base and size of the allocation around an address. */
 TFR_CALL(0x0000, LOCAL)
@@ -58,3 +58,52 @@ CUresult cuPointerGetAttribute(void *data, CUpointer_attribute attribute, CUdevi
 TFR_CALL(0x0000, LOCAL)
 CUresult cuPointerGetAttributes(unsigned int n, CUpointer_attribute *attributes, void **data,
                                 CUdeviceptr ptr);
+
+/* ---- what backs windows of addresses; the client's own calls are not forwarded ---- */
+
+/* Reserves addresses. */
+TFR_CALL(0x0000, NONE)
+CUresult cuMemAddressReserve(CUdeviceptr *addr, size_t len, size_t align, CUdeviceptr hint,
+                             unsigned long long flags);
+
+/* Gives reserved addresses back. */
+TFR_CALL(0x0000, NONE)
+CUresult cuMemAddressFree(CUdeviceptr addr, size_t len);
+
+/* Creates physical memory. */
+TFR_CALL(0x0000, NONE)
+CUresult cuMemCreate(CUmemGenericAllocationHandle *handle, size_t len,
+                     const CUmemAllocationProp *prop, unsigned long long flags);
+
+/* Lets go of physical memory. */
+TFR_CALL(0x0000, NONE)
+CUresult cuMemRelease(CUmemGenericAllocationHandle handle);
+
+/* Maps physical memory at a reserved address. */
+TFR_CALL(0x0000, NONE)
+CUresult cuMemMap(CUdeviceptr addr, size_t len, size_t at, CUmemGenericAllocationHandle handle,
+                  unsigned long long flags);
+
+/* Ends a mapping. */
+TFR_CALL(0x0000, NONE)
+CUresult cuMemUnmap(CUdeviceptr addr, size_t len);
+
+/* Who may touch mapped memory. */
+TFR_CALL(0x0000, NONE)
+CUresult cuMemSetAccess(CUdeviceptr addr, size_t len, const CUmemAccessDesc *desc, size_t n);
+
+/* What sizes and addresses of mappings are multiples of. */
+TFR_CALL(0x0000, NONE)
+CUresult cuMemGetAllocationGranularity(size_t *len, const CUmemAllocationProp *prop,
+                                       CUmemAllocationGranularity_flags option);
+
+/* ---- records ---- */
+
+/* A window of addresses for a device's memory. */
+TFR_RECORD(0x0020, window, SYNC, HELPER)
+/* Backs a part of it. */
+TFR_RECORD(0x0021, lease_grow, SYNC, HELPER)
+/* Takes that away. */
+TFR_RECORD(0x0022, lease_drop, SYNC, HELPER)
+/* What the driver says is free. */
+TFR_RECORD(0x0023, mem_info, SYNC)

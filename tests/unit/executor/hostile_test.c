@@ -174,7 +174,7 @@ Test(hostile, reply_slot_beyond_the_page_ends_the_session)
     struct rogue r;
     rogue_attach(&r);
     uint32_t body[4] = {TFR_REPLY_SLOTS, 0, 0, 0};
-    rogue_post(&r, TFR_OP_cuMemGetInfo_v2, body, sizeof body);
+    rogue_post(&r, TFR_OP_mem_info, body, sizeof body);
     cr_assert(rogue_ends(&r));
     rogue_daemon_serves();
 }
