@@ -86,6 +86,7 @@ struct bench_case *bench_add(struct bench_list *list, const struct bench_case *k
 
 void bench_add_launch(struct bench_list *list); /* case_launch.c */
 void bench_add_stream(struct bench_list *list); /* case_stream.c */
+void bench_add_memory(struct bench_list *list); /* case_memory.c */
 void bench_add_wait(struct bench_list *list);   /* case_wait.c */
 void bench_add_copy(struct bench_list *list);   /* case_copy.c */
 void bench_add_kernel(struct bench_list *list); /* case_kernel.c */

@@ -74,6 +74,7 @@ static void list_fill(struct bench_list *list, bool quick)
     list->quick = quick;
     bench_add_launch(list);
     bench_add_stream(list);
+    bench_add_memory(list);
     bench_add_wait(list);
     bench_add_copy(list);
     bench_add_kernel(list);

@@ -347,19 +347,39 @@ class Sharing(unittest.TestCase):
 
 
 class RoundTrips(unittest.TestCase):
-    def counters(self, rounds):
+    def counters(self, *program, **more):
         with tempfile.TemporaryDirectory() as folder:
             path = os.path.join(folder, "counters")
-            got = tf_run(PROBE, "steady", str(rounds), TFR_COUNTERS=path)
-            self.assertEqual((got.stdout, got.returncode), (b"steady\n", 0), got.stderr)
+            got = tf_run(*program, TFR_COUNTERS=path, **more)
+            self.assertEqual(got.returncode, 0, got.stderr)
             with open(path, encoding="ascii") as file:
                 return {name: int(value) for name, value in map(str.split, file)}
 
-    def test_a_steady_loop_makes_none(self):
-        few, many = self.counters(300), self.counters(3000)
+    def make_none(self, *program):
+        few, many = (self.counters(*program, rounds) for rounds in ("300", "3000"))
         self.assertGreater(many["records"], few["records"] + 2700)  # the counters do count
         self.assertEqual(few["round_trips"], many["round_trips"])
         self.assertEqual(few["stream_waits"], many["stream_waits"])
+        return few, many
+
+    def test_a_steady_loop_makes_none(self):
+        self.make_none(PROBE, "steady")
+
+    def test_a_loop_that_allocates_makes_none(self):
+        few, many = self.make_none(os.path.join(BIN, "alloc_loop"))
+        self.assertEqual(few["lease_grows"], many["lease_grows"])
+        self.assertGreater(many["pool_reuses"], few["pool_reuses"] + 2000)
+
+    def test_without_a_lease_each_allocation_is_one(self):
+        asked = self.counters(os.path.join(BIN, "alloc_loop"), "100", TFR_PERF="no_lease")
+        self.assertGreater(asked["round_trips"], 400)
+        self.assertEqual(asked["lease_grows"], 0)
+
+    def test_a_limit_on_addresses_is_survived(self):
+        with executor() as (address, _):
+            got = tf_run("sh", "-c", 'ulimit -v 4000000; exec "$0" 20',
+                         os.path.join(BIN, "alloc_loop"), executor=address)
+        self.assertEqual(got.returncode, 0, got.stderr)
 
 
 if __name__ == "__main__":

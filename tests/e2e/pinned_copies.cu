@@ -1,5 +1,4 @@
-/* Pinned host memory by every way to get it, copies in all directions, synchronous and not, and a
- * kernel that reads and writes host memory by the device's pointer to it. */
+/* Pinned host memory by every way to get it, copies in all directions, synchronous and not. */
 #include "check.h"
 
 enum { N = 300007 };
@@ -58,24 +57,6 @@ static void read_after_write(int *a, int *dev, cudaStream_t stream)
     printf("a copy reads what the stream wrote before it\n");
 }
 
-static void kernel_on_host_memory(cudaStream_t stream)
-{
-    int *in = host_alloc(cudaHostAllocMapped), *out = host_alloc(cudaHostAllocMapped);
-    int *din = NULL, *dout = NULL;
-    for (int i = 0; i < N; i++)
-        in[i] = i - 5;
-    CUDA(cudaHostGetDevicePointer((void **)&din, in, 0));
-    CUDA(cudaHostGetDevicePointer((void **)&dout, out, 0));
-    twice<<<(N + 255) / 256, 256, 0, stream>>>(din, dout, N);
-    LAUNCHED();
-    CUDA(cudaStreamSynchronize(stream));
-    for (int i = 0; i < N; i++)
-        CHECK(out[i] == 2 * (i - 5));
-    CUDA(cudaFreeHost(in));
-    CUDA(cudaFreeHost(out));
-    printf("a kernel reads and writes host memory\n");
-}
-
 static void host_to_host(cudaStream_t stream)
 {
     int *a = host_alloc(0), *b = (int *)malloc(N * sizeof(int));
@@ -113,7 +94,6 @@ int main(void)
     int *w = host_alloc(cudaHostAllocWriteCombined | cudaHostAllocPortable);
     there_and_back("write combined", w, b, dev, stream);
     CUDA(cudaFreeHost(w));
-    kernel_on_host_memory(stream);
     host_to_host(stream);
     CUDA(cudaFreeHost(a));
     CUDA(cudaFreeHost(b));

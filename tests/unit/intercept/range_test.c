@@ -80,3 +80,52 @@ Test(range, takes_what_belongs_to_a_context)
     cr_assert_eq(tfr_range_find(0x4000).kind, TFR_RANGE_MAPPED, "of the same context");
     cr_assert_eq(tfr_range_find(0x3000).kind, TFR_RANGE_DEVICE, "of the other one");
 }
+
+Test(range, survives_random_insertion_and_removal)
+{
+    enum { SLOTS = 3000 };
+    static bool there[SLOTS];
+    struct tfr_range out;
+    uint32_t seed = 3;
+    for (int k = 0; k < 60000; k++) {
+        seed = seed * 1664525u + 1013904223u;
+        uint64_t slot = (seed >> 8) % SLOTS;
+        struct tfr_range r = range(slot << 12, 4096, TFR_RANGE_DEVICE);
+        if (there[slot]) {
+            cr_assert_not(tfr_range_add(&r), "it is there already");
+            cr_assert(tfr_range_take(slot << 12, 1u << TFR_RANGE_DEVICE, &out));
+        } else {
+            cr_assert_not(tfr_range_take(slot << 12, 1u << TFR_RANGE_DEVICE, &out));
+            cr_assert(tfr_range_add(&r));
+        }
+        there[slot] = !there[slot];
+    }
+    for (uint64_t i = 0; i < SLOTS; i++)
+        cr_assert_eq(tfr_range_find((i << 12) + 7).kind,
+                     there[i] ? TFR_RANGE_DEVICE : TFR_RANGE_NONE);
+    for (uint64_t i = 0; i < SLOTS; i++)
+        if (there[i])
+            cr_assert(tfr_range_take(i << 12, 1u << TFR_RANGE_DEVICE, &out));
+    cr_assert_eq(tfr_range_find(5000).len, UINT64_MAX, "all is one gap");
+}
+
+Test(range, counts_what_is_mapped)
+{
+    struct tfr_context mine = {0}, other = {0};
+    struct tfr_range out;
+    for (uint64_t i = 0; i < 200; i++) {
+        struct tfr_range r = range(i << 12, 4096, i % 3 ? TFR_RANGE_DEVICE : TFR_RANGE_MAPPED);
+        r.ctx = i % 2 ? &mine : &other;
+        cr_assert(tfr_range_add(&r));
+    }
+    int n = 0;
+    while (tfr_range_take_of(&mine, 1u << TFR_RANGE_DEVICE, &out)) {
+        cr_assert(out.ctx == &mine && out.kind == TFR_RANGE_DEVICE);
+        n++;
+    }
+    cr_assert_eq(n, 67);
+    cr_assert_eq(tfr_range_mapped(), 67);
+    while (tfr_range_take_of(NULL, 1u << TFR_RANGE_MAPPED, &out))
+        ;
+    cr_assert_eq(tfr_range_mapped(), 0);
+}
