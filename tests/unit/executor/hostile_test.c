@@ -2,6 +2,7 @@
  * tf-executor on the software GPU, does one wrong thing, and then asks whether the daemon still
  * serves. */
 #include <criterion/criterion.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -116,13 +117,13 @@ Test(hostile, attributes_outside_of_their_record_end_the_session)
     static const uint32_t many[] = {1, TFR_LAUNCH_ATTRS_MAX, TFR_LAUNCH_ATTRS_MAX + 1, UINT32_MAX};
     for (size_t i = 0; i < sizeof many / sizeof many[0]; i++) {
         struct rogue r;
-        attach(&r);
-        context(&r);
+        rogue_attach(&r);
+        rogue_context(&r);
         struct tfr_clusters_req req = {.attr_n = many[i]};
-        post(&r, TFR_OP_clusters, &req.slot, sizeof req - sizeof req.head);
-        cr_assert(session_ends(&r), "%u attributes", many[i]);
+        rogue_post(&r, TFR_OP_clusters, &req.slot, sizeof req - sizeof req.head);
+        cr_assert(rogue_ends(&r), "%u attributes", many[i]);
     }
-    daemon_serves();
+    rogue_daemon_serves();
 }
 
 /* The slot is empty from then on, and what was in it has no name. */
@@ -165,6 +166,72 @@ Test(hostile, copy_outside_of_the_lane_ends_the_session)
                                .len = 64,
                                .kind = TFR_COPY_PUSH};
     rogue_post(&r, TFR_OP_copy, &req.stream, sizeof req - sizeof req.head);
+    cr_assert(rogue_ends(&r));
+    rogue_daemon_serves();
+}
+
+/* Each of them reaches beyond the lane, or is none. */
+static void rect_refused(const struct tfr_rect_req *wrong)
+{
+    struct rogue r;
+    rogue_attach(&r);
+    struct tfr_rect_req req = *wrong;
+    req.stream = rogue_context(&r);
+    rogue_post(&r, TFR_OP_rect, &req.stream, sizeof req - sizeof req.head);
+    cr_assert(rogue_ends(&r));
+}
+
+Test(hostile, rectangle_outside_of_the_lane_ends_the_session)
+{
+    const struct tfr_box_side small = {0, 64, 4};
+    const struct tfr_rect_req wrong[] = {
+        /* pitch, rows and slices that overflow when they are multiplied */
+        {.dst = small, .src = {0, UINT64_MAX / 2, 4}, .width = 64, .height = 4, .depth = 1},
+        {.dst = small, .src = {0, 64, UINT64_MAX / 2}, .width = 64, .height = 4, .depth = 4},
+        {.dst = small, .src = {UINT64_MAX - 64, 64, 4}, .width = 64, .height = 4, .depth = 1},
+        /* the last row only */
+        {.dst = small, .src = {0, 1 << 30, 4}, .width = 64, .height = 2, .depth = 1},
+        /* the packed bytes of a pull */
+        {.dst = {1ull << 40, 64, 4},
+         .src = small,
+         .width = 64,
+         .height = 4,
+         .depth = 1,
+         .kind = TFR_COPY_PULL},
+        /* memory that was never mapped */
+        {.dst = small,
+         .src = {4096, 64, 4},
+         .width = 64,
+         .height = 4,
+         .depth = 1,
+         .kind = TFR_COPY_TO_DEVICE},
+        /* nothing, rows closer than they are wide, a kind that is none */
+        {.dst = small, .src = small, .width = 0, .height = 4, .depth = 1},
+        {.dst = small, .src = small, .width = 65, .height = 4, .depth = 1},
+        {.dst = small, .src = small, .width = 64, .height = 4, .depth = 1, .kind = 77},
+        {.dst = small,
+         .src = small,
+         .width = 64,
+         .height = 4,
+         .depth = 1,
+         .kind = TFR_COPY_INLINE + UINT32_MAX / 2},
+    };
+    for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
+        struct tfr_rect_req req = wrong[i];
+        if (!req.kind)
+            req.kind = TFR_COPY_PUSH;
+        rect_refused(&req);
+    }
+    rogue_daemon_serves();
+}
+
+Test(hostile, copy_to_a_context_that_is_none_ends_the_session)
+{
+    struct rogue r;
+    rogue_attach(&r);
+    struct tfr_peer_req req = {.stream = rogue_context(&r), .dst = 4096, .src = 4096, .len = 1};
+    memset((char *)&req + offsetof(struct tfr_peer_req, len) + sizeof req.len, 0xff, 8);
+    rogue_post(&r, TFR_OP_peer, &req.stream, sizeof req - sizeof req.head);
     cr_assert(rogue_ends(&r));
     rogue_daemon_serves();
 }
