@@ -1,0 +1,69 @@
+#!/usr/bin/env python3
+"""The client's helper threads and the text of a real driver, seen from outside: an idle session that
+has used a host function costs next to nothing, a program may leave while a function runs, and what a
+driver says on stderr is the program's.
+
+Run by ctest as behaviour_test.py is.
+"""
+import os
+import subprocess
+import sys
+import time
+import unittest
+
+import behaviour_test as kit
+
+PROBE = os.path.join(kit.BIN, "helper_probe")
+WINDOW_S = 5
+TICK_S = 1 / os.sysconf("SC_CLK_TCK")
+
+
+def cpu_s(pid):
+    """Processor time of all threads so far."""
+    with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as file:
+        fields = file.read().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) * TICK_S
+
+
+class Idle(unittest.TestCase):
+    def test_costs_a_hundredth_of_a_core_on_each_side(self):
+        with kit.executor() as (address, daemon), kit.started(
+                [kit.TF_RUN, "--executor", address, PROBE, "idle"], stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=kit.env(), text=True) as child:
+            self.assertEqual(child.stdout.readline(), "ready\n")
+            sides = [child.pid, *kit.descendants(daemon.pid)]
+            before = [cpu_s(pid) for pid in sides]
+            time.sleep(WINDOW_S)
+            used = [cpu_s(pid) - was for pid, was in zip(sides, before)]
+            for pid, seconds in zip(sides, used):
+                self.assertLessEqual(seconds, WINDOW_S / 100 + TICK_S, (pid, used))
+
+
+class Ends(unittest.TestCase):
+    def test_a_program_may_leave_while_a_function_runs(self):
+        got = kit.tf_run(PROBE, "leave")
+        self.assertEqual((got.stdout, got.returncode), (b"ready\nat exit\n", 0), got.stderr)
+
+    def test_a_forked_child_does_not_disturb_its_parent(self):
+        got = kit.tf_run(PROBE, "fork")
+        self.assertEqual((got.stdout, got.returncode), (b"ready\n", 0), got.stderr)
+
+    def test_functions_run_before_a_reset_and_in_the_next_session(self):
+        got = kit.tf_run(PROBE, "reset")
+        self.assertEqual((got.stdout, got.returncode), (b"ready\n", 0), got.stderr)
+
+
+class Text(unittest.TestCase):
+    def test_the_drivers_last_words_are_the_programs(self):
+        with kit.executor() as (address, _):
+            got = kit.tf_run(os.path.join(kit.BIN, "device_assert"), executor=address)
+        self.assertIn(b"Assertion `at[threadIdx.x] == 7` failed", got.stderr)
+        self.assertIn(b"printed before the assertion\n", got.stdout)
+
+    def test_late_text_comes_before_an_error_is_told(self):
+        got = kit.tf_run(PROBE, "trap", TFR_SOFT_LATE_TEXT="1")
+        self.assertEqual(got.stdout, b"the number is 8\ncudaErrorLaunchFailure\n", got.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(unittest.main())
