@@ -9,6 +9,29 @@
 
 enum { OURS = 1 }; /* slot of the context that lane and mirror live in */
 
+/* Limits that a program may change; the others are read-only or a state of the L2 cache. */
+static const CUlimit limits[] = {CU_LIMIT_STACK_SIZE, CU_LIMIT_PRINTF_FIFO_SIZE,
+                                 CU_LIMIT_MALLOC_HEAP_SIZE};
+
+/* With the context current: what is to be restored when it ends. */
+static void limits_keep(struct tfr_session *s)
+{
+    size_t value;
+    for (size_t i = 0; i < sizeof limits / sizeof limits[0]; i++)
+        if (!s->limit[limits[i]] && s->cu->cuCtxGetLimit(&value, limits[i]) == CUDA_SUCCESS)
+            s->limit[limits[i]] = value;
+}
+
+static void limits_restore(struct tfr_session *s)
+{
+    size_t value;
+    for (size_t i = 0; i < sizeof limits / sizeof limits[0]; i++) {
+        uint64_t want = s->limit[limits[i]];
+        if (want && s->cu->cuCtxGetLimit(&value, limits[i]) == CUDA_SUCCESS && value != want)
+            s->cu->cuCtxSetLimit(limits[i], want);
+    }
+}
+
 /* Helpers make and destroy contexts while the watch looks at them. */
 static void slot_set(struct tfr_session *s, uint32_t at, CUcontext ctx, CUdevice device)
 {
@@ -59,6 +82,8 @@ CUresult do_context(struct tfr_session *s, const struct tfr_rec *rec, struct tfr
     CUresult result = context_take(s, req);
     if (result == CUDA_SUCCESS)
         result = tfr_session_enter(s, (uint16_t)req->at);
+    if (result == CUDA_SUCCESS && req->at == OURS)
+        limits_keep(s);
     if (result == CUDA_SUCCESS && !s->fence_event[req->at - 1])
         result = s->cu->cuEventCreate(&s->fence_event[req->at - 1], CU_EVENT_DISABLE_TIMING);
     if (result == CUDA_SUCCESS)
@@ -164,8 +189,10 @@ CUresult do_context_free(struct tfr_session *s, const struct tfr_rec *rec, struc
     CUresult result = tfr_session_enter(s, at);
     if (result == CUDA_SUCCESS)
         result = s->cu->cuCtxSynchronize();
-    if (at == OURS)
+    if (at == OURS) {
         peers_end(s, at);
+        limits_restore(s);
+    }
     CUresult freed = objects_free(s, at);
     result = result == CUDA_SUCCESS ? freed : result;
     if (at != OURS) {

@@ -14,6 +14,12 @@ static struct tfr_context *context_of_device(CUdevice dev)
     return &tfr_contexts[dev];
 }
 
+static bool flags_known(unsigned int flags)
+{
+    return !(flags & ~(unsigned int)CU_CTX_FLAGS_MASK) &&
+           (flags & CU_CTX_SCHED_MASK) <= CU_CTX_SCHED_BLOCKING_SYNC;
+}
+
 static struct tfr_context *context_of(CUcontext ctx)
 {
     return ctx ? tfr_handle_object(TFR_KIND_CTX, ctx) : tfr_thread_current();
@@ -126,7 +132,7 @@ CUresult cuDevicePrimaryCtxSetFlags_v2(CUdevice dev, unsigned int flags)
     struct tfr_context *ctx = context_of_device(dev);
     if (!ctx)
         return CUDA_ERROR_INVALID_DEVICE;
-    if (flags & ~(unsigned int)CU_CTX_FLAGS_MASK)
+    if (!flags_known(flags))
         return CUDA_ERROR_INVALID_VALUE;
     /* Spin, yield or block: our waits have their own budget; the flags are kept to be answered. */
     ctx->flags = flags;
@@ -249,8 +255,7 @@ static CUresult create(CUcontext *out, unsigned int flags, CUdevice dev, unsigne
         return result;
     if (!context_of_device(dev))
         return CUDA_ERROR_INVALID_DEVICE;
-    if (!out || (flags & ~(unsigned int)CU_CTX_FLAGS_MASK) ||
-        (flags & CU_CTX_SCHED_MASK) > CU_CTX_SCHED_BLOCKING_SYNC)
+    if (!out || !flags_known(flags))
         return CUDA_ERROR_INVALID_VALUE;
     result = tfr_context_new(dev, flags | CU_CTX_MAP_HOST, version, &ctx);
     if (result == CUDA_SUCCESS)
@@ -373,8 +378,7 @@ CUresult cuCtxSetFlags(unsigned int flags)
     CUresult result = tfr_enter();
     if (result != CUDA_SUCCESS)
         return result;
-    if ((flags & ~(unsigned int)CU_CTX_FLAGS_MASK) ||
-        (flags & CU_CTX_SCHED_MASK) > CU_CTX_SCHED_BLOCKING_SYNC)
+    if (!flags_known(flags))
         return CUDA_ERROR_INVALID_VALUE;
     tfr_thread.ctx->flags = flags;
     return CUDA_SUCCESS;

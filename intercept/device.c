@@ -221,7 +221,7 @@ CUresult cuDeviceGetPCIBusId(char *text, int len, CUdevice dev)
     if (result != CUDA_SUCCESS)
         return result;
     pci_text(device, full);
-    if (!text || len <= 0)
+    if (!text || len < (int)sizeof "0000:00:00" + 2) /* without the end it would be another's */
         return CUDA_ERROR_INVALID_VALUE;
     snprintf(text, (size_t)len, "%s", full);
     return CUDA_SUCCESS;

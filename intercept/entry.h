@@ -42,10 +42,10 @@ struct tfr_context {
     uint16_t slot;           /* its name on the wire */
     _Atomic uint32_t active; /* enum tfr_context_state; pairs with the release in context.c */
     unsigned int flags, api_version;
-    unsigned int retained;          /* or attached; guarded by tfr_context_lock */
+    unsigned int retained;                     /* or attached; guarded by tfr_context_lock */
     uint64_t peers[TFR_CONTEXTS_MAX / 64 + 1]; /* slots whose memory was enabled; the same */
-    unsigned long long serial;      /* of this life */
-    struct tfr_stream *legacy;      /* the legacy stream */
+    unsigned long long serial;                 /* of this life */
+    struct tfr_stream *legacy;                 /* the legacy stream */
     _Atomic uint64_t blocking_last; /* last record of any stream that joins the legacy stream */
     pthread_mutex_t streams_lock;   /* guards the list of streams */
     struct tfr_stream *streams;

@@ -160,7 +160,7 @@ static void fork_child(void)
         close(tfr_client.boot);
     tfr_client.boot = -1;
     atomic_store_explicit(&tfr_client.error, CUDA_ERROR_NOT_INITIALIZED, memory_order_release);
-    tfr_client.snapshot = NULL; /* what queries see: cuInit was not for this process */
+    tfr_client.snapshot = NULL;           /* what queries see: cuInit was not for this process */
     tfr_client.feedback = &page_of_zeros; /* the pages did not come along */
     atomic_store_explicit(&tfr_client.attached, false, memory_order_relaxed);
     tfr_client.open = false;

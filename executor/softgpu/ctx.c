@@ -455,6 +455,38 @@ CUresult cuCtxDestroy(CUcontext handle)
     return cuCtxDestroy_v2(handle);
 }
 
+CUresult cuCtxAttach(CUcontext *handle, unsigned int flags)
+{
+    struct soft_ctx *ctx;
+    CUresult result = soft_enter(&ctx);
+    if (result)
+        return result;
+    if (!handle || flags)
+        return CUDA_ERROR_INVALID_VALUE;
+    pthread_mutex_lock(&dead_lock);
+    ctx->attached++;
+    pthread_mutex_unlock(&dead_lock);
+    *handle = (CUcontext)ctx->handle;
+    return CUDA_SUCCESS;
+}
+
+/* Creation was the first use. */
+CUresult cuCtxDetach(CUcontext handle)
+{
+    struct soft_ctx *ctx;
+    CUresult result = soft_enter(&ctx);
+    if (result)
+        return result;
+    if (ctx_of(handle) != ctx)
+        return CUDA_ERROR_INVALID_CONTEXT;
+    if (ctx->primary)
+        return cuDevicePrimaryCtxRelease_v2(ctx->dev->at);
+    pthread_mutex_lock(&dead_lock);
+    bool last = ctx->attached-- == 0;
+    pthread_mutex_unlock(&dead_lock);
+    return last ? cuCtxDestroy_v2(handle) : CUDA_SUCCESS;
+}
+
 CUresult cuCtxPushCurrent_v2(CUcontext handle)
 {
     if (soft_ready())

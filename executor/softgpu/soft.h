@@ -87,7 +87,8 @@ struct soft_ctx {
     unsigned int flags, api_version;
     bool primary;
     int retained; /* primary: guarded by primary.c's lock */
-    bool ending;  /* the same: its last release is under way */
+    int attached; /* created: cuCtxAttach, guarded by ctx.c's lock */
+    bool ending;  /* its last release is under way; guarded as retained */
     _Atomic bool alive;
     _Atomic int sticky;   /* CUresult: the first fault; nothing of this context runs after it */
     _Atomic bool stop;    /* told to the interpreter: give up */

@@ -150,6 +150,27 @@ class NoExecutor(unittest.TestCase):
         self.assertEqual(len(got.stderr.splitlines()), 1, got.stderr)
 
 
+class VisibleDevices(unittest.TestCase):
+    def test_list_of_a_batch_system_that_leaves_none_is_explained(self):
+        got = tf_run(PROBE, "count", CUDA_VISIBLE_DEVICES="5", SLURM_JOB_ID="7")
+        self.assertEqual(got.stdout, b"cudaErrorNoDevice -1\n")
+        self.assertIn(b"CUDA_VISIBLE_DEVICES=5 names none of the executor's 1 devices", got.stderr)
+        self.assertIn(b"set TFR_VISIBLE_DEVICES=all", got.stderr)
+
+    def test_our_own_list_stands_in_for_it(self):
+        for ours in ("all", "0"):
+            got = tf_run(PROBE, "count", CUDA_VISIBLE_DEVICES="5", TFR_VISIBLE_DEVICES=ours)
+            self.assertEqual(got.stdout, b"cudaSuccess 1\n")
+        got = tf_run(PROBE, "count", TFR_VISIBLE_DEVICES="-1")
+        self.assertEqual(got.stdout, b"cudaErrorNoDevice -1\n")
+
+    def test_hidden_on_purpose_is_not_worth_a_line(self):
+        for none in ("", "-1", "none"):
+            got = tf_run(PROBE, "count", CUDA_VISIBLE_DEVICES=none)
+            self.assertEqual(got.stdout, b"cudaErrorNoDevice -1\n")
+            self.assertNotIn(b"VISIBLE_DEVICES", got.stderr)
+
+
 class Death(unittest.TestCase):
     def killed_executor(self, *what):
         with executor() as (address, daemon), client(address, *what) as program:

@@ -2,6 +2,7 @@
  * refused in another one, and the end of a context with everything still in it, also while it is
  * current to another thread. */
 #include <pthread.h>
+#pragma GCC diagnostic ignored "-Wdeprecated-declarations"
 
 /* clang-format off */
 #define CALLS(X)                                                                                   \
@@ -14,7 +15,8 @@
     X(cuMemcpyDtoHAsync_v2) X(cuMemsetD32Async) X(cuMemsetD32_v2) X(cuMemHostAlloc)                \
     X(cuStreamCreate) X(cuStreamDestroy_v2) X(cuStreamSynchronize) X(cuStreamQuery)                \
     X(cuStreamWaitEvent) X(cuStreamGetCtx) X(cuEventCreate) X(cuEventDestroy_v2) X(cuEventRecord)  \
-    X(cuEventSynchronize) X(cuEventElapsedTime_v2) X(cuPointerGetAttribute) X(cuGetErrorName)
+    X(cuEventSynchronize) X(cuEventElapsedTime_v2) X(cuPointerGetAttribute) X(cuGetErrorName)         \
+    X(cuCtxAttach) X(cuCtxDetach)
 /* clang-format on */
 #include "driver.h"
 
@@ -219,6 +221,23 @@ static void ends(const CUcontext *two, const struct owned *a)
     show_cu("and nothing else", cu.cuCtxPopCurrent_v2(&got));
 }
 
+/* Usage counts of old: the last detach destroys. */
+static void counts(void)
+{
+    CUcontext ctx, got = NULL, now;
+    CU(cuCtxCreate_v2(&ctx, 0, 0));
+    CU(cuCtxAttach(&got, 0));
+    CHECK(got == ctx);
+    show_cu("attached with flags", cu.cuCtxAttach(&got, 1));
+    show_cu("detached from another", cu.cuCtxDetach(primary));
+    CU(cuCtxDetach(ctx));
+    show_cu("detached once", cu.cuCtxSynchronize());
+    CU(cuCtxDetach(ctx));
+    CU(cuCtxGetCurrent(&now));
+    printf("detached twice: is current %d\n", now == ctx);
+    show_cu("and is no more", cu.cuCtxSetCurrent(ctx));
+}
+
 /* Slots, words and memory come back. */
 static void many(void)
 {
@@ -255,6 +274,7 @@ int main(void)
     belonging(two, &a, &b);
     library(two, a.mem);
     ends(two, &a);
+    counts();
     many();
     CU(cuCtxSetCurrent(primary));
     CU(cuMemAlloc_v2(&mem, 4));

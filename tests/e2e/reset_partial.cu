@@ -52,13 +52,17 @@ static size_t free_now(int device)
 static void reset_first(void)
 {
     struct things left, kept;
-    size_t before;
+    size_t before, limit[2];
     use(1, &kept);
     before = free_now(0);
     for (int round = 0; round < 20; round++) {
         use(0, &left);
         device_alloc(200 << 20);
+        CUDA(cudaDeviceGetLimit(&limit[0], cudaLimitStackSize));
+        CUDA(cudaDeviceSetLimit(cudaLimitStackSize, 8192));
         CUDA(cudaDeviceReset());
+        CUDA(cudaDeviceGetLimit(&limit[1], cudaLimitStackSize));
+        CHECK(limit[0] == limit[1]);
     }
     printf("memory of the first is back: %d\n", free_now(0) + (100 << 20) >= before);
     CUDA(cudaSetDevice(1));
