@@ -14,6 +14,7 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "base/env.h"
 #include "intercept/copy_rect.h"
 #include "intercept/gate.h"
 #include "intercept/pull.h"
@@ -26,6 +27,15 @@ enum {
     IN_FLIGHT = 8,
     AHEAD_NS = 1000000, /* an asynchronous copy looks for lane space so long */
 };
+
+static bool perf_inline, perf_early, perf_ahead; /* switches, read when a session begins */
+
+void tfr_copy_init(void)
+{
+    perf_inline = tfr_perf_on("inline");
+    perf_early = tfr_perf_on("early");
+    perf_ahead = tfr_perf_on("ahead");
+}
 
 /* Pieces grow: a small first one lets the other side start early, large ones suit a copy engine. */
 static uint64_t piece_len(uint64_t done, uint64_t left)
@@ -120,6 +130,8 @@ static CUresult send_now(struct tfr_stream *stream, uint64_t dst, const uint8_t 
 /* Room for an asynchronous copy: a stream that moves makes some soon. */
 static bool room_ahead(uint64_t len, struct tfr_extent *extent_out)
 {
+    if (!perf_ahead)
+        return false;
     if (tfr_lane_try_ahead(len, extent_out))
         return true;
     uint64_t until = tfr_clock_now() + AHEAD_NS;
@@ -134,11 +146,15 @@ static bool room_ahead(uint64_t len, struct tfr_extent *extent_out)
     return false;
 }
 
+static bool owed_into(uint64_t at, uint64_t len);
+
 /* What found no room: registered memory is read when the stream gets there, pageable memory, which
  * the caller may change at once, goes to our heap first. */
 static CUresult send_later(struct tfr_stream *stream, uint64_t dst, const uint8_t *src,
                            uint64_t len, enum tfr_place from)
 {
+    if (!tfr_gate_able(stream->ctx))
+        return send_now(stream, dst, src, len, 0);
     if (from == TFR_PLACE_REGISTERED)
         return tfr_pull_to_device(stream, dst, src, len, NULL);
     void *heap = tfr_spill_take(src, len);
@@ -170,15 +186,23 @@ static CUresult to_device(uint64_t dst, const void *src, enum tfr_place from, ui
                                         sync ? TFR_COPY_MARK : 0, &seq);
         return result == CUDA_SUCCESS && sync ? wait_for(stream, seq) : result;
     }
+    CUresult result;
     /* Something that the stream comes after may still write the source. */
-    if (from == TFR_PLACE_REGISTERED && (tfr_copy_owed() || tfr_gate_writer_pending())) {
-        CUresult result = tfr_pull_to_device(stream, dst, src, len, NULL);
-        return result == CUDA_SUCCESS && sync ? tfr_stream_wait(stream) : result;
+    if (from == TFR_PLACE_REGISTERED &&
+        (tfr_gate_caller_pending() || owed_into((uint64_t)src, len))) {
+        if (tfr_gate_able(stream->ctx)) {
+            result = tfr_pull_to_device(stream, dst, src, len, NULL);
+            return result == CUDA_SUCCESS && sync ? tfr_stream_wait(stream) : result;
+        }
+        tfr_copy_deliver_before(NULL);
     }
-    if (len <= INLINE_MAX)
-        return send_inline(stream, dst, src, len, sync ? TFR_COPY_FENCE : 0);
-    return sync ? send_now(stream, dst, src, len, TFR_COPY_FENCE)
-                : send_ahead(stream, dst, src, len, from);
+    if (len <= INLINE_MAX && perf_inline)
+        result = send_inline(stream, dst, src, len, sync ? TFR_COPY_FENCE : 0);
+    else if (sync)
+        result = send_now(stream, dst, src, len, TFR_COPY_FENCE);
+    else
+        result = send_ahead(stream, dst, src, len, from);
+    return result == CUDA_SUCCESS && sync && !perf_early ? tfr_stream_wait(stream) : result;
 }
 
 /* ---- device to host ---- */
@@ -195,6 +219,26 @@ static _Atomic uint32_t owed_n; /* length of the list, read without the lock as 
 bool tfr_copy_owed(void)
 {
     return atomic_load_explicit(&owed_n, memory_order_acquire) != 0;
+}
+
+static bool owed_overlaps(const struct tfr_owed *o, uint64_t at, uint64_t len)
+{
+    uint64_t rows = (o->depth - 1) * o->dst.rows + o->height;
+    uint64_t end = o->dst.at + (rows - 1) * o->dst.pitch + o->width;
+    return o->dst.at < at + len && at < end;
+}
+
+/* Will a copy that is under way still write there? */
+static bool owed_into(uint64_t at, uint64_t len)
+{
+    bool into = tfr_pull_brings();
+    if (into || !tfr_copy_owed())
+        return into;
+    pthread_mutex_lock(&owed_lock);
+    for (const struct owed *o = owed_head; o && !into; o = o->next)
+        into = owed_overlaps(&o->body, at, len);
+    pthread_mutex_unlock(&owed_lock);
+    return into;
 }
 
 static void owed_bring(const struct tfr_owed *o)
@@ -225,6 +269,9 @@ CUresult tfr_copy_owe(const struct tfr_owed *body)
     owed_tail = &o->next;
     atomic_fetch_add_explicit(&owed_n, 1, memory_order_release);
     pthread_mutex_unlock(&owed_lock);
+    /* Should nobody ever wait for it.  Without a thread it comes when somebody does. */
+    if (tfr_tick_start() == CUDA_SUCCESS)
+        tfr_tick_wake();
     return CUDA_SUCCESS;
 }
 
@@ -333,9 +380,13 @@ static CUresult pull_later(struct tfr_stream *stream, uint8_t *dst, uint64_t src
                                 .width = n,
                                 .height = 1,
                                 .depth = 1};
-        if (!room_ahead(n, &owed.extent))
-            return tfr_pull_from_device(stream, dst + done, src + done, len - done);
-        result = pull_piece(stream, src + done, n, &owed.extent, &owed.seq);
+        if (!room_ahead(n, &owed.extent)) {
+            if (tfr_gate_able(stream->ctx))
+                return tfr_pull_from_device(stream, dst + done, src + done, len - done);
+            result = tfr_lane_take(n, &owed.extent);
+        }
+        if (result == CUDA_SUCCESS)
+            result = pull_piece(stream, src + done, n, &owed.extent, &owed.seq);
         if (result == CUDA_SUCCESS)
             result = tfr_copy_owe(&owed);
     }

@@ -41,6 +41,9 @@ void tfr_lane_free(struct tfr_extent extent);
 
 /* ---- copy.c ---- */
 
+/* A session begins. */
+void tfr_copy_init(void);
+
 enum tfr_direction { TFR_TO_DEVICE, TFR_FROM_DEVICE, TFR_ON_DEVICE, TFR_BY_ADDRESS };
 
 /* One copy record without its bytes: `dst` or `src` is an address, or a place in the lane. */

@@ -224,8 +224,13 @@ static bool value_waits(void)
     return n != 0;
 }
 
-bool tfr_gate_writer_pending(void)
+bool tfr_gate_caller_pending(void)
 {
     return atomic_load_explicit(&tfr_gate_pending[TFR_GATE_CALL], memory_order_acquire) ||
-           tfr_copy_owed() || value_waits();
+           value_waits();
+}
+
+bool tfr_gate_writer_pending(void)
+{
+    return tfr_gate_caller_pending() || tfr_copy_owed();
 }

@@ -41,8 +41,11 @@ CUresult tfr_gate_post(struct tfr_stream *stream, enum tfr_gate_who who, struct 
 /* Could gates be posted to streams of this context?  Says so once if not. */
 bool tfr_gate_able(const struct tfr_context *ctx);
 
-/* May something unfinished that we know of still write host memory: a host function, whatever a
- * stream's wait for a value stands for, a copy into registered memory? */
+/* May code of the application still run that is ordered before what a stream will do: a host
+ * function, or whatever a stream's wait for a value stands for? */
+bool tfr_gate_caller_pending(void);
+
+/* The same, or an unfinished copy into registered memory: all that may write host memory. */
 bool tfr_gate_writer_pending(void);
 
 /* The stream waits for a value at seq (which marks it): until then somebody may be about to write.

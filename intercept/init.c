@@ -360,6 +360,7 @@ CUresult tfr_client_attach(void)
             close(up.page.fd);
         if (result == CUDA_SUCCESS) {
             tfr_lane_init();
+            tfr_copy_init();
             atomic_store_explicit(&tfr_client.attached, true, memory_order_release);
             result = tfr_module_restore_all();
         }

@@ -35,7 +35,13 @@ struct pull {
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* guards the list, and the order of a
                                                             piece's records in the ring */
 static struct puller *pullers;
-static _Atomic uint64_t spilled; /* bytes in our heap */
+static _Atomic uint64_t spilled;  /* bytes in our heap */
+static _Atomic uint32_t bringing; /* pieces on their way into host memory */
+
+bool tfr_pull_brings(void)
+{
+    return atomic_load_explicit(&bringing, memory_order_acquire) != 0;
+}
 
 /* ---- spill ---- */
 
@@ -89,6 +95,7 @@ static void piece_bring(struct tfr_gate *gate, CUresult status)
         memcpy(p->host, tfr_client.lane + p->puller->extent.at, p->len);
         TFR_COUNT(bytes_pull, p->len);
     }
+    atomic_fetch_sub_explicit(&bringing, 1, memory_order_release); /* pairs with tfr_pull_brings */
     piece_end(p);
 }
 
@@ -232,9 +239,12 @@ CUresult tfr_pull_from_device(struct tfr_stream *stream, void *dst, uint64_t src
         n = piece_len(puller, len - at);
         struct piece piece = {
             .puller = puller, .host = (uint8_t *)dst + at, .len = n, .run = piece_bring};
+        atomic_fetch_add_explicit(&bringing, 1, memory_order_relaxed);
         result = tfr_copy_post(stream, TFR_COPY_PULL, puller->extent.at, src + at, n, 0, NULL);
         if (result == CUDA_SUCCESS)
             result = piece_post(stream, &piece);
+        if (result != CUDA_SUCCESS)
+            atomic_fetch_sub_explicit(&bringing, 1, memory_order_release);
     }
     pthread_mutex_unlock(&lock);
     return result;

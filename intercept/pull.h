@@ -14,6 +14,9 @@ CUresult tfr_pull_to_device(struct tfr_stream *stream, uint64_t dst, const void 
 /* Posts copies from the device; the stream goes on when the bytes are at dst. */
 CUresult tfr_pull_from_device(struct tfr_stream *stream, void *dst, uint64_t src, uint64_t len);
 
+/* Will a pull still write host memory? */
+bool tfr_pull_brings(void);
+
 /* A copy of the bytes in our heap, counted against TFR_SPILL_SIZE; NULL: the limit is reached. */
 void *tfr_spill_take(const void *src, uint64_t len);
 
