@@ -132,8 +132,23 @@ static void blocked(void)
     CUDA(cudaEventDestroy(event));
 }
 
+// Bytes arrive in registered memory though the program never asks.
+static void unasked(int *host)
+{
+    int *gpu = (int *)device_alloc(count * sizeof(int));
+    volatile int *last = &host[count - 1];
+    *last = 0;
+    CUDA(cudaMemset(gpu, 1, count * sizeof(int)));
+    CUDA(cudaMemcpyAsync(host, gpu, count * sizeof(int), cudaMemcpyDeviceToHost, 0));
+    while (*last != 0x01010101)
+        ;
+    printf("arrived without a wait\n");
+    CUDA(cudaFree(gpu));
+}
+
 int main()
 {
+    static int registered[count];
     int *pinned;
     cudaStream_t stream;
     CUDA(cudaStreamCreate(&stream));
@@ -141,6 +156,10 @@ int main()
     round_trip("pinned, in a stream", pinned, stream);
     round_trip("pinned, in the legacy stream", pinned, 0);
     round_trip("pinned, in the thread's stream", pinned, cudaStreamPerThread);
+    CUDA(cudaHostRegister(registered, sizeof registered, cudaHostRegisterDefault));
+    round_trip("registered, in a stream", registered, stream);
+    unasked(registered);
+    CUDA(cudaHostUnregister(registered));
     two_streams();
     blocked();
     show("no function", cudaLaunchHostFunc(stream, NULL, NULL));
