@@ -1,6 +1,6 @@
 # soft_vm: the PTX virtual machine (fatbin.c .. devrt.c), included by this folder's CMakeLists.txt.
 # ops_*.c are compiled twice: for any processor of the architecture, and for x86-64-v3.
-set(SOFT_VM_OPS int bit float approx cmp cvt half narrow pair mma mem warp atom move)
+include(${CMAKE_CURRENT_LIST_DIR}/vm_files.cmake)
 set(_soft_ops "")
 foreach(op ${SOFT_VM_OPS})
   list(APPEND _soft_ops ${CMAKE_CURRENT_LIST_DIR}/ops_${op}.c)
@@ -27,9 +27,8 @@ if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
 endif()
 
 set(_soft_files "")
-foreach(file fatbin ptx ptx_lex ptx_decl ptx_opnd load decode dec_mods dec_frame dec_alu dec_move dec_mem dec_ctl dec_sync dec_mma addr exec mbarrier calls
-        devrt block workers isa)
-  list(APPEND _soft_files ${CMAKE_CURRENT_LIST_DIR}/${file}.c)
+foreach(file ${SOFT_VM_FILES})
+  list(APPEND _soft_files ${CMAKE_CURRENT_LIST_DIR}/${file})
 endforeach()
 add_library(soft_vm STATIC ${_soft_files} ${_soft_objects})
 tfr_target(soft_vm)

@@ -337,12 +337,15 @@ Test(vm_refuse, names_what_it_cannot_run)
     refuses("atom.global.min.f32 %f1, [%rd1], %f2;", "atom");
     refuses("cp.async.bulk.prefetch.L2.global [%rd1], 16;", "cp.async.bulk");
     refuses("mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 "
+            "{%f0,%f1,%f2,%f3},{%r0,%r1,%r2},{%r2},{%f0,%f1,%f2,%f3};",
+            "number of registers");
+    refuses("mma.sync.aligned.m16n8k8.row.col.f32.f16.bf16.f32 "
             "{%f0,%f1,%f2,%f3},{%r0,%r1},{%r2},{%f0,%f1,%f2,%f3};",
-            "mma.sync");
+            "go together");
     refuses("tex.1d.v4.f32.s32 {%f0,%f1,%f2,%f3}, [%rd1, {%r1}];", "tex");
     refuses("min.xorsign.abs.f32 %f1, %f2, %f3;", "min");
     refuses("shfl.up.b32 %r1, %r2, 1, 0;", "shfl");
-    refuses("barrier.cluster.arrive;", "barrier.cluster");
+    refuses("multimem.red.global.add.u32 [%rd1], %r1;", "multimem");
     refuses("st.param.u32 [out], 1;", "st.param");
     refuses("ld.param.u64 %rd1, [out+8];", "leaves");
 }
