@@ -9,6 +9,7 @@
 
 #include "base/log.h"
 #include "executor/session.h"
+#include "executor/stat.h"
 #include "tfr_dispatch_decl.h"
 
 enum { CHUNKS_MAX = 1 << 16 };
@@ -200,6 +201,7 @@ static CUresult back(struct tfr_session *s, struct tfr_lease *lease,
     memmove(&lease->chunk[i + 1], &lease->chunk[i], (lease->chunk_n - i) * sizeof *lease->chunk);
     lease->chunk[i] = chunk;
     lease->chunk_n++;
+    TFR_STAT_ADD_SHARED(gpu_memory, req->len);
     return CUDA_SUCCESS;
 
 unmap:
@@ -244,6 +246,7 @@ CUresult do_lease_drop(struct tfr_session *s, const struct tfr_rec *rec, struct 
         memmove(&lease->chunk[i], &lease->chunk[i + 1],
                 (lease->chunk_n - i - 1) * sizeof *lease->chunk);
         lease->chunk_n--;
+        TFR_STAT_ADD_SHARED(gpu_memory, -chunk.len);
     }
     pthread_mutex_unlock(&s->lease_lock);
     return found ? result : tfr_session_bad(s, rec, "no chunk begins there");

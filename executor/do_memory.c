@@ -23,12 +23,8 @@ CUresult do_alloc(struct tfr_session *s, const struct tfr_rec *rec, struct tfr_r
     const struct tfr_alloc_req *req = (const struct tfr_alloc_req *)rec;
     struct tfr_alloc_rep *rep = tfr_reply_room(reply, sizeof *rep);
     CUdeviceptr addr = 0;
-    size_t pitch = 0;
-    CUresult result =
-        req->height ? s->cu->cuMemAllocPitch_v2(&addr, &pitch, req->len, req->height, req->element)
-                    : s->cu->cuMemAlloc_v2(&addr, req->len);
+    CUresult result = s->cu->cuMemAlloc_v2(&addr, req->len);
     rep->addr = addr;
-    rep->pitch = pitch;
     if (result == CUDA_SUCCESS)
         TFR_STAT_ADD_SHARED(gpu_memory, block_len(s, addr));
     return result;

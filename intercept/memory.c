@@ -20,9 +20,6 @@ CUresult tfr_memory_ask_alloc(uint64_t len, uint64_t *addr_out)
     if (!req)
         return ask.result;
     req->len = len;
-    req->height = 0;
-    req->element = 0;
-    req->reserved = 0;
     const struct tfr_alloc_rep *rep = tfr_ask_send(&ask, sizeof *rep);
     if (rep)
         *addr_out = rep->addr;

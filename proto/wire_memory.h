@@ -4,15 +4,13 @@
 
 #include "proto/wire.h"
 
-struct tfr_alloc_req { /* cuMemAlloc, cuMemAllocPitch: answered with struct tfr_alloc_rep */
+struct tfr_alloc_req { /* memory where the driver likes: answered with struct tfr_alloc_rep */
     struct tfr_rec head;
     uint32_t slot, in_len;
-    uint64_t len;    /* or width in bytes */
-    uint64_t height; /* 0: linear */
-    uint32_t element, reserved;
+    uint64_t len;
 };
 struct tfr_alloc_rep {
-    uint64_t addr, pitch;
+    uint64_t addr;
 };
 
 struct tfr_free_req {

@@ -23,7 +23,7 @@ TFR_RECORD(0x0009, copy)
 TFR_RECORD(0x000a, memset)
 /* Launches a kernel with packed parameters. */
 TFR_RECORD(0x000b, launch)
-/* Allocates device memory, linear or pitched. */
+/* Allocates device memory where the driver likes. */
 TFR_RECORD(0x000c, alloc, SYNC, HELPER)
 /* Frees device memory. */
 TFR_RECORD(0x000d, free, SYNC, HELPER)

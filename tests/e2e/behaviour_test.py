@@ -396,6 +396,10 @@ class RoundTrips(unittest.TestCase):
         self.assertGreater(asked["round_trips"], 400)
         self.assertEqual(asked["lease_grows"], 0)
 
+    def test_memory_does_not_outlive_a_reset(self):
+        got = tf_run(PROBE, "reset")
+        self.assertEqual((got.stdout, got.returncode), (b"pinned 0 window 0\n", 0), got.stderr)
+
     def test_a_limit_on_addresses_is_survived(self):
         with executor() as (address, _):
             got = tf_run("sh", "-c", 'ulimit -v 4000000; exec "$0" 20',

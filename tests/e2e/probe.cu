@@ -113,6 +113,29 @@ static int poll(void)
     return 5;
 }
 
+/* Resets the device again and again with memory of all kinds in use: what of it stays mapped. */
+static int reset(void)
+{
+    char line[4096];
+    int pinned_n = 0, window_n = 0;
+    for (int k = 0; k < 12; k++) {
+        void *pinned;
+        CUDA(cudaMallocHost(&pinned, 1 << 20));
+        memset(pinned, k, 1 << 20);
+        touch_device();
+        CUDA(cudaDeviceReset());
+    }
+    FILE *maps = fopen("/proc/self/maps", "r");
+    CHECK(maps != NULL);
+    while (fgets(line, sizeof(line), maps)) {
+        pinned_n += strstr(line, "tfr-pinned") != NULL;
+        window_n += !strncmp(line, "200000000000-", 13);
+    }
+    fclose(maps);
+    printf("pinned %d window %d\n", pinned_n, window_n);
+    return 0;
+}
+
 static void *allocate(void *arg)
 {
     void *x;
@@ -280,6 +303,8 @@ int main(int argc, char **argv)
         return leave(number);
     if (!strcmp(what, "leave_child"))
         return leave_child();
+    if (!strcmp(what, "reset"))
+        return reset();
     if (!strcmp(what, "steady"))
         return steady(number);
     touch_device();
