@@ -173,8 +173,9 @@ bool tfr_range_take_of(const struct tfr_context *ctx, unsigned int kinds,
 {
     bool found = false;
     pthread_rwlock_wrlock(&lock);
-    for (size_t p = 0; p < page_n && !found; p++) {
-        for (uint32_t at = 0; at < pages[p].page->n && !found; at++) {
+    /* A page that gets empty goes: it is not looked at after the find. */
+    for (size_t p = 0; !found && p < page_n; p++) {
+        for (uint32_t at = 0; !found && at < pages[p].page->n; at++) {
             const struct tfr_range *range = &pages[p].page->range[at];
             found = (kinds & 1u << range->kind) && (!ctx || range->ctx == ctx);
             if (found)
