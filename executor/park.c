@@ -232,17 +232,25 @@ void tfr_park_keep(struct tfr_session *s, const struct tfr_op_info *info, const 
 }
 
 /* Does the record take away something that those before it may use? */
-static bool takes_away(uint16_t op)
+static bool takes_away(const struct tfr_rec *rec)
 {
-    return op == TFR_OP_free || op == TFR_OP_host_unmap || op == TFR_OP_module_unload ||
-           op == TFR_OP_context_free;
+    switch (rec->op) {
+    case TFR_OP_free:
+    case TFR_OP_host_unmap:
+    case TFR_OP_module_unload:
+    case TFR_OP_lease_drop:
+    case TFR_OP_context_free:
+    case TFR_OP_peer_access:
+        return true;
+    }
+    return false;
 }
 
 bool tfr_park_barrier(struct tfr_session *s, const struct tfr_op_info *info,
                       const struct tfr_rec *rec)
 {
     struct tfr_park *p = &s->park;
-    if (!takes_away(rec->op))
+    if (!takes_away(rec))
         return false;
     struct tfr_parked *kept = parked_new(s, info, rec);
     if (!kept)

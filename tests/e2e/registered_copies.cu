@@ -2,6 +2,9 @@
  * waiting in between; and many threads that read back at the same time. */
 #include <pthread.h>
 
+#include <stdlib.h>
+/* A thread that fails ends the process while others are inside cudart: no handlers then. */
+#define exit(status) _Exit(status)
 #include "check.h"
 
 enum { PIECE = 4 << 20, PIECES = 24, THREADS = 24, PULL = 6 << 20 };
