@@ -104,6 +104,26 @@ static CUresult access_change(struct tfr_session *s, CUcontext peer, bool on)
     return same ? CUDA_SUCCESS : result;
 }
 
+/* The devices whose memory the context may use.  Leased memory knows devices alone: one may use it
+ * while any context of it may. */
+static CUresult peers_set(struct tfr_session *s, uint16_t at, uint32_t peers)
+{
+    CUresult result = CUDA_SUCCESS;
+    uint32_t device = s->ctx_device[at - 1], all = 0;
+    pthread_mutex_lock(&s->ctx_lock);
+    s->ctx_peers[at - 1] = peers;
+    for (int i = 0; i < TFR_CONTEXTS_MAX; i++)
+        if (s->ctx[i] && s->ctx_device[i] == device)
+            all |= s->ctx_peers[i];
+    uint32_t changed = all ^ s->peers[device];
+    s->peers[device] = all;
+    pthread_mutex_unlock(&s->ctx_lock);
+    for (uint32_t owner = 0; owner < (uint32_t)s->device_n && result == CUDA_SUCCESS; owner++)
+        if (changed >> owner & 1)
+            result = tfr_lease_share(s, owner, device, all >> owner & 1);
+    return result;
+}
+
 CUresult do_peer_access(struct tfr_session *s, const struct tfr_rec *rec, struct tfr_reply *reply)
 {
     (void)reply;
@@ -113,15 +133,8 @@ CUresult do_peer_access(struct tfr_session *s, const struct tfr_rec *rec, struct
     CUresult result = access_change(s, s->ctx[req->peer - 1], req->on);
     if (result != CUDA_SUCCESS)
         return result;
-    uint32_t device = s->ctx_device[rec->ctx - 1], owner = s->ctx_device[req->peer - 1];
-    uint32_t bit = 1u << owner;
-    pthread_mutex_lock(&s->ctx_lock);
-    if (req->on)
-        s->peers[device] |= bit;
-    else
-        s->peers[device] &= ~bit;
-    pthread_mutex_unlock(&s->ctx_lock);
-    return tfr_lease_share(s, owner, device, req->on);
+    uint32_t bit = 1u << s->ctx_device[req->peer - 1], now = s->ctx_peers[rec->ctx - 1];
+    return peers_set(s, rec->ctx, req->on ? now | bit : now & ~bit);
 }
 
 /* ---- the end of one ---- */
@@ -172,10 +185,10 @@ static CUresult context_destroy(struct tfr_session *s, uint16_t at)
 }
 
 /* What the kept context could reach it can no more. */
-static void peers_end(struct tfr_session *s, uint16_t at)
+static void peers_end(struct tfr_session *s)
 {
     for (int i = 0; i < TFR_CONTEXTS_MAX; i++)
-        if (s->ctx[i] && s->ctx_device[i] != s->ctx_device[at - 1])
+        if (s->ctx[i] && s->ctx_device[i] != s->ctx_device[OURS - 1])
             access_change(s, s->ctx[i], false);
 }
 
@@ -189,8 +202,10 @@ CUresult do_context_free(struct tfr_session *s, const struct tfr_rec *rec, struc
     CUresult result = tfr_session_enter(s, at);
     if (result == CUDA_SUCCESS)
         result = s->cu->cuCtxSynchronize();
+    if (result == CUDA_SUCCESS)
+        result = peers_set(s, at, 0);
     if (at == OURS) {
-        peers_end(s, at);
+        peers_end(s);
         limits_restore(s);
     }
     CUresult freed = objects_free(s, at);

@@ -137,8 +137,9 @@ struct tfr_session {
     /* By device: the devices, as bits, whose memory some context of it may use; future ranges of
      * theirs are to be opened to it.  Guarded by ctx_lock. */
     uint32_t peers[TFR_DEVICES_MAX];
-    uint64_t limit[CU_LIMIT_MAX]; /* of the context that is kept, before its first use */
-    pthread_mutex_t ctx_lock;     /* the watch looks at a context, or it is destroyed */
+    uint32_t ctx_peers[TFR_CONTEXTS_MAX]; /* the same of each context, by slot - 1 */
+    uint64_t limit[CU_LIMIT_MAX];         /* of the context that is kept, before its first use */
+    pthread_mutex_t ctx_lock;             /* the watch looks at a context, or it is destroyed */
 
     /* Marks: the GPU writes mirror[word]; news carries it to the client's page. */
     _Atomic uint64_t *mirror; /* TFR_STREAM_SLOTS words, known to the driver */

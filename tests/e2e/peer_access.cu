@@ -16,6 +16,8 @@ static const char *const golden[] = {"own device: can 0",
                                      "disable: cudaSuccess",
                                      "again: cudaErrorPeerAccessNotEnabled",
                                      "after a reset of the other: cudaSuccess",
+                                     "after one of its own: cudaSuccess",
+                                     "read 5",
                                      "threads: 32 32"};
 
 __global__ void add(const int *from, int *to, int n)
@@ -80,7 +82,14 @@ static void access_memory(void)
     CUDA(cudaFree(0));
     CUDA(cudaSetDevice(0));
     show("after a reset of the other", cudaDeviceEnablePeerAccess(1, 0));
-    cudaGetLastError();
+    before = ints_on(1, 5);
+    CUDA(cudaSetDevice(0));
+    CUDA(cudaDeviceReset());
+    show("after one of its own", cudaDeviceEnablePeerAccess(1, 0));
+    sum = ints_on(0, 0);
+    add<<<1, 1>>>(before, sum, 32);
+    LAUNCHED();
+    printf("read %d\n", read_int(sum + 31));
 }
 
 static void *work(void *arg)
