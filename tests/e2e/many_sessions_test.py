@@ -193,8 +193,8 @@ def hello(settings=b"", program=b"stranger"):
 
 def connected(address, *frames):
     sock = socket.socket(socket.AF_UNIX)
+    sock.connect(address[len("unix:"):])  # waits while the backlog is full
     sock.settimeout(LIMIT_S)
-    sock.connect(address[len("unix:"):])
     with contextlib.suppress(BrokenPipeError):
         for data in frames:
             sock.sendall(data)
