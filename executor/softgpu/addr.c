@@ -54,8 +54,7 @@ void *vm_lane_ptr(struct vm_warp *w, const struct vm_ins *in, unsigned int lane,
     case PS_SHARED:
         return inside(blk->shared, blk->shared_len, addr, len);
     case PS_LOCAL:
-        return inside(w->local + (uint64_t)lane * blk->code->stack_len, blk->code->stack_len, addr,
-                      len);
+        return inside(w->local + (uint64_t)lane * blk->stack_len, blk->stack_len, addr, len);
     case PS_PARAM:
         if (want & SOFT_PAGE_WRITE)
             return NULL;

@@ -121,7 +121,7 @@ static bool lay_out(struct vm_block *blk, uint32_t warp_n, uint32_t shared_len)
 {
     const struct vm_code *c = blk->code;
     size_t warps = pad(warp_n * sizeof(struct vm_warp));
-    size_t local = pad((size_t)c->stack_len * VM_LANES), regs = pad(c->file_len);
+    size_t local = pad((size_t)blk->stack_len * VM_LANES), regs = pad(c->file_len);
     size_t len = warps + warp_n * (regs + local) + pad((size_t)shared_len + 64);
     for (uint32_t i = 0; blk->mem && i < blk->warp_n; i++)
         vm_stack_free(&blk->warp[i]);
@@ -166,12 +166,13 @@ bool vm_block_prepare(struct vm_block *blk, struct vm_job *job)
     blk->code = job->code;
     blk->params = l->params;
     if (blk->code_id == job->code->id && blk->lay_shared == shared_len &&
-        !memcmp(blk->dim, l->block, sizeof(blk->dim)) &&
+        blk->stack_len == job->stack_len && !memcmp(blk->dim, l->block, sizeof(blk->dim)) &&
         !memcmp(blk->grid, l->grid, sizeof(blk->grid)))
         return true;
     blk->code_id = 0;
     blk->shared_len = shared_len;
     blk->reserved_at = reserved_at;
+    blk->stack_len = job->stack_len;
     if (!lay_out(blk, (threads + VM_LANES - 1) / VM_LANES, shared_len))
         return false;
     for (uint32_t i = 0; i < blk->warp_n; i++)
@@ -207,7 +208,7 @@ static void start_warp(struct vm_block *blk, struct vm_warp *w, uint32_t threads
         else if (s->sreg == SR_ENVREG2)
             fill32(w->reg + s->at, (uint32_t)blk->job->workspace);
     }
-    if (c->stack_len > c->local_len)
+    if (c->frame_n > 1)
         for (int i = 0; i < VM_LANES; i++)
             w->lsp[i] = c->local_len;
 }

@@ -128,9 +128,10 @@ static bool enter_lane(struct vm_warp *w, const struct vm_call *call, const stru
         memcpy(to, w->reg + a->from + lane * a->from_stride, a->size);
     }
     ((uint64_t *)(void *)(w->reg + fr->depot))[lane] = w->lsp[lane];
-    if (fr->local_len > w->blk->code->stack_len - w->lsp[lane])
+    uint32_t need = fr->local_len + VM_CALL_BYTES;
+    if (need > w->blk->stack_len - w->lsp[lane])
         return false;
-    w->lsp[lane] += fr->local_len;
+    w->lsp[lane] += need;
     return true;
 }
 
@@ -228,7 +229,7 @@ static void leave_lane(struct vm_warp *w, const struct vm_call *call, const stru
         memcpy(w->reg + call->ret.to + lane * call->ret.to_stride, ret, call->ret.size);
     if (ret != small)
         free(ret);
-    w->lsp[lane] -= fr->local_len;
+    w->lsp[lane] -= fr->local_len + VM_CALL_BYTES;
 }
 
 const struct vm_ins *vm_op_ret(struct vm_warp *w, const struct vm_ins *in)

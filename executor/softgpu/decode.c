@@ -8,7 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { MAX_FILE = 64 << 20, MAX_STACK = 16 << 10 };
+enum { MAX_FILE = 64 << 20 };
 
 void dec_refuse(struct dec *d, const char *fmt, ...)
 {
@@ -478,10 +478,10 @@ static void finish(struct dec *d)
                 ((struct vm_switch *)(uintptr_t)in->table)->target[k] =
                     c->ins + (uintptr_t)in->table->target[k];
     }
-    uint64_t stack = d->frame_n > 1 ? MAX_STACK : 0;
+    uint64_t stack = 0;
     for (uint32_t i = 0; i < c->frame_n; i++) {
         c->frame[i]->entry = c->ins + c->frame[i]->entry_at;
-        stack += c->frame[i]->local_len;
+        stack += c->frame[i]->local_len + (i ? VM_CALL_BYTES : 0);
     }
     c->local_len = c->frame[0]->local_len;
     c->stack_len = (uint32_t)(stack > 1u << 30 ? 1u << 30 : dec_round_up(stack, 64));

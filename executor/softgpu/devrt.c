@@ -254,6 +254,53 @@ static bool assert_lane(struct vm_warp *w, const struct vm_ins *in, unsigned int
     return true;
 }
 
+/* In front of what malloc gives, in memory that kernels may write: a spoilt length spoils the
+ * count and no more. */
+struct piece {
+    uint64_t len, mark;
+};
+static const uint64_t piece_mark = 0x7c3a915e2bd8f064ull;
+
+static uint64_t heap_take(struct vm_warp *w, uint64_t size)
+{
+    struct vm_heap *heap = w->blk->job->launch->heap;
+    struct piece piece = {((size + 15) & ~15ull) + sizeof(piece), piece_mark};
+    CUdeviceptr p;
+    if (size > 1ull << 40)
+        return 0;
+    /* relaxed: a count, and the memory has locks of its own */
+    uint64_t used =
+        heap ? atomic_fetch_add_explicit(&heap->used, piece.len, memory_order_relaxed) : 0;
+    bool fits =
+        !heap || used + piece.len <= atomic_load_explicit(&heap->limit, memory_order_relaxed);
+    if (fits && soft_mem_alloc(piece.len, 16, &p) == CUDA_SUCCESS) {
+        memcpy((void *)(uintptr_t)p, &piece, sizeof(piece));
+        return p + sizeof(piece);
+    }
+    if (heap)
+        atomic_fetch_sub_explicit(&heap->used, piece.len, memory_order_relaxed);
+    return 0;
+}
+
+static bool heap_give(struct vm_warp *w, const struct vm_ins *in, unsigned int lane, uint64_t p)
+{
+    struct vm_heap *heap = w->blk->job->launch->heap;
+    struct piece piece;
+    const void *at = vm_lane_ptr(w, in, lane, PS_GLOBAL, p - sizeof(piece), sizeof(piece),
+                                 SOFT_PAGE_READ | SOFT_PAGE_WRITE);
+    if (!at || p & 15)
+        return false;
+    memcpy(&piece, at, sizeof(piece));
+    if (piece.mark != piece_mark || soft_mem_free(p - sizeof(piece)))
+        return false;
+    uint64_t used = heap ? atomic_load_explicit(&heap->used, memory_order_relaxed) : 0;
+    while (heap && !atomic_compare_exchange_weak_explicit(
+                       &heap->used, &used, used > piece.len ? used - piece.len : 0,
+                       memory_order_relaxed, memory_order_relaxed))
+        ;
+    return true;
+}
+
 bool vm_native_call(struct vm_warp *w, const struct vm_ins *in, uint32_t m)
 {
     bool failed = false;
@@ -269,13 +316,11 @@ bool vm_native_call(struct vm_warp *w, const struct vm_ins *in, uint32_t m)
                 failed = true;
             break;
         case VN_MALLOC:
-            if (soft_mem_alloc(argument(w, in->call, 0, i), 16, &p))
-                p = 0;
-            answer(w, in->call, i, p);
+            answer(w, in->call, i, heap_take(w, argument(w, in->call, 0, i)));
             break;
         default:
             p = argument(w, in->call, 0, i);
-            if (p && soft_mem_free(p))
+            if (p && !heap_give(w, in, i, p))
                 vm_fault_at(w, in, CUDA_ERROR_ILLEGAL_ADDRESS, i, p, "free of device");
             break;
         }

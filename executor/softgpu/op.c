@@ -16,6 +16,18 @@ static void fault_at(struct soft_stream *stream, const char *what, uint64_t addr
     soft_ctx_fault(stream->ctx, CUDA_ERROR_ILLEGAL_ADDRESS);
 }
 
+/* What the context's limits mean for a launch. */
+static void limits_take(struct soft_ctx *ctx, struct vm_launch *launch)
+{
+    pthread_mutex_lock(&ctx->lock);
+    launch->stack_len = (uint32_t)ctx->limit[CU_LIMIT_STACK_SIZE];
+    uint64_t heap = ctx->limit[CU_LIMIT_MALLOC_HEAP_SIZE];
+    pthread_mutex_unlock(&ctx->lock);
+    /* relaxed: kernels that run meanwhile may see either */
+    atomic_store_explicit(&ctx->device_heap.limit, heap, memory_order_relaxed);
+    launch->heap = &ctx->device_heap;
+}
+
 static void exec_kernel(struct soft_stream *stream, const struct soft_op *op)
 {
     struct vm_fault fault;
@@ -28,6 +40,7 @@ static void exec_kernel(struct soft_stream *stream, const struct soft_op *op)
         .cooperative = op->launch.cooperative,
         .stop = &stream->ctx->stop,
     };
+    limits_take(stream->ctx, &launch);
     CUresult result = vm_run(&launch, &fault);
     if (result == CUDA_SUCCESS)
         return;

@@ -100,6 +100,7 @@ struct soft_ctx {
     _Atomic uint32_t frees_pending; /* cuMemFreeAsync not yet reached */
     struct soft_heap *heap;
     size_t limit[SOFT_LIMIT_N];
+    struct vm_heap device_heap; /* of malloc in kernels */
     CUfunc_cache cache;
     struct soft_ctx
         *next_dead; /* destroyed ones are kept: a thread may still have one as its current */

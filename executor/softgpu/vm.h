@@ -91,6 +91,11 @@ const struct vm_kernel_info *vm_kernel_info(const struct vm_kernel *kernel);
 
 /* ---- running ---- */
 
+/* Of a context. */
+struct vm_heap {
+    _Atomic uint64_t used, limit;
+};
+
 struct vm_fault {
     CUresult result; /* 700 address, 716 misaligned, 719 trap or deadlock, 710 assert, 702 budget */
     uint32_t block[3], thread[3];
@@ -102,9 +107,11 @@ struct vm_fault {
 struct vm_launch {
     struct vm_kernel *kernel; /* prepared */
     uint32_t grid[3], block[3];
-    uint32_t shared_len; /* dynamic */
-    const void *params;  /* param_len bytes, laid out as the kernel's parameter block */
-    bool cooperative;    /* all blocks resident, round robin */
+    uint32_t shared_len;  /* dynamic */
+    const void *params;   /* param_len bytes, laid out as the kernel's parameter block */
+    bool cooperative;     /* all blocks resident, round robin */
+    uint32_t stack_len;   /* bytes per thread for calls beyond one of each function; 0: 16 KiB */
+    struct vm_heap *heap; /* what device code's malloc may take; NULL: all memory */
     const _Atomic bool
         *stop; /* set from outside: give up with CUDA_ERROR_LAUNCH_FAILED; may be NULL */
 };

@@ -20,6 +20,7 @@
 #include "executor/softgpu/vm.h"
 #include "executor/softgpu/vm_ops.h"
 
+enum { VM_CALL_BYTES = 16 }; /* of the stack, for a call */
 enum { VM_RESERVED = 1024 }; /* bytes of reserved shared memory */
 enum { VM_LANES = 32, VM_MAX_WARPS = 32, VM_BARRIERS = 17, VM_CLUSTER_BARRIER = 16 };
 
@@ -153,7 +154,7 @@ struct vm_code {
     struct vm_special *special;
     uint32_t special_n;
     uint32_t local_len; /* per thread; the static frames */
-    uint32_t stack_len; /* per thread; more for calls */
+    uint32_t stack_len; /* per thread, every function once; recursion needs the launch's more */
     bool reserved;      /* uses reserved shared memory */
     struct vm_frame **frame;
     uint32_t frame_n;
@@ -224,6 +225,7 @@ struct vm_block {
     uint8_t *shared;
     uint32_t shared_len, warp_n, alive;
     uint32_t reserved_at; /* in shared memory */
+    uint32_t stack_len;   /* of local memory per thread */
     const uint8_t *params;
     const struct vm_kernel *kernel;
     const struct vm_code *code;
@@ -244,6 +246,7 @@ struct vm_job {
     uint64_t block_n, id;
     uint64_t workspace; /* of a cooperative launch: size and barrier word, as cooperative groups
                            expect */
+    uint32_t stack_len; /* of local memory per thread */
     int32_t quantum;
     bool has_budget;
     _Atomic uint64_t next;  /* block to take */

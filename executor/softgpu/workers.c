@@ -16,6 +16,7 @@ enum {
     WORTH_HELP = 64 * 1024, /* thread-instructions until others are woken */
     QUANTUM = 16 * 1024,    /* backward branches of a warp in a row */
     QUANTUM_COOP = 64,
+    STACK_DEFAULT = 16 << 10,
     PATIENCE = 32, /* rounds without an end until a block more is started */
     MAX_RESIDENT = 4096,
     MAX_WORKERS = 64
@@ -415,6 +416,9 @@ CUresult vm_run(const struct vm_launch *launch, struct vm_fault *fault)
     job.id =
         atomic_fetch_add_explicit(&ids, 1, memory_order_relaxed) + 1; /* only has to be unique */
     job.quantum = launch->cooperative ? QUANTUM_COOP : QUANTUM;
+    job.stack_len = job.code->stack_len;
+    if (job.code->frame_n > 1)
+        job.stack_len += ((launch->stack_len ? launch->stack_len : STACK_DEFAULT) + 63) & ~63u;
     job.has_budget = budget() != 0;
     atomic_init(&job.budget, (int64_t)budget());
     if (launch->cooperative && !workspace_make(&job))
