@@ -65,6 +65,11 @@ CUresult tfr_copy_post(struct tfr_stream *stream, enum tfr_copy_kind kind, uint6
     return tfr_post_end_on(stream, seq_out);
 }
 
+bool tfr_copy_early(void)
+{
+    return perf_early;
+}
+
 static CUresult wait_for(struct tfr_stream *stream, uint64_t seq)
 {
     TFR_COUNT(stream_waits, 1);
@@ -127,8 +132,7 @@ static CUresult send_now(struct tfr_stream *stream, uint64_t dst, const uint8_t 
     return result;
 }
 
-/* Room for an asynchronous copy: a stream that moves makes some soon. */
-static bool room_ahead(uint64_t len, struct tfr_extent *extent_out)
+bool tfr_copy_room(uint64_t len, struct tfr_extent *extent_out)
 {
     if (!perf_ahead)
         return false;
@@ -145,8 +149,6 @@ static bool room_ahead(uint64_t len, struct tfr_extent *extent_out)
     } while (tfr_clock_now() < until);
     return false;
 }
-
-static bool owed_into(uint64_t at, uint64_t len);
 
 /* What found no room: registered memory is read when the stream gets there, pageable memory, which
  * the caller may change at once, goes to our heap first. */
@@ -169,7 +171,7 @@ static CUresult send_ahead(struct tfr_stream *stream, uint64_t dst, const uint8_
     for (uint64_t done = 0, n; result == CUDA_SUCCESS && done < len; done += n) {
         struct tfr_extent extent;
         n = piece_len(done, len - done);
-        if (!room_ahead(n, &extent))
+        if (!tfr_copy_room(n, &extent))
             return send_later(stream, dst + done, src + done, len - done, from);
         result = send_piece(stream, dst + done, src + done, n, 0, extent);
     }
@@ -188,8 +190,7 @@ static CUresult to_device(uint64_t dst, const void *src, enum tfr_place from, ui
     }
     CUresult result;
     /* Something that the stream comes after may still write the source. */
-    if (from == TFR_PLACE_REGISTERED &&
-        (tfr_gate_caller_pending() || owed_into((uint64_t)src, len))) {
+    if (from == TFR_PLACE_REGISTERED && tfr_copy_unsettled((uint64_t)src, len)) {
         if (tfr_gate_able(stream->ctx)) {
             result = tfr_pull_to_device(stream, dst, src, len, NULL);
             return result == CUDA_SUCCESS && sync ? tfr_stream_wait(stream) : result;
@@ -228,10 +229,9 @@ static bool owed_overlaps(const struct tfr_owed *o, uint64_t at, uint64_t len)
     return o->dst.at < at + len && at < end;
 }
 
-/* Will a copy that is under way still write there? */
-static bool owed_into(uint64_t at, uint64_t len)
+bool tfr_copy_unsettled(uint64_t at, uint64_t len)
 {
-    bool into = tfr_pull_brings();
+    bool into = tfr_gate_caller_pending() || tfr_pull_brings();
     if (into || !tfr_copy_owed())
         return into;
     pthread_mutex_lock(&owed_lock);
@@ -380,7 +380,7 @@ static CUresult pull_later(struct tfr_stream *stream, uint8_t *dst, uint64_t src
                                 .width = n,
                                 .height = 1,
                                 .depth = 1};
-        if (!room_ahead(n, &owed.extent)) {
+        if (!tfr_copy_room(n, &owed.extent)) {
             if (tfr_gate_able(stream->ctx))
                 return tfr_pull_from_device(stream, dst + done, src + done, len - done);
             result = tfr_lane_take(n, &owed.extent);
@@ -444,7 +444,8 @@ static CUresult from_device(void *dst, enum tfr_place to, uint64_t src, uint64_t
         return result == CUDA_SUCCESS && sync ? wait_for(stream, seq) : result;
     }
     TFR_COUNT(bytes_push, len);
-    if (!sync && to == TFR_PLACE_REGISTERED && len <= tfr_client.lane_len / 8)
+    if (!sync && to == TFR_PLACE_REGISTERED &&
+        (tfr_gate_able(stream->ctx) || len <= tfr_client.lane_len / 8))
         return pull_later(stream, dst, src, len);
     return pull_now(stream, dst, src, len);
 }

@@ -55,6 +55,16 @@ CUresult tfr_copy_post(struct tfr_stream *stream, enum tfr_copy_kind kind, uint6
 CUresult tfr_copy_bytes(enum tfr_direction way, uint64_t dst, uint64_t src, uint64_t len,
                         struct tfr_stream *stream, bool sync);
 
+/* Room in the lane for an asynchronous copy, which does not wait for long: a stream that moves
+ * makes some soon. */
+bool tfr_copy_room(uint64_t len, struct tfr_extent *extent_out);
+
+/* May something that a stream comes after still write registered memory there? */
+bool tfr_copy_unsettled(uint64_t at, uint64_t len);
+
+/* May a synchronous copy to the device return once its source has been read? */
+bool tfr_copy_early(void);
+
 /* Bytes of the application that arrive in an extent, packed, when the stream passes seq. */
 struct tfr_owed {
     struct tfr_extent extent;

@@ -165,7 +165,7 @@ static CUresult push(const struct tfr_box *box, struct tfr_stream *stream, bool 
         struct piece p = piece_at(box, done);
         uint64_t len = box->width * p.height * p.depth, seq;
         struct tfr_extent extent;
-        if (!sync && !tfr_lane_try_ahead(len, &extent))
+        if (!sync && !tfr_copy_room(len, &extent))
             return row_by_row(box, done, stream, sync);
         CUresult result = sync ? tfr_lane_take(len, &extent) : CUDA_SUCCESS;
         if (result != CUDA_SUCCESS)
@@ -219,7 +219,7 @@ static CUresult pull_later(const struct tfr_box *box, struct tfr_stream *stream)
                                 .depth = p.depth,
                                 .word = stream->word};
         uint64_t len = box->width * p.height * p.depth;
-        if (!tfr_lane_try_ahead(len, &owed.extent))
+        if (!tfr_copy_room(len, &owed.extent))
             return row_by_row(box, done, stream, false);
         CUresult result = pull_piece(box, &p, stream, &owed.extent, &owed.seq);
         if (result == CUDA_SUCCESS)
@@ -312,6 +312,13 @@ static CUresult sides_find(const struct tfr_box *box, struct tfr_side *to, struc
                                   : result;
 }
 
+static bool unsettled(const struct tfr_box *box)
+{
+    uint64_t span;
+    return tfr_box_span(&box->src, box->width, box->height, box->depth, &span) &&
+           tfr_copy_unsettled(box->src.at, span);
+}
+
 CUresult tfr_copy_box(struct tfr_box *box, struct tfr_stream *stream, bool sync)
 {
     struct tfr_side to, from;
@@ -335,13 +342,16 @@ CUresult tfr_copy_box(struct tfr_box *box, struct tfr_stream *stream, bool sync)
     box->dst_shift = to.gpu - box->dst.at;
     box->src_shift = from.gpu - box->src.at;
     bool registered = to.place == TFR_PLACE_REGISTERED || from.place == TFR_PLACE_REGISTERED;
-    /* A registered source may be the target of a copy that the stream has yet to do. */
-    if (box->width > PIECE || (to_gpu && registered && tfr_copy_owed()))
-        return row_by_row(box, 0, stream, sync);
+    if (box->width > PIECE || (from.place == TFR_PLACE_REGISTERED && unsettled(box))) {
+        result = row_by_row(box, 0, stream, sync);
+        /* the rows before the last may be read when the stream gets there */
+        return result == CUDA_SUCCESS && sync && registered ? tfr_stream_wait(stream) : result;
+    }
     if (!to_gpu)
         return registered && !sync ? pull_later(box, stream) : pull(box, stream);
     result = push(box, stream, sync);
-    return result == CUDA_SUCCESS && sync && to.host ? tfr_stream_wait(stream) : result;
+    bool wait = sync && (to.host || !tfr_copy_early());
+    return result == CUDA_SUCCESS && wait ? tfr_stream_wait(stream) : result;
 }
 
 CUresult tfr_box_place(const struct tfr_box *box, uint64_t base, const uint64_t offset[3],
