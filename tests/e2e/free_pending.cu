@@ -29,6 +29,26 @@ static void behind_a_copy(unsigned *host, const char *what)
     CUDA(cudaStreamDestroy(stream));
 }
 
+static void CUDART_CB note(void *arg)
+{
+    *(volatile int *)arg += 1;
+}
+
+static void behind_a_host_function(void)
+{
+    cudaStream_t stream;
+    volatile int called = 0;
+    unsigned *dev = (unsigned *)device_alloc(BYTES), *other = (unsigned *)device_alloc(512);
+    CUDA(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
+    late<<<WORDS / 256, 256, 0, stream>>>(dev, 42, 40);
+    LAUNCHED();
+    CUDA(cudaLaunchHostFunc(stream, note, (void *)&called));
+    CUDA(cudaFree(other));
+    printf("a host function: called %d times before the free returned\n", called);
+    CUDA(cudaFree(dev));
+    CUDA(cudaStreamDestroy(stream));
+}
+
 /* The block goes from hand to hand while kernels write it late. */
 static void not_before_its_time(void)
 {
@@ -64,6 +84,7 @@ int main(void)
     CUDA(cudaHostRegister(registered, BYTES, 0));
     behind_a_copy(registered, "a copy to registered memory");
     CUDA(cudaHostUnregister(registered));
+    behind_a_host_function();
     CUDA(cudaMallocHost(&pinned, BYTES));
     behind_a_copy(pinned, "a copy to pinned memory");
     CUDA(cudaFreeHost(pinned));

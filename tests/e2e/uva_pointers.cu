@@ -98,6 +98,13 @@ int main(void)
     CUDA(cudaHostUnregister(heap));
     show("unregistered again", cudaHostUnregister(heap));
     show("pinned memory unregistered", cudaHostUnregister(pinned + 1));
+    int read_only = 0;
+    CUDA(cudaDeviceGetAttribute(&read_only, cudaDevAttrHostRegisterReadOnlySupported, 0));
+    cudaError_t got = cudaHostRegister(heap, 8192, cudaHostRegisterReadOnly);
+    CHECK(got == (read_only ? cudaSuccess : cudaErrorNotSupported));
+    if (read_only)
+        CUDA(cudaHostUnregister(heap));
+    (void)cudaGetLastError();
     show("no bytes registered", cudaHostRegister(heap, 0, 0));
     show("pinned memory freed as device memory", cudaFree(onstack));
     (void)cudaGetLastError();

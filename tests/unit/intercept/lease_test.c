@@ -191,4 +191,6 @@ Test(lease, shares_tickets_and_reuses_them)
     struct tfr_ticket *wide = tfr_ticket_take(lease, points, 40);
     cr_assert_neq(wide, a, "not one that is too small");
     cr_assert_eq(wide->n, 40);
+    tfr_ticket_drop(lease, b);
+    tfr_ticket_drop(lease, wide);
 }
