@@ -128,8 +128,8 @@ static void exec_executor(const struct places *places, const char *addr, const c
     unsetenv("LD_PRELOAD");
     unsetenv("TFR_EXECUTORS");
     unsetenv("CUDA_VISIBLE_DEVICES"); /* the program's client reads it */
-    unsetenv("TFR_COUNTERS");        /* the program's: two writers of one file */
-    setenv(TFR_ENV_CHECKED, "1", 1); /* the program warns */
+    unsetenv("TFR_COUNTERS");         /* the program's: two writers of one file */
+    setenv(TFR_ENV_CHECKED, "1", 1);  /* the program warns */
     clean_library_path(places->lib);
     if (set_descriptors(ready))
         execl(path, path, "--listen", addr, "--gpu", "auto", "--private", "--ready-fd", fd,
