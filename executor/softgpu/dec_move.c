@@ -135,7 +135,7 @@ static void cvt_pair(struct dec *d)
 {
     const struct ptx_opnd *o = d->p->opnd;
     if (d->m.type[1] != PT_F32 || !dec_has(d, DM_RND) || dec_has(d, DM_SAT) ||
-        dec_has(d, DM_RNDI) || dec_has(d, DM_FTZ)) {
+        (d->m.seen & (DM(RNA) | DM(SATFINITE))) || dec_has(d, DM_RNDI) || dec_has(d, DM_FTZ)) {
         dec_invalid(d, "this form is not supported");
         return;
     }
@@ -156,15 +156,16 @@ static void cvt_narrow(struct dec *d)
     unsigned int to = d->m.type[0], from = d->m.type[1], op = VO_NONE, type = to;
     bool two = from == PT_F32 && to != PT_TF32, rn = dec_has(d, DM_RND) && !d->m.round;
     bool finite = dec_has(d, DM_SATFINITE);
-    if (to == PT_TF32)
-        op = from == PT_F32 && !finite &&
-                     dec_has(d, DM_RNA) != (dec_has(d, DM_RND) && d->m.round < 2)
-                 ? VO_CVT_NARROW
-                 : VO_NONE;
-    else if (to == PT_F16X2 && rn && !finite)
-        op = VO_CVT_WIDEN, type = from;
-    else if (rn && finite && (from == PT_F32 || from == PT_F16X2))
+    bool tf32 = from == PT_F32 && !finite &&
+                dec_has(d, DM_RNA) != (dec_has(d, DM_RND) && d->m.round <= VM_ROUND_RZ);
+    if (to == PT_TF32) {
+        op = tf32 ? VO_CVT_NARROW : VO_NONE;
+    } else if (to == PT_F16X2 && rn && !finite) {
+        op = VO_CVT_WIDEN;
+        type = from;
+    } else if (rn && finite && (from == PT_F32 || from == PT_F16X2)) {
         op = two ? VO_CVT_PACK : VO_CVT_NARROW;
+    }
     if (op == VO_NONE || d->p->opnd_n != 2u + two || (d->m.seen & (DM(SAT) | DM(RNDI) | DM(FTZ)))) {
         dec_invalid(d, "this form is not supported");
         return;
@@ -240,19 +241,14 @@ static void cvt(struct dec *d, unsigned int arg)
         cvt_narrow(d);
         return;
     }
-    if (d->m.seen & (DM(RNA) | DM(SATFINITE))) {
-        dec_invalid(d, "this form is not supported");
-        return;
-    }
-    if (to == PT_F16X2 || to == PT_BF16X2) {
-        if (d->p->opnd_n == 3)
-            cvt_pair(d);
-        else
-            dec_invalid(d, "this form is not supported");
+    if ((to == PT_F16X2 || to == PT_BF16X2) && d->p->opnd_n == 3) {
+        cvt_pair(d);
         return;
     }
     bool floats = is_float(to) || is_narrow(to);
-    if (d->p->opnd_n != 2 || (dec_has(d, DM_RELU) && !(is_narrow(to) && from == PT_F32))) {
+    if (d->p->opnd_n != 2 || to == PT_F16X2 || to == PT_BF16X2 ||
+        (d->m.seen & (DM(RNA) | DM(SATFINITE))) ||
+        (dec_has(d, DM_RELU) && !(is_narrow(to) && from == PT_F32))) {
         dec_invalid(d, "this form is not supported");
         return;
     }

@@ -8,23 +8,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Makes room for one more element of an array in the arena; doubling wastes at most its size. */
-void *ptx_grow(struct ptx_parser *p, void *old, uint32_t n, uint32_t *cap, size_t size)
-{
-    if (n < *cap)
-        return old;
-    uint32_t more = *cap ? *cap * 2 : 16;
-    void *out = ptx_alloc(p->tree, more * size);
-    if (!out) {
-        ptx_error(p, "out of memory");
-        return NULL;
-    }
-    if (n)
-        memcpy(out, old, n * size);
-    *cap = more;
-    return out;
-}
-
 /* ---- statements ---- */
 
 static struct ptx_label *add_label(struct ptx_parser *p, struct ptx_slice s)

@@ -65,6 +65,23 @@ void ptx_error(struct ptx_parser *p, const char *fmt, ...)
     p->at = p->end;
 }
 
+/* Makes room for one more element of an array in the arena; doubling wastes at most its size. */
+void *ptx_grow(struct ptx_parser *p, void *old, uint32_t n, uint32_t *cap, size_t size)
+{
+    if (n < *cap)
+        return old;
+    uint32_t more = *cap ? *cap * 2 : 16;
+    void *out = ptx_alloc(p->tree, more * size);
+    if (!out) {
+        ptx_error(p, "out of memory");
+        return NULL;
+    }
+    if (n)
+        memcpy(out, old, n * size);
+    *cap = more;
+    return out;
+}
+
 static bool is_id(char c)
 {
     return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' ||

@@ -97,7 +97,8 @@ bool ptx_const_expr(struct ptx_parser *p, uint64_t *value_out);
 /* ptx_opnd.c */
 void ptx_take_operand(struct ptx_parser *p, struct ptx_opnd *o, unsigned int depth);
 void ptx_take_name(struct ptx_parser *p, struct ptx_opnd *o);
-/* ptx.c: room for one more element of an array in the arena; doubling wastes at most its size. */
+/* ptx_lex.c: room for one more element of an array in the arena; doubling wastes at most its size.
+ */
 void *ptx_grow(struct ptx_parser *p, void *old, uint32_t n, uint32_t *cap, size_t size);
 
 #endif
