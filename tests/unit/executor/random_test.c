@@ -92,12 +92,6 @@ static void objects_make(struct rogue *r)
     }
 }
 
-static void leave(struct rogue *r)
-{
-    close(r->boot);
-    r->link->ops->close(r->link);
-}
-
 TestSuite(any, .init = rogue_executor_start, .fini = rogue_executor_stop, .timeout = 120);
 
 Test(any, records_kill_no_worker)
@@ -109,7 +103,7 @@ Test(any, records_kill_no_worker)
         objects_make(&r);
         for (int k = 0; k < RECORDS && !tfr_boot_gone(r.boot); k++)
             post_any(&r);
-        leave(&r);
+        rogue_leave(&r);
     }
     rogue_daemon_serves();
 }
@@ -131,11 +125,12 @@ Test(any, kept_records_survive_their_objects)
             rogue_post(&r, ops[below(3)], body, sizeof body);
             if (k < RECORDS - OBJECTS)
                 continue;
-            rogue_post(&r, TFR_OP_event_free, &event, 16);
-            rogue_post(&r, TFR_OP_stream_free, &stream, 16);
+            uint64_t ends[2][2] = {{event, 0}, {stream, 0}};
+            rogue_post(&r, TFR_OP_event_free, ends[0], sizeof ends[0]);
+            rogue_post(&r, TFR_OP_stream_free, ends[1], sizeof ends[1]);
             objects_make(&r); /* under the ids that have just died; others are refused */
         }
-        leave(&r);
+        rogue_leave(&r);
     }
     rogue_daemon_serves();
 }
@@ -182,7 +177,7 @@ Test(any, records_that_change_while_they_are_read_kill_no_worker)
         }
         atomic_store_explicit(&changing.over, true, memory_order_relaxed);
         pthread_join(thread, NULL);
-        leave(&changing.r);
+        rogue_leave(&changing.r);
     }
     rogue_daemon_serves();
 }

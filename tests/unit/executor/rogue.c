@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -96,15 +97,15 @@ void rogue_attach(struct rogue *r)
 {
     const struct tfr_transport_ops *ops = tfr_transport_find("shm");
     struct tfr_dev_cfg cfg = {.numa_node = -1};
-    struct tfr_dev *dev;
-    struct tfr_peer_mem *session;
     struct tfr_boot_msg msg;
     cr_assert_eq(rogue_greet(rogue_hello(), &r->boot), TFR_BOOT_SNAPSHOT);
     rogue_send(r->boot, TFR_BOOT_ATTACH, &rogue_over_shm, sizeof rogue_over_shm);
     /* A test may be faster than the next worker. */
-    do
+    cr_assert_eq(tfr_boot_recv(r->boot, &msg, 20000), TFR_OK);
+    while (msg.type == TFR_BOOT_QUEUED) {
+        tfr_boot_msg_fini(&msg);
         cr_assert_eq(tfr_boot_recv(r->boot, &msg, 20000), TFR_OK);
-    while (msg.type == TFR_BOOT_QUEUED);
+    }
     cr_assert_eq(msg.type, TFR_BOOT_WELCOME);
     memcpy(&r->welcome, msg.body, sizeof r->welcome);
     struct tfr_key key = {.len = r->welcome.len, .words = {r->welcome.key[0]}, .fd = msg.fds[0]};
@@ -115,15 +116,27 @@ void rogue_attach(struct rogue *r)
     struct tfr_boot_msg out = {
         .type = TFR_BOOT_SHOW, .len = sizeof show, .body = &show, .fds = {r->page.fd}, .fd_n = 1};
     cr_assert_eq(tfr_boot_send(r->boot, &out, 1000), TFR_OK);
-    cr_assert_eq(ops->prepare(&cfg, &dev), TFR_OK);
-    cr_assert_eq(ops->open(dev, r->boot, true, &r->link), TFR_OK);
-    cr_assert_eq(ops->import(r->link, &key, &session), TFR_OK);
+    cr_assert_eq(ops->prepare(&cfg, &r->dev), TFR_OK);
+    cr_assert_eq(ops->open(r->dev, r->boot, true, &r->link), TFR_OK);
+    cr_assert_eq(ops->import(r->link, &key, &r->session), TFR_OK);
     cr_assert_eq(tfr_boot_recv(r->boot, &msg, 3000), TFR_OK);
     cr_assert_eq(msg.type, TFR_BOOT_READY);
+    tfr_boot_msg_fini(&msg);
     struct tfr_page_area *page = r->page.addr;
-    cr_assert_eq(tfr_ring_tx_init(&r->tx, dev, r->link, session, r->welcome.ring_at,
+    cr_assert_eq(tfr_ring_tx_init(&r->tx, r->dev, r->link, r->session, r->welcome.ring_at,
                                   r->welcome.ring_size, &page->feedback.ring_head),
                  TFR_OK);
+}
+
+void rogue_leave(struct rogue *r)
+{
+    const struct tfr_transport_ops *ops = r->link->ops;
+    close(r->boot);
+    ops->forget(r->session);
+    ops->close(r->link);
+    ops->release(r->dev);
+    munmap(r->page.addr, r->page.len);
+    close(r->page.fd);
 }
 
 struct tfr_feedback *rogue_page(struct rogue *r)

@@ -21,7 +21,9 @@ struct rogue {
     struct tfr_snapshot snapshot;
     struct tfr_welcome welcome;
     struct tfr_area page;
+    struct tfr_dev *dev;
     struct tfr_link *link;
+    struct tfr_peer_mem *session;
     struct tfr_ring_tx tx;
 };
 
@@ -30,6 +32,8 @@ struct tfr_hello rogue_hello(void);
 /* Connects, says hello; the type of what comes back, 0: the connection was closed. */
 uint32_t rogue_greet(struct tfr_hello hello, int *fd_out);
 void rogue_attach(struct rogue *r);
+/* Gives back what attach took; a test that does without leaves it to the process. */
+void rogue_leave(struct rogue *r);
 struct tfr_feedback *rogue_page(struct rogue *r);
 /* Posts one record with this body behind the head. */
 void rogue_post(struct rogue *r, uint16_t op, const void *body, uint32_t len);
