@@ -145,6 +145,31 @@ static void batches(void)
     printf("batch: right\n");
     printf("batch without copies: %d\n",
            (int)cuMemcpyBatchAsync(dst, src, len, 0, attributes, first, 2, s));
+    /* Two boxes: half of the rows each, the second with rows and layers of its own. */
+    CUDA_MEMCPY3D_BATCH_OP op[2] = {};
+    memset(back, 0, sizeof back);
+    for (int i = 0; i < 2; i++) {
+        op[i].srcAccessOrder = CU_MEMCPY_SRC_ACCESS_ORDER_STREAM;
+        op[i].extent = {100, 4, 3};
+        op[i].src.type = op[i].dst.type = CU_MEMCPY_OPERAND_TYPE_POINTER;
+        op[i].src.op.ptr.ptr = (CUdeviceptr)from[i];
+        op[i].dst.op.ptr.ptr = (CUdeviceptr)device + i * LEN;
+        op[i].src.op.ptr.rowLength = op[i].dst.op.ptr.rowLength = i * 120;
+        op[i].src.op.ptr.layerHeight = op[i].dst.op.ptr.layerHeight = i * 5;
+    }
+    CUDA(cudaMemset(device, 0, 2 * LEN));
+    CHECK(cuMemcpy3DBatchAsync(2, op, 0, s) == CUDA_SUCCESS);
+    CHECK(cuStreamSynchronize(s) == CUDA_SUCCESS);
+    CUDA(cudaMemcpy(back, device, 2 * LEN, cudaMemcpyDeviceToHost));
+    for (int i = 0; i < 2; i++)
+        for (int at = 0; at < LEN; at++) {
+            int x = at % 120, y = at / 120 % 5, z = at / 600;
+            bool in = i ? x < 100 && y < 4 && z < 3 : at < 1200;
+            CHECK(back[i][at] == (in ? from[i][at] : 0));
+        }
+    printf("batch of boxes: right\n");
+    op[0].extent.depth = 0;
+    printf("batch with an empty box: %d\n", (int)cuMemcpy3DBatchAsync(2, op, 0, s));
     CHECK(cuStreamDestroy(s) == CUDA_SUCCESS);
     CUDA(cudaFree(device));
 }
