@@ -158,6 +158,7 @@ static void batches(void)
         op[i].src.op.ptr.layerHeight = op[i].dst.op.ptr.layerHeight = i * 5;
     }
     CUDA(cudaMemset(device, 0, 2 * LEN));
+    CUDA(cudaDeviceSynchronize()); /* the stream does not wait for the default one */
     CHECK(cuMemcpy3DBatchAsync(2, op, 0, s) == CUDA_SUCCESS);
     CHECK(cuStreamSynchronize(s) == CUDA_SUCCESS);
     CUDA(cudaMemcpy(back, device, 2 * LEN, cudaMemcpyDeviceToHost));
