@@ -188,6 +188,7 @@ CUresult cuEventSynchronize(CUevent handle)
         if (result != CUDA_SUCCESS)
             return result;
     }
+    tfr_text_take(); /* also if there was nothing to wait for */
     tfr_copy_deliver();
     return CUDA_SUCCESS;
 }

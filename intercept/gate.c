@@ -6,6 +6,7 @@
 
 #include <stdlib.h>
 
+#include "base/clock.h"
 #include "base/log.h"
 #include "intercept/copy.h"
 
@@ -168,6 +169,21 @@ uint32_t tfr_gate_serve(enum tfr_gate_who who, uint32_t limit)
     return n;
 }
 
+/* Application code that runs at this moment may be torn down right after us: at exit cudart's own
+ * callback, say.  Not for ever: it may be endless. */
+static void calls_settle(void)
+{
+    struct tfr_relax relax = TFR_RELAX_INIT(TFR_WAIT_LOCK);
+    uint64_t until = tfr_clock_now() + TFR_NS_PER_S;
+    if (tfr_thread.calling) /* it is us */
+        return;
+    /* pairs with the release in finish */
+    while (atomic_load_explicit(&tfr_gate_pending[TFR_GATE_CALL], memory_order_acquire) &&
+           tfr_clock_now() < until)
+        if (tfr_relax(&relax) == TFR_RELAX_SLEEP)
+            tfr_relax_nap(&relax);
+}
+
 void tfr_gate_forget_all(void)
 {
     for (bool again = true; again;) {
@@ -190,6 +206,7 @@ void tfr_gate_forget_all(void)
             finish(word, who);
         }
     }
+    calls_settle();
     atomic_store_explicit(&waited_n, 0, memory_order_release);
 }
 

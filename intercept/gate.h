@@ -72,7 +72,8 @@ static inline void tfr_gate_help(void)
         tfr_gate_serve(TFR_GATE_MOVE, UINT32_MAX);
 }
 
-/* The session ended: runs every gate that is left with CUDA_ERROR_CONTEXT_IS_DESTROYED. */
+/* The session ended: runs every gate that is left with CUDA_ERROR_CONTEXT_IS_DESTROYED, and lets
+ * functions that are running end, for a second. */
 void tfr_gate_forget_all(void);
 
 /* ---- tick.c ---- */

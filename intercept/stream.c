@@ -263,6 +263,7 @@ CUresult tfr_stream_wait(struct tfr_stream *stream)
         if (result != CUDA_SUCCESS)
             return result;
     }
+    tfr_text_take(); /* also if there was nothing to wait for */
     tfr_copy_deliver();
     return tfr_client_error();
 }
@@ -307,6 +308,7 @@ CUresult tfr_context_wait(struct tfr_context *ctx)
         result = tfr_wait_word(&tfr_client.feedback->stream[word[0]], target[0], TFR_WAIT_STREAM);
     if (result != CUDA_SUCCESS)
         return result;
+    tfr_text_take(); /* also if there was nothing to wait for */
     tfr_copy_deliver();
     return tfr_client_error();
 }

@@ -144,6 +144,7 @@ static void *tick_main(void *arg)
             nap_ms = NAP_FIRST_MS;
         }
         tfr_text_take();
+        tfr_client_progress();
         bool moved = tfr_gate_serve(TFR_GATE_MOVE, UINT32_MAX) != 0;
         if (tfr_copy_due()) {
             tfr_copy_deliver();

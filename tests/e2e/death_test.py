@@ -22,7 +22,7 @@ SEED = int(os.environ.get("TFR_TEST_SEED", "1"))
 HERE = os.path.dirname(os.path.abspath(__file__))
 PROGRAMS = """vector_add matmul_tiled reduce symbols streams_events event_timing pageable_reuse pinned_copies
     memset_all d2d_copies legacy_stream threads many_launches scan histogram registered_copies device_reset
-    random_dag full_queues driver_api""".split()
+    random_dag full_queues driver_api printf_order""".split()
 UNAVAILABLE = "cudaErrorDevicesUnavailable"
 
 
