@@ -178,6 +178,7 @@ int main(void)
     }
     setenv("TFR_EXECUTORS", addr, 1);
     setenv("TFR_HOST_WINDOW", "0", 1); /* ThreadSanitizer keeps those addresses for itself */
+    setenv("TFR_PERF", "no_lease", 1); /* and those of windows of device memory too */
     alarm(200);
     if (CU(cuInit(0)) || CU(cuDevicePrimaryCtxRetain(&ctx, 0)) || CU(cuCtxSetCurrent(ctx)) ||
         CU(cuModuleLoadData(&module, ptx)) || CU(cuModuleGetFunction(&add, module, "add")))
