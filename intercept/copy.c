@@ -231,7 +231,9 @@ static bool owed_overlaps(const struct tfr_owed *o, uint64_t at, uint64_t len)
 
 bool tfr_copy_unsettled(uint64_t at, uint64_t len)
 {
-    bool into = tfr_gate_caller_pending() || tfr_pull_brings();
+    /* What kernels see of host memory they may be waiting for: the program fills its buffers after
+     * it has posted their copies, and then tells the kernel. */
+    bool into = tfr_range_mapped() || tfr_gate_caller_pending() || tfr_pull_brings();
     if (into || !tfr_copy_owed())
         return into;
     pthread_mutex_lock(&owed_lock);

@@ -87,7 +87,7 @@ int main(void)
     memset(malloced_in, 6, len);
     CUDA(cudaHostRegister(malloced_in, len, 0));
     CUDA(cudaHostRegister(malloced_out, len, 0));
-    run("registered", malloced_in, malloced_out, device, go, stream, false);
+    run("registered", malloced_in, malloced_out, device, go, stream, true);
     CUDA(cudaHostUnregister(malloced_in));
     CUDA(cudaHostUnregister(malloced_out));
     pageable(malloced_in, device, go, stream);
