@@ -96,7 +96,7 @@ static CUresult function_get(enum tfr_kind kind, const void *handle, const char 
     struct tfr_module *module = tfr_handle_object(kind, handle);
     if (!module)
         return CUDA_ERROR_INVALID_HANDLE;
-    if (!name || !*name || strlen(name) > 8000)
+    if (!name || strlen(name) > 8000)
         return CUDA_ERROR_INVALID_VALUE;
     CUresult result = CUDA_SUCCESS;
     pthread_mutex_lock(&module->lock);

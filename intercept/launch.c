@@ -176,6 +176,9 @@ static CUresult params_take(struct launch *l, void **params, void **extra)
     CUresult result = extra_read(extra, &l->block, &len);
     if (result != CUDA_SUCCESS)
         return result;
+    const struct tfr_function_param *last = l->f->param_n ? &l->f->param[l->f->param_n - 1] : NULL;
+    if (last && len < (size_t)last->at + last->size)
+        return CUDA_ERROR_INVALID_VALUE;
     /* A block may end before the padding that the layout counts; beyond the layout it means
      * nothing. */
     l->block_len = len < l->f->param_len ? (uint32_t)len : l->f->param_len;

@@ -132,6 +132,9 @@ CUresult tfr_quarantine_wait(struct tfr_lease *lease);
 /* Agrees on a window with the executor, once per session. */
 void tfr_window_open(struct tfr_lease *lease);
 
+/* Bytes that a lease grows by at least, where there is memory. */
+uint64_t tfr_lease_step(const struct tfr_lease *lease);
+
 /* Backs at least len more bytes.  Asks the executor. */
 CUresult tfr_lease_grow(struct tfr_lease *lease, uint64_t len, bool ahead);
 

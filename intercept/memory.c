@@ -39,12 +39,14 @@ CUresult tfr_memory_ask(uint16_t op, uint64_t addr)
 
 /* ---- taking ---- */
 
-/* More in quarantine than this, and a new block waits for an old one: natively the free would have
- * waited.  Else a program that runs ahead of the GPU would take all memory there is. */
+/* More in quarantine than this, and a block that does not fit waits for an old one: natively the
+ * free would have waited.  Else a program that runs ahead of the GPU would ask for memory again and
+ * again. */
 static uint64_t quarantine_limit(const struct tfr_lease *lease)
 {
     uint64_t used = lease->backed - lease->free - lease->quarantined;
-    return used > TFR_LEASE_GROW ? used : TFR_LEASE_GROW;
+    uint64_t least = tfr_lease_step(lease) / 2;
+    return used > least ? used : least;
 }
 
 /* The driver has no more: whatever may still come free does, then idle chunks make room for a new

@@ -419,7 +419,7 @@ static CUresult global_get(enum tfr_kind kind, const void *handle, const char *n
     struct tfr_module *module = tfr_handle_object(kind, handle);
     if (!module)
         return CUDA_ERROR_INVALID_HANDLE;
-    if (!name || !*name || strlen(name) > 8000)
+    if (!name || strlen(name) > 8000)
         return CUDA_ERROR_INVALID_VALUE;
     pthread_mutex_lock(&module->lock);
     struct tfr_global *g = module->globals;

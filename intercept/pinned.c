@@ -6,6 +6,7 @@
  * those of memory of ours where the executor is no neighbour, or cannot pin it: the allocation
  * succeeds, as natively, and only kernels do not see it. */
 #define TFR_LOG_PART "intercept"
+#include <errno.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -259,6 +260,20 @@ static bool read_only_known(void)
     return known;
 }
 
+/* Is all of it mapped? */
+static bool is_there(void *ptr, size_t len)
+{
+    enum { LOOK = 4096 };
+    unsigned char in_core[LOOK];
+    uint64_t from = (uint64_t)ptr & ~(uint64_t)(PAGE - 1), to = page_up((uint64_t)ptr + len);
+    for (uint64_t at = from; at < to; at += LOOK * (uint64_t)PAGE) {
+        uint64_t n = to - at < LOOK * (uint64_t)PAGE ? to - at : LOOK * (uint64_t)PAGE;
+        if (mincore((void *)at, n, in_core) != 0 && errno == ENOMEM)
+            return false;
+    }
+    return true;
+}
+
 CUresult cuMemHostRegister_v2(void *ptr, size_t len, unsigned int flags)
 {
     const unsigned int all = CU_MEMHOSTREGISTER_PORTABLE | CU_MEMHOSTREGISTER_DEVICEMAP |
@@ -271,6 +286,8 @@ CUresult cuMemHostRegister_v2(void *ptr, size_t len, unsigned int flags)
     if ((flags & CU_MEMHOSTREGISTER_IOMEMORY) ||
         ((flags & CU_MEMHOSTREGISTER_READ_ONLY) && !read_only_known()))
         return CUDA_ERROR_NOT_SUPPORTED;
+    if (!is_there(ptr, len))
+        return CUDA_ERROR_INVALID_VALUE;
     struct tfr_range range = {.base = (uint64_t)ptr,
                               .len = len,
                               .kind = TFR_RANGE_REGISTERED,

@@ -38,6 +38,8 @@ static void ring_take(const struct ring *r)
         fwrite(r->bytes + at, 1, n, r->file);
         from += n;
     }
+    if (r->to != atomic_load_explicit(r->taken, memory_order_relaxed))
+        fflush(r->file); /* as a driver, which writes past stdio's buffer */
     if (to == atomic_load_explicit(r->taken, memory_order_relaxed))
         return;
     atomic_store_explicit(r->taken, to, memory_order_relaxed);

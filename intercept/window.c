@@ -182,14 +182,18 @@ static CUresult drop_ask(struct tfr_lease *lease, uint64_t at)
     return tfr_ask_end(&ask);
 }
 
+uint64_t tfr_lease_step(const struct tfr_lease *lease)
+{
+    uint64_t step = tfr_client.snapshot->device[lease->device].total_mem / 64;
+    return step < TFR_LEASE_GROW / 4 ? step : TFR_LEASE_GROW / 4;
+}
+
 /* Ahead of need by as much as is in use, so that a growing program asks seldom, and never by so
  * little that a program which allocates and frees small blocks outruns it. */
 static uint64_t ahead_len(const struct tfr_lease *lease, uint64_t need)
 {
     uint64_t ahead = lease->backed - lease->free;
-    uint64_t least = tfr_client.snapshot->device[lease->device].total_mem / 64;
-    if (least > TFR_LEASE_GROW / 4)
-        least = TFR_LEASE_GROW / 4;
+    uint64_t least = tfr_lease_step(lease);
     if (ahead > TFR_LEASE_GROW)
         ahead = TFR_LEASE_GROW;
     if (ahead < least)

@@ -56,8 +56,9 @@ CUresult cuMemFreeHost(void *at)
     CUresult result = soft_enter(&ctx);
     if (result)
         return result;
-    if (!at || !soft_host_find((uint64_t)at, &range) || range.base != (uint64_t)at ||
-        range.registered)
+    if (!at)
+        return CUDA_SUCCESS;
+    if (!soft_host_find((uint64_t)at, &range) || range.base != (uint64_t)at || range.registered)
         return CUDA_ERROR_INVALID_VALUE;
     result = soft_ctx_wait(range.ctx);
     if (result == CUDA_SUCCESS)
