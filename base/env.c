@@ -50,10 +50,12 @@ static const struct tfr_env_row rows[] = {
 enum { ROW_N = sizeof(rows) / sizeof(rows[0]) - 1 };
 
 static const struct tfr_perf_row switches[] = {
-    {"lease", "device memory is allocated here, out of chunks that the executor has backed"},
     {"ahead", "asynchronous copies are staged before the stream gets there"},
+    {"aside", "the executor leaves the core that the client waits on"},
     {"early", "a copy to the device returns when its source has been read"},
     {"inline", "small copies travel inside their record"},
+    {"lease", "device memory is allocated here, out of chunks that the executor has backed"},
+    {"mapped", "pinned memory is read and written in place"},
     {"membarrier", "the peer's fence is asked for when it matters, not paid at each bell"},
     {NULL, NULL},
 };

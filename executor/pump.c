@@ -10,6 +10,7 @@
 #include <time.h>
 
 #include "base/clock.h"
+#include "base/env.h"
 #include "base/log.h"
 #include "base/relax.h"
 #include "executor/session.h"
@@ -137,7 +138,7 @@ void tfr_pump_run(struct tfr_session *s)
     struct tfr_relax relax = TFR_RELAX_INIT(TFR_WAIT_RECORD);
     uint32_t since_news = 0, since_aside = 0;
     uint64_t since_ns = 0; /* when it first slept with nothing to do */
-    bool spins = false;
+    bool spins = false, aside = tfr_perf_on("aside");
     prctl(PR_SET_TIMERSLACK, 1000);
     while (!atomic_load_explicit(&s->ended, memory_order_acquire)) {
         struct tfr_rec *rec;
@@ -148,7 +149,7 @@ void tfr_pump_run(struct tfr_session *s)
             tfr_relax_again(&relax);
             if (tfr_ring_due(&s->rx))
                 tfr_news_credit(s);
-            if (++since_aside >= ASIDE_EVERY) {
+            if (aside && ++since_aside >= ASIDE_EVERY) {
                 since_aside = 0;
                 step_aside(s);
             }

@@ -181,11 +181,12 @@ static CUresult host_alloc(void **ptr, size_t len, unsigned int flags)
         return CUDA_ERROR_OUT_OF_MEMORY;
     struct tfr_range range = {
         .len = len, .flags = flags, .ctx = tfr_thread.ctx, .device = tfr_thread.ctx->device};
-    CUresult result = tfr_client.mapped ? map_new(&range) : CUDA_ERROR_NOT_SUPPORTED;
+    bool mapped = tfr_client.mapped && tfr_perf_on("mapped");
+    CUresult result = mapped ? map_new(&range) : CUDA_ERROR_NOT_SUPPORTED;
     if (result != CUDA_SUCCESS) {
         if (tfr_client_error() != CUDA_SUCCESS)
             return tfr_client_error();
-        if (tfr_client.mapped)
+        if (mapped)
             staged_explain(result);
         result = staged_new(&range);
     }

@@ -117,9 +117,13 @@ CUresult cuMemHostUnregister(void *at)
     CUresult result = soft_enter(&ctx);
     if (result)
         return result;
+    struct soft_range range;
     if (!at)
         return CUDA_ERROR_INVALID_VALUE;
-    return soft_host_del((uint64_t)at, true);
+    /* What is under way may still use it. */
+    if (soft_host_find((uint64_t)at, &range) && range.registered)
+        result = soft_ctx_wait(range.ctx);
+    return result ? result : soft_host_del((uint64_t)at, true);
 }
 
 CUresult cuMemHostGetDevicePointer_v2(CUdeviceptr *out, void *at, unsigned int flags)
