@@ -163,6 +163,8 @@ static CUresult objects_free(struct tfr_session *s, uint16_t at)
         struct tfr_object_list list;
         if (!tfr_object_take_context(s, kinds[k], at, &list))
             return CUDA_ERROR_OUT_OF_MEMORY;
+        for (size_t i = 0; i < list.n && kinds[k] == TFR_KIND_STREAM; i++)
+            tfr_hops_end(s, list.aux[i]);
         for (size_t i = 0; i < list.n && at == OURS; i++) {
             CUresult one = destroy_one(s, kinds[k], list.real[i]);
             result = result == CUDA_SUCCESS ? one : result;

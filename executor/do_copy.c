@@ -38,6 +38,30 @@ static CUresult copy_submit(struct tfr_session *s, const struct tfr_rec *rec, CU
     return s->cu->cuMemcpyHtoDAsync_v2(req->dst, host, req->len, stream);
 }
 
+/* By the device whose memory it is, where that is not the stream's. */
+static CUresult copy_route(struct tfr_session *s, const struct tfr_rec *rec,
+                           struct tfr_stream *stream)
+{
+    const struct tfr_copy_req *req = (const struct tfr_copy_req *)rec;
+    bool to_host = req->kind == TFR_COPY_PULL || req->kind == TFR_COPY_FROM_DEVICE;
+    uint16_t own = (uint16_t)(stream->ctx + 1), at, from = 0;
+    struct tfr_hop *hop;
+    CUstream on;
+    if (req->kind == TFR_COPY_DEVICE)
+        at = tfr_hop_owners(s, stream, req->dst, req->src, &from);
+    else
+        at = from = tfr_hop_owner(s, stream, to_host ? req->src : req->dst);
+    if (at != from)
+        return s->cu->cuMemcpyPeerAsync(req->dst, s->ctx[at - 1], req->src, s->ctx[from - 1],
+                                        req->len, stream->real);
+    if (at == own)
+        return copy_submit(s, rec, stream->real);
+    CUresult result = tfr_hop_begin(s, stream, at, &hop, &on);
+    if (result == CUDA_SUCCESS)
+        result = copy_submit(s, rec, on);
+    return result == CUDA_SUCCESS ? tfr_hop_end(s, stream, hop) : result;
+}
+
 static void copy_count(const struct tfr_copy_req *req)
 {
     switch ((enum tfr_copy_kind)req->kind) {
@@ -81,24 +105,19 @@ CUresult do_copy(struct tfr_session *s, const struct tfr_rec *rec, struct tfr_re
     struct tfr_stream *stream;
     CUresult result = tfr_stream_get(s, req->stream, &stream);
     if (result == CUDA_SUCCESS)
-        result = copy_submit(s, rec, stream->real);
+        result = tfr_hop_possible(s, stream) ? copy_route(s, rec, stream)
+                                             : copy_submit(s, rec, stream->real);
     copy_count(req);
     if (result == CUDA_SUCCESS && req->kind == TFR_COPY_PULL)
         result = tfr_news_deliver(s, stream, rec->seq, req->dst, req->len);
     return result == CUDA_SUCCESS ? tfr_copy_submitted(s, stream, rec->seq, req->flags) : result;
 }
 
-CUresult do_memset(struct tfr_session *s, const struct tfr_rec *rec, struct tfr_reply *reply)
+static CUresult memset_submit(struct tfr_session *s, const struct tfr_rec *rec, CUstream on)
 {
-    (void)reply;
     const struct tfr_memset_req *req = (const struct tfr_memset_req *)rec;
     const struct tfr_cu *cu = s->cu;
-    struct tfr_stream *stream;
-    CUresult result = tfr_stream_get(s, req->stream, &stream);
-    if (result != CUDA_SUCCESS)
-        return result;
     uint64_t dst = req->dst, pitch = req->pitch, width = req->width, height = req->height;
-    CUstream on = stream->real;
     bool row = height == 1;
     switch (req->element) {
     case 1:
@@ -114,4 +133,23 @@ CUresult do_memset(struct tfr_session *s, const struct tfr_rec *rec, struct tfr_
                    : cu->cuMemsetD2D32Async(dst, pitch, req->value, width, height, on);
     }
     return tfr_session_bad(s, rec, "no such element size");
+}
+
+CUresult do_memset(struct tfr_session *s, const struct tfr_rec *rec, struct tfr_reply *reply)
+{
+    (void)reply;
+    const struct tfr_memset_req *req = (const struct tfr_memset_req *)rec;
+    struct tfr_stream *stream;
+    struct tfr_hop *hop;
+    CUstream on;
+    CUresult result = tfr_stream_get(s, req->stream, &stream);
+    if (result != CUDA_SUCCESS)
+        return result;
+    uint16_t at = tfr_hop_possible(s, stream) ? tfr_hop_owner(s, stream, req->dst) : 0;
+    if (!at || at == stream->ctx + 1)
+        return memset_submit(s, rec, stream->real);
+    result = tfr_hop_begin(s, stream, at, &hop, &on);
+    if (result == CUDA_SUCCESS)
+        result = memset_submit(s, rec, on);
+    return result == CUDA_SUCCESS ? tfr_hop_end(s, stream, hop) : result;
 }

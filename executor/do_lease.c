@@ -88,6 +88,8 @@ CUresult do_window(struct tfr_session *s, const struct tfr_rec *rec, struct tfr_
         lease->base = reserve_any(s, req, granularity);
         lease->len = lease->base ? req->len : 0;
         lease->granularity = granularity;
+        if (lease->len) /* pairs with the acquire in tfr_hop_possible */
+            atomic_fetch_or_explicit(&s->windows, 1u << req->device, memory_order_release);
     }
     rep->base = lease->base;
     rep->granularity = granularity;

@@ -96,7 +96,39 @@ static CUresult submit_peer(const struct tfr_cu *cu, const struct tfr_rect_req *
     return cu->cuMemcpy3DPeerAsync(&copy, stream);
 }
 
-static CUresult rect_submit(struct tfr_session *s, const struct tfr_rec *rec, CUstream stream)
+static CUresult rect_submit(const struct tfr_cu *cu, const struct tfr_rect_req *req,
+                            const struct side *dst, const struct side *src, CUstream stream)
+{
+    return req->depth == 1 ? submit_flat(cu, req, dst, src, stream)
+                           : submit_deep(cu, req, dst, src, stream);
+}
+
+/* By the device whose memory it is, where that is not the stream's. */
+static CUresult rect_route(struct tfr_session *s, const struct tfr_rect_req *req, struct side *dst,
+                           struct side *src, struct tfr_stream *stream)
+{
+    uint16_t own = (uint16_t)(stream->ctx + 1), at, from = 0;
+    struct tfr_hop *hop;
+    CUstream on;
+    if (dst->host || src->host)
+        at = from = tfr_hop_owner(s, stream, dst->host ? src->device : dst->device);
+    else
+        at = tfr_hop_owners(s, stream, dst->device, src->device, &from);
+    if (at != from) {
+        dst->ctx = s->ctx[at - 1];
+        src->ctx = s->ctx[from - 1];
+        return submit_peer(s->cu, req, dst, src, stream->real);
+    }
+    if (at == own)
+        return rect_submit(s->cu, req, dst, src, stream->real);
+    CUresult result = tfr_hop_begin(s, stream, at, &hop, &on);
+    if (result == CUDA_SUCCESS)
+        result = rect_submit(s->cu, req, dst, src, on);
+    return result == CUDA_SUCCESS ? tfr_hop_end(s, stream, hop) : result;
+}
+
+static CUresult rect_run(struct tfr_session *s, const struct tfr_rec *rec,
+                         struct tfr_stream *stream)
 {
     const struct tfr_rect_req *req = (const struct tfr_rect_req *)rec;
     uint32_t kind = req->kind;
@@ -112,10 +144,10 @@ static CUresult rect_submit(struct tfr_session *s, const struct tfr_rec *rec, CU
         src.ctx = context_of(s, req->src_ctx);
         if (!dst.ctx || !src.ctx)
             return tfr_session_bad(s, rec, "no such device");
-        return submit_peer(s->cu, req, &dst, &src, stream);
+        return submit_peer(s->cu, req, &dst, &src, stream->real);
     }
-    return req->depth == 1 ? submit_flat(s->cu, req, &dst, &src, stream)
-                           : submit_deep(s->cu, req, &dst, &src, stream);
+    return tfr_hop_possible(s, stream) ? rect_route(s, req, &dst, &src, stream)
+                                       : rect_submit(s->cu, req, &dst, &src, stream->real);
 }
 
 CUresult do_rect(struct tfr_session *s, const struct tfr_rec *rec, struct tfr_reply *reply)
@@ -125,7 +157,7 @@ CUresult do_rect(struct tfr_session *s, const struct tfr_rec *rec, struct tfr_re
     struct tfr_stream *stream;
     CUresult result = tfr_stream_get(s, req->stream, &stream);
     if (result == CUDA_SUCCESS)
-        result = rect_submit(s, rec, stream->real);
+        result = rect_run(s, rec, stream);
     if (result == CUDA_SUCCESS && req->kind == TFR_COPY_PULL) /* packed: no gaps */
         result = tfr_news_deliver(s, stream, rec->seq, req->dst.at,
                                   req->width * req->height * req->depth);

@@ -13,6 +13,7 @@ CUresult tfr_stream_add(struct tfr_session *s, uint64_t id, uint32_t word, uint3
         return CUDA_ERROR_OUT_OF_MEMORY;
     *stream = (struct tfr_stream){
         .real = real, .word = word, .ctx = ctx, .joins_legacy = joins_legacy, .id = id};
+    stream->device = s->ctx_device[ctx];
     CUresult result = tfr_object_new_aux(s, TFR_KIND_STREAM, id, real, stream);
     if (result != CUDA_SUCCESS)
         free(stream);
@@ -93,6 +94,7 @@ CUresult do_stream_free(struct tfr_session *s, const struct tfr_rec *rec, struct
         return CUDA_ERROR_INVALID_HANDLE;
     if (s->park.replay) {
         stream->dead = true;
+        tfr_hops_end(s, stream);
         return s->cu->cuStreamDestroy_v2(stream->real);
     }
     tfr_object_take(s, TFR_KIND_STREAM, req->stream);
@@ -100,6 +102,7 @@ CUresult do_stream_free(struct tfr_session *s, const struct tfr_rec *rec, struct
         s->park.stream = stream; /* its last record */
         return TFR_RESULT_PARK;
     }
+    tfr_hops_end(s, stream);
     CUresult result = s->cu->cuStreamDestroy_v2(stream->real);
     tfr_object_bury(s, stream);
     return result;

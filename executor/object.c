@@ -187,11 +187,13 @@ bool tfr_object_take_context(struct tfr_session *s, enum tfr_kind kind, uint16_t
     pthread_mutex_lock(&s->objects_lock);
     for (uint32_t at = 0; next_of(s, kind, ctx, &at); at++)
         list.n++;
-    list.real = malloc((list.n + 1) * sizeof *list.real);
+    list.real = malloc((2 * list.n + 1) * sizeof *list.real);
+    list.aux = list.real + list.n;
     size_t n = 0;
     for (uint32_t at = 0; list.real && (slot = next_of(s, kind, ctx, &at)); at++) {
-        list.real[n++] = slot->real;
-        bury(s, slot_clear(slot));
+        list.real[n] = slot->real;
+        list.aux[n] = slot_clear(slot);
+        bury(s, list.aux[n++]);
     }
     pthread_mutex_unlock(&s->objects_lock);
     *list_out = list;

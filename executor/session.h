@@ -21,8 +21,10 @@ struct tfr_stream {
     CUstream real;
     uint32_t word;
     uint32_t ctx;
+    uint32_t device; /* of ctx */
     bool joins_legacy;
-    uint64_t fence; /* the last session fence that this stream has waited for */
+    struct tfr_hop *hops; /* hop.c */
+    uint64_t fence;       /* the last session fence that this stream has waited for */
     uint64_t id;
     /* park.c: submissions so far, and at how many it wants to look. */
     uint64_t submitted, limit;
@@ -174,6 +176,8 @@ struct tfr_session {
 
     pthread_mutex_t lease_lock; /* guards lease */
     struct tfr_lease lease[TFR_DEVICES_MAX];
+    /* Devices that have a window, as bits: whose base and len never change again. */
+    _Atomic uint32_t windows;
 
     pthread_mutex_t sticky_lock;
     _Atomic uint32_t sticky; /* CUresult; set once */
@@ -297,6 +301,33 @@ CUresult tfr_event_get(struct tfr_session *s, uint64_t id, CUevent *real_out);
 CUresult tfr_copy_submitted(struct tfr_session *s, struct tfr_stream *stream, uint64_t seq,
                             uint32_t flags);
 
+/* ---- hop.c: memory of another device than the stream's ---- */
+
+/* Some device but the stream's own has leased memory. */
+static inline bool tfr_hop_possible(const struct tfr_session *s, const struct tfr_stream *stream)
+{
+    /* pairs with the release in do_window */
+    uint32_t windows = atomic_load_explicit(&s->windows, memory_order_acquire);
+    return __builtin_expect((windows & ~(1u << stream->device)) != 0, 0);
+}
+
+/* Slot of a context of the device that the address is leased of; the stream's own unless another's
+ * is known. */
+uint16_t tfr_hop_owner(struct tfr_session *s, const struct tfr_stream *stream, uint64_t addr);
+
+/* The same of both sides of a copy on devices; answers that of dst. */
+uint16_t tfr_hop_owners(struct tfr_session *s, const struct tfr_stream *stream, uint64_t dst,
+                        uint64_t src, uint16_t *from_out);
+
+/* What is submitted to *on_out between the two comes in the order of the client's stream, and runs
+ * in the context `at`. */
+CUresult tfr_hop_begin(struct tfr_session *s, struct tfr_stream *stream, uint16_t at,
+                       struct tfr_hop **hop_out, CUstream *on_out);
+CUresult tfr_hop_end(struct tfr_session *s, struct tfr_stream *stream, struct tfr_hop *hop);
+
+/* The stream is destroyed. */
+void tfr_hops_end(struct tfr_session *s, struct tfr_stream *stream);
+
 /* ---- do_lease.c ---- */
 
 /* What the client has leased of the owner's memory, another device may use, or may no more; what it
@@ -311,12 +342,13 @@ void *tfr_host_at(struct tfr_session *s, uint64_t client_addr, uint64_t len);
 /* ---- object.c ---- */
 
 struct tfr_object_list {
-    void **real;
+    void **real, **aux; /* one allocation, of real */
     size_t n;
 };
 
-/* Drops every object of the kind that was made in the context, and lists the driver's handles; the
- * list is the caller's to free.  False: no memory, nothing was dropped. */
+/* Drops every object of the kind that was made in the context, and lists the driver's handles with
+ * the structs of ours, which are buried; the list is the caller's to free.  False: no memory,
+ * nothing was dropped. */
 bool tfr_object_take_context(struct tfr_session *s, enum tfr_kind kind, uint16_t ctx,
                              struct tfr_object_list *list_out);
 

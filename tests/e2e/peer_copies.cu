@@ -23,6 +23,41 @@ static void expect(const char *what, const unsigned *device, unsigned by)
     printf("%s: right\n", what);
 }
 
+/* To and from the other device's memory while the first is current, in a stream of the first. */
+static void from_here(unsigned *b, cudaStream_t s)
+{
+    unsigned *pinned;
+    CUDA(cudaMallocHost(&pinned, sizeof from));
+    memcpy(pinned, from, sizeof from);
+    CUDA(cudaMemcpy(b, from, sizeof from, cudaMemcpyHostToDevice));
+    expect("cudaMemcpy to it", b, 0);
+    CUDA(cudaMemset(b, 0, sizeof from));
+    CUDA(cudaMemcpy(b + 100, from + 100, sizeof from - 400, cudaMemcpyHostToDevice));
+    CUDA(cudaMemcpy(b, from, 400, cudaMemcpyHostToDevice));
+    memset(back, 0xff, sizeof back);
+    CUDA(cudaMemcpy(back, b, sizeof back, cudaMemcpyDeviceToHost));
+    CHECK(memcmp(back, from, sizeof from) == 0);
+    for (int i = 0; i < 300; i++) /* in order, more than a launch queue holds */
+        CUDA(cudaMemsetAsync(b, i, sizeof from, s));
+    CUDA(cudaMemcpyAsync(b, pinned, sizeof from, cudaMemcpyHostToDevice, s));
+    CUDA(cudaMemcpyAsync(pinned, b, sizeof from, cudaMemcpyDeviceToHost, s));
+    CUDA(cudaStreamSynchronize(s));
+    CHECK(memcmp(pinned, from, sizeof from) == 0);
+    CUDA(cudaMemset(b, 0, sizeof from));
+    CUDA(cudaMemcpy2D(b, 400, from, 400, 400, N / 100, cudaMemcpyHostToDevice));
+    expect("cudaMemcpy2D to it, and fills", b, 0);
+    memset(back, 0, sizeof back);
+    CUDA(cudaMemcpy2D(back, 400, b, 400, 300, N / 100, cudaMemcpyDeviceToHost));
+    for (int i = 0; i < N; i++)
+        CHECK(back[i] == (i % 100 < 75 ? from[i] : 0));
+    printf("cudaMemcpy2D from it: right\n");
+    CUDA(cudaMemset(b, 0, sizeof from));
+    CUDA(cudaMemcpyAsync(b, pinned, sizeof from, cudaMemcpyDefault, s));
+    CUDA(cudaStreamSynchronize(s));
+    expect("cudaMemcpyAsync by address to it", b, 0);
+    CUDA(cudaFreeHost(pinned));
+}
+
 int main(void)
 {
     int n, other, can = 0;
@@ -88,6 +123,8 @@ int main(void)
     CUDA(cudaMemcpy3DPeerAsync(&p, s));
     CUDA(cudaStreamSynchronize(s));
     expect("cudaMemcpy3DPeerAsync", c, 10);
+
+    from_here(b, s);
 
     CUDA(cudaDeviceCanAccessPeer(&can, 0, 0));
     printf("can access itself: %d\n", can);
