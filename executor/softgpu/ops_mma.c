@@ -22,8 +22,8 @@ static inline void place(const struct vm_mat *m, unsigned int lane, unsigned int
                          unsigned int *row, unsigned int *col)
 {
     unsigned int group = lane >> 2, in_group = lane & 3, r = e / m->per_reg, i = e % m->per_reg;
-    if (m->linear) {
-        unsigned int each = (unsigned int)m->rows * m->cols / VM_LANES;
+    unsigned int each = (unsigned int)m->rows * m->cols / VM_LANES;
+    if (m->linear && each) {
         unsigned int at = lane * each + e % each;
         *row = at / m->cols;
         *col = at % m->cols;

@@ -381,6 +381,8 @@ class RoundTrips(unittest.TestCase):
         self.assertGreater(many["records"], few["records"] + 2700)  # the counters do count
         self.assertEqual(few["round_trips"], many["round_trips"])
         self.assertEqual(few["stream_waits"], many["stream_waits"])
+        self.assertEqual(few["bytes_image"], many["bytes_image"])  # a kernel is uploaded once
+        self.assertGreater(few["bytes_image"], 0)
         return few, many
 
     def test_a_steady_loop_makes_none(self):
