@@ -52,6 +52,14 @@ CUresult cuLibraryGetKernel(CUkernel *kernel, CUlibrary library, const char *nam
 TFR_CALL(0x0000, CUSTOM)
 CUresult cuLibraryGetGlobal(CUdeviceptr *addr, size_t *len, CUlibrary library, const char *name);
 
+/* How many kernels a library has. */
+TFR_CALL(0x0510, SYNC)
+CUresult cuLibraryGetKernelCount(TFR_OUT(1) unsigned int *count, CUlibrary library);
+
+/* How many functions a module has. */
+TFR_CALL(0x0511, SYNC)
+CUresult cuModuleGetFunctionCount(TFR_OUT(1) unsigned int *count, CUmodule module);
+
 /* The function of a kernel: the same handle. */
 TFR_CALL(0x0000, LOCAL)
 CUresult cuKernelGetFunction(CUfunction *fn, CUkernel kernel);
