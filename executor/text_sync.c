@@ -243,9 +243,10 @@ bool tfr_text_image_prints(const uint8_t *bytes, uint64_t len)
 void tfr_text_last(struct tfr_session *s)
 {
     struct tfr_relax relax = TFR_RELAX_INIT(TFR_WAIT_LOCK);
-    /* The thread's context is dead, so this waits for nothing: it lets the driver say what it has
-     * to say. */
-    s->cu->cuCtxSynchronize();
+    /* In a dead context this waits for nothing: it lets the driver say what it has to say.  The
+     * fault may be another's: a live one would keep us for as long as it has work. */
+    if (tfr_result_is_fatal(s->cu->cuStreamQuery(CU_STREAM_LEGACY)))
+        s->cu->cuCtxSynchronize();
     fflush(stdout);
     while (atomic_exchange_explicit(&s->news_lock, 1, memory_order_acquire))
         if (tfr_relax(&relax) == TFR_RELAX_SLEEP)
