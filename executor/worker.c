@@ -166,6 +166,18 @@ static tfr_status fail(int fd, const char *text)
     return TFR_E_UNSUP;
 }
 
+/* All news comes by values that streams write. */
+static bool marks_work(const struct tfr_cu *cu)
+{
+    static const CUdevice_attribute wide[] = {CU_DEVICE_ATTRIBUTE_CAN_USE_64_BIT_STREAM_MEM_OPS,
+                                              CU_DEVICE_ATTRIBUTE_CAN_USE_64_BIT_STREAM_MEM_OPS_V1};
+    int value = 0;
+    for (size_t i = 0; i < sizeof wide / sizeof wide[0]; i++)
+        if (cu->cuDeviceGetAttribute(&value, wide[i], 0) == CUDA_SUCCESS && value)
+            return true;
+    return false;
+}
+
 static tfr_status prepare(int fd, enum tfr_gpu_choice choice, struct driver *d,
                           struct tfr_session *s)
 {
@@ -176,6 +188,8 @@ static tfr_status prepare(int fd, enum tfr_gpu_choice choice, struct driver *d,
                             : "neither a GPU nor lib/soft/libcuda.so.1 beside tf-executor");
     if (!d->cu.cuStreamWriteValue64_v2 || !d->cu.cuLibraryLoadData)
         return fail(fd, "the driver is older than CUDA 12: update it");
+    if (!marks_work(&d->cu))
+        return fail(fd, "this GPU's streams cannot write 64-bit values, which TFR is built on");
     if (context_warm(s, &d->cu) != CUDA_SUCCESS)
         return fail(fd, "the GPU gives no context: is it in exclusive use?");
     if (tfr_session_prepare(s, &d->cu) != TFR_OK)
