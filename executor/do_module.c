@@ -10,6 +10,7 @@
 #include "tfr_dispatch_decl.h"
 
 static const uint64_t image_max = 4ull << 30;
+enum { ATTRS_KNOWN = 16 }; /* launch attributes up to here were looked at: see tfr_attr_is_value */
 
 /* ---- images ---- */
 
@@ -276,6 +277,18 @@ CUresult do_global_get(struct tfr_session *s, const struct tfr_rec *rec, struct 
 
 /* ---- launches ---- */
 
+bool tfr_attr_is_value(uint32_t id)
+{
+    switch (id) {
+    case CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_EVENT:
+    case CU_LAUNCH_ATTRIBUTE_LAUNCH_COMPLETION_EVENT:
+    case CU_LAUNCH_ATTRIBUTE_DEVICE_UPDATABLE_KERNEL_NODE:
+        return false;
+    default:
+        return id <= ATTRS_KNOWN;
+    }
+}
+
 /* With attributes: cooperative, clusters, serialisation. */
 static CUresult launch_ex(struct tfr_session *s, const struct tfr_launch *l, CUfunction fn,
                           CUstream stream, const uint8_t *attrs, void **extra)
@@ -284,6 +297,8 @@ static CUresult launch_ex(struct tfr_session *s, const struct tfr_launch *l, CUf
     unsigned int n = 0;
     for (; n < l->attr_n; n++) {
         const struct tfr_launch_attr *from = (const struct tfr_launch_attr *)attrs + n;
+        if (!tfr_attr_is_value(from->id))
+            return CUDA_ERROR_NOT_SUPPORTED;
         memset(&attr[n], 0, sizeof attr[n]);
         attr[n].id = (CUlaunchAttributeID)from->id;
         memcpy(&attr[n].value, from->value, sizeof from->value);

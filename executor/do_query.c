@@ -63,6 +63,9 @@ CUresult do_clusters(struct tfr_session *s, const struct tfr_rec *rec, struct tf
     int n = 0;
     if (!attrs_read(req, attrs))
         return tfr_session_bad(s, rec, "attributes that do not fit the record");
+    for (uint32_t i = 0; i < req->attr_n; i++)
+        if (!tfr_attr_is_value(attrs[i].id))
+            return CUDA_ERROR_NOT_SUPPORTED;
     CUresult result = tfr_object_get(s, TFR_KIND_FUNCTION, req->fn, &fn);
     if (result != CUDA_SUCCESS)
         return result;

@@ -8,6 +8,10 @@
 #include "base/log.h"
 #include "executor/session.h"
 
+/* Beyond any client of ours: each waits in a reply slot, and those answered may not be counted out
+ * yet. */
+enum { JOBS_MAX = 2 * TFR_REPLY_SLOTS };
+
 struct job {
     struct job *next;
     struct tfr_session *s;
@@ -91,6 +95,12 @@ void tfr_helper_run(struct tfr_session *s, const struct tfr_op_info *info,
     *job = (struct job){.s = s, .info = info, .rec = (struct tfr_rec *)(job + 1)};
     memcpy(job->rec, rec, rec->size);
     pthread_mutex_lock(&lock);
+    if (waiting + working >= JOBS_MAX) {
+        pthread_mutex_unlock(&lock);
+        free(job);
+        tfr_session_bad(s, rec, "more waiting calls than reply slots");
+        return;
+    }
     *last = job;
     last = &job->next;
     bool more = ++waiting > idle;

@@ -12,7 +12,7 @@ struct tfr_jit {
     char info[TFR_JIT_LOG_MAX + 1], error[TFR_JIT_LOG_MAX + 1];
 };
 
-/* False: counts that no client of ours sends. */
+/* False: counts or options that no client of ours sends. */
 bool tfr_jit_fill(struct tfr_jit *jit, uint32_t n, const uint32_t *option, const uint64_t *value,
                   uint32_t info_len, uint32_t error_len);
 /* Answers `rep`, which begins with struct tfr_module_load_rep, and the texts behind it. */

@@ -334,6 +334,12 @@ void tfr_hops_end(struct tfr_session *s, struct tfr_stream *stream);
  * leases later goes by `peers`, which is set first. */
 CUresult tfr_lease_share(struct tfr_session *s, uint32_t owner, uint32_t device, bool on);
 
+/* ---- do_module.c ---- */
+
+/* Does a launch attribute mean the same here?  Those that hold the driver's handles or may hold one
+ * do not, and a driver would follow them. */
+bool tfr_attr_is_value(uint32_t id);
+
 /* ---- do_memory.c ---- */
 
 /* Our address of mapped client memory, or NULL: not a mapped area. */

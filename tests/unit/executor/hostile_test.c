@@ -126,6 +126,71 @@ Test(hostile, attributes_outside_of_their_record_end_the_session)
     rogue_daemon_serves();
 }
 
+/* What slot 0 is answered, once it is. */
+static uint32_t answer(struct rogue *r)
+{
+    struct tfr_page_area *page = r->page.addr;
+    uint64_t until = tfr_clock_now() + 10 * TFR_NS_PER_S;
+    while (atomic_load_explicit(&page->reply[0].seq, memory_order_acquire) != r->tx.seq)
+        cr_assert_lt(tfr_clock_now(), until, "it was answered");
+    return page->reply[0].result;
+}
+
+/* A driver would write there. */
+Test(hostile, addresses_among_the_options_of_a_link_are_refused)
+{
+    static const uint32_t address[] = {CU_JIT_INFO_LOG_BUFFER, CU_JIT_ERROR_LOG_BUFFER,
+                                       CU_JIT_GLOBAL_SYMBOL_ADDRESSES, UINT32_MAX};
+    struct rogue r;
+    rogue_attach(&r);
+    rogue_context(&r);
+    for (size_t i = 0; i < sizeof address / sizeof address[0]; i++) {
+        struct tfr_link_req req = {.verb = TFR_LINK_CREATE,
+                                   .id = tfr_id_make(TFR_KIND_LINK, 1, (uint32_t)i),
+                                   .option_n = 1,
+                                   .option = {address[i]},
+                                   .value = {4096}};
+        rogue_post(&r, TFR_OP_link, &req.slot, sizeof req - sizeof req.head);
+        cr_assert_eq(answer(&r), CUDA_ERROR_INVALID_VALUE, "option %u", address[i]);
+    }
+    rogue_daemon_serves();
+}
+
+/* A driver would follow them. */
+Test(hostile, handles_among_the_attributes_of_a_launch_are_refused)
+{
+    static const uint32_t handle[] = {CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_EVENT,
+                                      CU_LAUNCH_ATTRIBUTE_LAUNCH_COMPLETION_EVENT,
+                                      CU_LAUNCH_ATTRIBUTE_DEVICE_UPDATABLE_KERNEL_NODE, UINT32_MAX};
+    struct rogue r;
+    rogue_attach(&r);
+    rogue_context(&r);
+    for (size_t i = 0; i < sizeof handle / sizeof handle[0]; i++) {
+        struct {
+            struct tfr_clusters_req req;
+            struct tfr_launch_attr attr;
+        } body = {.req = {.attr_n = 1}, .attr = {.id = handle[i]}};
+        memset(body.attr.value, 0x55, sizeof body.attr.value);
+        rogue_post(&r, TFR_OP_clusters, &body.req.slot, sizeof body - sizeof body.req.head);
+        cr_assert_eq(answer(&r), CUDA_ERROR_NOT_SUPPORTED, "attribute %u", handle[i]);
+    }
+    rogue_daemon_serves();
+}
+
+/* Each would get a thread that waits for the gate. */
+Test(hostile, calls_without_number_that_all_wait_end_the_session)
+{
+    struct rogue r;
+    rogue_attach(&r);
+    struct tfr_gate_req gate = {.stream = rogue_context(&r)};
+    rogue_post(&r, TFR_OP_gate, &gate.stream, sizeof gate - sizeof gate.head);
+    struct tfr_context_free_req end = {.at = 1};
+    for (int i = 0; i < 4 * TFR_REPLY_SLOTS; i++)
+        rogue_post(&r, TFR_OP_context_free, &end.slot, sizeof end - sizeof end.head);
+    cr_assert(rogue_ends(&r));
+    rogue_daemon_serves();
+}
+
 /* The slot is empty from then on, and what was in it has no name. */
 Test(hostile, stream_of_an_ended_context_is_an_error_of_the_session_only)
 {
