@@ -104,14 +104,14 @@ static CUresult access_change(struct tfr_session *s, CUcontext peer, bool on)
     return same ? CUDA_SUCCESS : result;
 }
 
-/* The devices whose memory the context may use.  Leased memory knows devices alone: one may use it
- * while any context of it may. */
-static CUresult peers_set(struct tfr_session *s, uint16_t at, uint32_t peers)
+/* The devices whose memory the context may use henceforth, or no more.  Leased memory knows devices
+ * alone: one may use it while any context of it may. */
+static CUresult peers_change(struct tfr_session *s, uint16_t at, uint32_t more, uint32_t less)
 {
     CUresult result = CUDA_SUCCESS;
     uint32_t device = s->ctx_device[at - 1], all = 0;
     pthread_mutex_lock(&s->ctx_lock);
-    s->ctx_peers[at - 1] = peers;
+    s->ctx_peers[at - 1] = (s->ctx_peers[at - 1] & ~less) | more;
     for (int i = 0; i < TFR_CONTEXTS_MAX; i++)
         if (s->ctx[i] && s->ctx_device[i] == device)
             all |= s->ctx_peers[i];
@@ -133,8 +133,8 @@ CUresult do_peer_access(struct tfr_session *s, const struct tfr_rec *rec, struct
     CUresult result = access_change(s, s->ctx[req->peer - 1], req->on);
     if (result != CUDA_SUCCESS)
         return result;
-    uint32_t bit = 1u << s->ctx_device[req->peer - 1], now = s->ctx_peers[rec->ctx - 1];
-    return peers_set(s, rec->ctx, req->on ? now | bit : now & ~bit);
+    uint32_t bit = 1u << s->ctx_device[req->peer - 1];
+    return peers_change(s, rec->ctx, req->on ? bit : 0, req->on ? 0 : bit);
 }
 
 /* ---- the end of one ---- */
@@ -205,7 +205,7 @@ CUresult do_context_free(struct tfr_session *s, const struct tfr_rec *rec, struc
     if (result == CUDA_SUCCESS)
         result = s->cu->cuCtxSynchronize();
     if (result == CUDA_SUCCESS)
-        result = peers_set(s, at, 0);
+        result = peers_change(s, at, 0, UINT32_MAX);
     if (at == OURS) {
         peers_end(s);
         limits_restore(s);
