@@ -151,16 +151,22 @@ static void context_ask(struct tfr_session *s, int i)
     static CUstream stream[TFR_CONTEXTS_MAX];
     static uint64_t life[TFR_CONTEXTS_MAX];
     CUresult result = CUDA_SUCCESS;
+    bool asked = false;
     pthread_mutex_lock(&s->ctx_lock); /* it is not destroyed meanwhile */
     if (tfr_session_enter(s, (uint16_t)(i + 1)) == CUDA_SUCCESS) {
         if (life[i] != s->ctx_life[i])
             stream[i] = NULL;
         life[i] = s->ctx_life[i];
-        result = stream[i] ? s->cu->cuStreamQuery(stream[i])
-                           : s->cu->cuStreamCreate(&stream[i], CU_STREAM_NON_BLOCKING);
+        asked = stream[i] != NULL;
+        result = asked ? s->cu->cuStreamQuery(stream[i])
+                       : s->cu->cuStreamCreate(&stream[i], CU_STREAM_NON_BLOCKING);
+        if (!asked && result != CUDA_SUCCESS)
+            stream[i] = NULL; /* no memory, perhaps: no fault of the program's */
     }
     pthread_mutex_unlock(&s->ctx_lock);
-    if (result != CUDA_SUCCESS && result != CUDA_ERROR_NOT_READY)
+    bool fault = asked ? result != CUDA_SUCCESS && result != CUDA_ERROR_NOT_READY
+                       : tfr_result_is_fatal(result);
+    if (fault)
         tfr_session_sticky(s, result, NULL);
 }
 
