@@ -172,6 +172,21 @@ static CUresult param_get(struct tfr_session *s, enum tfr_kind kind, void *real,
                                        : CUDA_ERROR_NOT_SUPPORTED;
 }
 
+/* A driver that loads lazily would load it at its first launch, on the pump, and may wait for the
+ * GPU. */
+static void function_load(struct tfr_session *s, enum tfr_kind kind, void *real)
+{
+    CUfunction fn = real;
+    int value;
+    if (kind == TFR_KIND_KERNEL &&
+        (!s->cu->cuKernelGetFunction || s->cu->cuKernelGetFunction(&fn, real) != CUDA_SUCCESS))
+        return;
+    if (s->cu->cuFuncLoad)
+        s->cu->cuFuncLoad(fn);
+    else
+        s->cu->cuFuncGetAttribute(&value, CU_FUNC_ATTRIBUTE_NUM_REGS, fn);
+}
+
 /* Layout and attributes, as the answer and for our own checks. */
 static CUresult function_describe(struct tfr_session *s, enum tfr_kind kind, void *real,
                                   CUdevice dev, struct tfr_reply *reply, uint32_t *param_len_out)
@@ -205,6 +220,8 @@ static CUresult function_describe(struct tfr_session *s, enum tfr_kind kind, voi
         if (at + size > param_len)
             param_len = (uint32_t)(at + size);
     }
+    if (!info->refused)
+        function_load(s, kind, real);
     info->param_n = param_n;
     info->param_len = param_len;
     *param_len_out = param_len;
