@@ -312,6 +312,14 @@ void tfr_post_release(void)
     ring_unlock();
 }
 
+uint64_t tfr_post_last(void)
+{
+    ring_lock();
+    uint64_t seq = tfr_client.tx.seq;
+    ring_unlock();
+    return seq;
+}
+
 void tfr_client_quiet(void)
 {
     struct tfr_relax relax = TFR_RELAX_INIT(TFR_WAIT_LOCK);

@@ -130,6 +130,9 @@ CUresult tfr_post_end_on(struct tfr_stream *stream, uint64_t *seq_out);
 void tfr_post_hold(void);
 void tfr_post_release(void);
 
+/* Number of the last record. */
+uint64_t tfr_post_last(void);
+
 struct tfr_ask {
     CUresult result;
     uint32_t slot;

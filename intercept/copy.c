@@ -124,7 +124,7 @@ static CUresult send_now(struct tfr_stream *stream, uint64_t dst, const uint8_t 
     for (uint64_t done = 0, n; result == CUDA_SUCCESS && done < len; done += n) {
         struct tfr_extent extent;
         n = piece_len(done, len - done);
-        result = tfr_lane_take(n, &extent);
+        result = tfr_lane_take_some(&n, &extent);
         if (result == CUDA_SUCCESS) /* only the last piece has to fence */
             result =
                 send_piece(stream, dst + done, src + done, n, done + n == len ? flags : 0, extent);
@@ -411,8 +411,8 @@ static CUresult pull_now(struct tfr_stream *stream, uint8_t *dst, uint64_t src, 
             unsigned int at = asked_n % IN_FLIGHT;
             /* Who waits for room has none: else threads that pull would wait for each other. */
             if (asked_n == done_n)
-                result = tfr_lane_take(n, &flight[at].extent);
-            else if (!tfr_lane_try(n, &flight[at].extent))
+                result = tfr_lane_take_some(&n, &flight[at].extent);
+            else if (!tfr_lane_try_ahead(n, &flight[at].extent))
                 break;
             if (result == CUDA_SUCCESS)
                 result = pull_piece(stream, src + asked, n, &flight[at].extent, &flight[at].seq);
@@ -441,8 +441,10 @@ static CUresult from_device(void *dst, enum tfr_place to, uint64_t src, uint64_t
     if (to == TFR_PLACE_MAPPED) {
         uint64_t seq;
         TFR_COUNT(bytes_mapped, len);
-        CUresult result = tfr_copy_post(stream, TFR_COPY_FROM_DEVICE, (uint64_t)dst, src, len,
-                                        sync ? TFR_COPY_MARK : 0, &seq);
+        CUresult result = tfr_gate_settle(stream);
+        if (result == CUDA_SUCCESS)
+            result = tfr_copy_post(stream, TFR_COPY_FROM_DEVICE, (uint64_t)dst, src, len,
+                                   sync ? TFR_COPY_MARK : 0, &seq);
         return result == CUDA_SUCCESS && sync ? wait_for(stream, seq) : result;
     }
     TFR_COUNT(bytes_push, len);
@@ -472,6 +474,8 @@ CUresult tfr_copy_bytes(enum tfr_direction way, uint64_t dst, uint64_t src, uint
     CUresult result = tfr_side_find(dst, len, way == TFR_TO_DEVICE || way == TFR_ON_DEVICE, &to);
     if (result == CUDA_SUCCESS)
         result = tfr_side_find(src, len, way == TFR_FROM_DEVICE || way == TFR_ON_DEVICE, &from);
+    if (result == CUDA_SUCCESS && to.place == TFR_PLACE_GPU && to.host)
+        result = tfr_gate_settle(stream);
     if (result != CUDA_SUCCESS)
         return result;
     if (to.place == TFR_PLACE_GPU && from.place == TFR_PLACE_GPU)

@@ -20,10 +20,15 @@ void tfr_lane_init(void);
  * wait for each other. */
 CUresult tfr_lane_take(uint64_t len, struct tfr_extent *extent_out);
 
+/* The same for *len bytes or, where there is no room for so many, fewer: those that stay are
+ * *len. */
+CUresult tfr_lane_take_some(uint64_t *len, struct tfr_extent *extent_out);
+
 /* The same without waiting; false: the lane is full. */
 bool tfr_lane_try(uint64_t len, struct tfr_extent *extent_out);
 
-/* The same for a copy that may as well be spilled or pulled: leaves room to those who wait. */
+/* The same for what can do without it, or stays there while a stream stands still: leaves room to
+ * those who wait. */
 bool tfr_lane_try_ahead(uint64_t len, struct tfr_extent *extent_out);
 
 /* An extent for pulls, of at most TFR_PULL_MAX bytes and maybe fewer than len. */

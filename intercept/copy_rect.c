@@ -8,6 +8,7 @@
 
 #include <string.h>
 
+#include "intercept/gate.h"
 #include "intercept/stream.h"
 
 enum { PIECE = 256 << 10, IN_FLIGHT = 8 };
@@ -84,7 +85,9 @@ static CUresult in_place(const struct tfr_box *box, const struct tfr_side *to,
     req.flags = wait ? TFR_COPY_MARK : 0;
     if (to->host || from->host)
         TFR_COUNT(bytes_mapped, box->width * box->height * box->depth);
-    CUresult result = rect_post(stream, &req, &seq);
+    CUresult result = to->host ? tfr_gate_settle(stream) : CUDA_SUCCESS;
+    if (result == CUDA_SUCCESS)
+        result = rect_post(stream, &req, &seq);
     return result == CUDA_SUCCESS && wait ? wait_for(stream, seq) : result;
 }
 
@@ -251,7 +254,7 @@ static CUresult pull(const struct tfr_box *box, struct tfr_stream *stream)
             /* Who waits for room has none: else threads that pull would wait for each other. */
             if (asked_n == done_n)
                 result = tfr_lane_take(len, &flight[at].extent);
-            else if (!tfr_lane_try(len, &flight[at].extent))
+            else if (!tfr_lane_try_ahead(len, &flight[at].extent))
                 break;
             if (result == CUDA_SUCCESS)
                 result = pull_piece(box, &p, stream, &flight[at].extent, &flight[at].seq);

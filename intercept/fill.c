@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "intercept/copy_rect.h"
+#include "intercept/gate.h"
 #include "intercept/stream.h"
 
 struct fill {
@@ -47,6 +48,10 @@ static CUresult fill(const struct fill *f, CUstream handle, bool sync)
         return result;
     if (to.place == TFR_PLACE_REGISTERED)
         return fill_here(f, stream);
+    if (to.host)
+        result = tfr_gate_settle(stream);
+    if (result != CUDA_SUCCESS)
+        return result;
     struct tfr_memset_req *req = tfr_post_begin(TFR_OP_memset, sizeof *req);
     if (!req)
         return tfr_post_failed();

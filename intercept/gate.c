@@ -91,6 +91,27 @@ CUresult tfr_gate_post(struct tfr_stream *stream, enum tfr_gate_who who, struct 
     return CUDA_SUCCESS;
 }
 
+static void settle_run(struct tfr_gate *gate, CUresult status)
+{
+    if (status == CUDA_SUCCESS)
+        tfr_copy_deliver();
+    free(gate);
+}
+
+CUresult tfr_gate_settle(struct tfr_stream *stream)
+{
+    if (!tfr_copy_owed() || !tfr_gate_able(stream->ctx))
+        return CUDA_SUCCESS;
+    struct tfr_gate *gate = malloc(sizeof *gate);
+    if (!gate)
+        return CUDA_ERROR_OUT_OF_MEMORY;
+    gate->run = settle_run;
+    CUresult result = tfr_gate_post(stream, TFR_GATE_MOVE, gate);
+    if (result != CUDA_SUCCESS)
+        free(gate);
+    return result;
+}
+
 /* ---- serving ---- */
 
 /* A gate of this kind at the head of its queue that is reached, or that never will be.  Under lock.

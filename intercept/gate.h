@@ -38,6 +38,10 @@ struct tfr_gate {
  * several gates of a stream open in the order of the ring. */
 CUresult tfr_gate_post(struct tfr_stream *stream, enum tfr_gate_who who, struct tfr_gate *gate);
 
+/* What the stream does next the application may see in its memory, with no call that would bring
+ * home the copies owed to registered memory: the stream waits until they are there. */
+CUresult tfr_gate_settle(struct tfr_stream *stream);
+
 /* Could gates be posted to streams of this context?  Says so once if not. */
 bool tfr_gate_able(const struct tfr_context *ctx);
 

@@ -142,11 +142,13 @@ static void image_hash(const uint8_t *bytes, uint64_t len, uint64_t hash[2])
     hash[1] = b ^ b >> 29;
 }
 
+/* As much from `at` on as there is room for: *n_out bytes. */
 static CUresult put_piece(uint64_t id, const uint8_t *bytes, uint64_t total, uint64_t at,
-                          uint64_t n)
+                          uint64_t *n_out)
 {
     struct tfr_extent extent;
-    CUresult result = tfr_lane_take(n, &extent);
+    uint64_t n = total - at < TFR_LANE_CHUNK ? total - at : TFR_LANE_CHUNK;
+    CUresult result = tfr_lane_take_some(&n, &extent);
     if (result != CUDA_SUCCESS)
         return result;
     memcpy(tfr_client.lane + extent.at, bytes + at, n);
@@ -167,16 +169,15 @@ static CUresult put_piece(uint64_t id, const uint8_t *bytes, uint64_t total, uin
         result = ask.result;
     }
     tfr_lane_free(extent);
+    *n_out = n;
     return result;
 }
 
 static CUresult image_send(const uint8_t *bytes, uint64_t len, struct sent *sent)
 {
     CUresult result = tfr_handle_new(TFR_KIND_IMAGE, &sent->id);
-    for (uint64_t at = 0; result == CUDA_SUCCESS && at < len; at += TFR_LANE_CHUNK) {
-        uint64_t n = len - at < TFR_LANE_CHUNK ? len - at : TFR_LANE_CHUNK;
-        result = put_piece(sent->id, bytes, len, at, n);
-    }
+    for (uint64_t at = 0, n = 0; result == CUDA_SUCCESS && at < len; at += n)
+        result = put_piece(sent->id, bytes, len, at, &n);
     return result;
 }
 

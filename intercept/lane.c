@@ -4,6 +4,7 @@
 #define TFR_LOG_PART "intercept"
 #include <string.h>
 
+#include "intercept/gate.h"
 #include "intercept/memory.h"
 #include "intercept/stream.h"
 
@@ -12,13 +13,15 @@ enum {
     WORD_BITS = 64,
     PULL_SHARE = 4,   /* a quarter of the lane is for pulls */
     PULL_STREAMS = 4, /* at least so many streams can pull at once */
-    AHEAD_SPARE = 3,  /* asynchronous copies leave a third to those who wait (and to pulls) */
+    LOOK_MS = 20,     /* what no news tells of */
+    WAIT_SHARE = 3,   /* a third of the rest is for those who wait */
 };
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* guards all below */
 static uint64_t used[UNITS_MAX / WORD_BITS];
-static uint32_t unit_n, used_n;
-static uint32_t push_n; /* units [push_n, unit_n) are for pulls alone */
+/* Copies that stand still behind a blocked stream must not take everything: [push_n, unit_n) is for
+ * pulls alone, and [ahead_n, push_n) for callers who wait, whatever lies in the rest. */
+static uint32_t unit_n, push_n, ahead_n;
 /* Extents that a stream still holds, oldest first. */
 static struct held {
     struct tfr_extent extent;
@@ -35,7 +38,7 @@ void tfr_lane_init(void)
     uint64_t units = tfr_client.lane_len / TFR_LANE_UNIT;
     unit_n = units > UNITS_MAX ? UNITS_MAX : (uint32_t)units;
     push_n = unit_n - unit_n / PULL_SHARE;
-    used_n = 0;
+    ahead_n = push_n - push_n / WAIT_SHARE;
     memset(used, 0, sizeof used);
     held_head = held_n = 0;
     pthread_mutex_unlock(&lock);
@@ -47,7 +50,6 @@ static void units_set(uint32_t at, uint32_t n, bool on)
         uint64_t bit = 1ull << (i % WORD_BITS);
         used[i / WORD_BITS] = on ? used[i / WORD_BITS] | bit : used[i / WORD_BITS] & ~bit;
     }
-    used_n += on ? n : -n;
 }
 
 static _Atomic uint32_t *shipping_of(const struct tfr_extent *extent)
@@ -118,22 +120,16 @@ static uint32_t units_of(uint64_t len)
     return (uint32_t)((len + TFR_LANE_UNIT - 1) / TFR_LANE_UNIT);
 }
 
-/* With the lock held: room for a push, `spare` units left over. */
-static bool push_find(uint64_t len, uint32_t spare, struct tfr_extent *extent_out)
+/* An extent below unit *limit. */
+static bool push_try(uint64_t len, const uint32_t *limit, struct tfr_extent *extent_out)
 {
     uint32_t want = units_of(len);
-    return used_n + want + spare <= unit_n && find(0, push_n, want, extent_out);
-}
-
-static bool push_try(uint64_t len, uint32_t spare_share, struct tfr_extent *extent_out)
-{
     pthread_mutex_lock(&lock);
-    uint32_t spare = spare_share ? unit_n / spare_share : 0;
     reap();
-    bool found = push_find(len, spare, extent_out);
+    bool found = find(0, *limit, want, extent_out);
     if (!found) {
         reap_all();
-        found = push_find(len, spare, extent_out);
+        found = find(0, *limit, want, extent_out);
     }
     pthread_mutex_unlock(&lock);
     return found;
@@ -141,12 +137,12 @@ static bool push_try(uint64_t len, uint32_t spare_share, struct tfr_extent *exte
 
 bool tfr_lane_try(uint64_t len, struct tfr_extent *extent_out)
 {
-    return push_try(len, 0, extent_out);
+    return push_try(len, &push_n, extent_out);
 }
 
 bool tfr_lane_try_ahead(uint64_t len, struct tfr_extent *extent_out)
 {
-    return push_try(len, AHEAD_SPARE, extent_out);
+    return push_try(len, &ahead_n, extent_out);
 }
 
 bool tfr_lane_try_pull(uint64_t len, struct tfr_extent *extent_out)
@@ -160,39 +156,66 @@ bool tfr_lane_try_pull(uint64_t len, struct tfr_extent *extent_out)
     return found;
 }
 
-/* Until something may have come free: the oldest extent that a stream holds, then what copies into
- * registered memory have left there.  Else other threads have all of it, and none of them waits
- * here while it has some. */
-static CUresult room_wait(void)
+/* Has any extent come back, wherever its stream stands in the list? */
+static bool room_made(void)
 {
-    CUresult result = CUDA_SUCCESS;
+    bool made = false;
     pthread_mutex_lock(&lock);
-    uint32_t word = held[held_head].word;
-    uint64_t seq = held_n ? held[held_head].seq : 0;
+    for (uint32_t i = 0; i < held_n && !made; i++)
+        made = has_passed(&held[(held_head + i) % UNITS_MAX]);
     pthread_mutex_unlock(&lock);
-    if (seq && !tfr_word_reached(word, seq)) {
-        result = tfr_wait_word(&tfr_client.feedback->stream[word], seq, TFR_WAIT_LANE_SPACE);
-    } else if (!tfr_copy_deliver_next(NULL)) {
-        struct tfr_relax relax = TFR_RELAX_INIT(TFR_WAIT_LANE_SPACE);
-        tfr_relax_nap(&relax);
+    return made || tfr_copy_due();
+}
+
+static bool worth_a_look(void)
+{
+    return room_made() || tfr_gate_due(TFR_GATE_MOVE);
+}
+
+/* Until something may have come free: any of the extents that streams hold, since one of those may
+ * stand still, or what copies into registered memory have left there.  Extents that other threads
+ * have in hand come back without news; none of them waits here while it has some. */
+static CUresult room_wait(struct tfr_relax *relax)
+{
+    while (!room_made()) {
+        enum tfr_relax_step step = tfr_relax(relax);
+        tfr_gate_help();
+        if (step == TFR_RELAX_SPUN)
+            continue;
+        tfr_client_progress();
+        CUresult result = tfr_client_look();
+        if (result != CUDA_SUCCESS)
+            return result;
+        if (step == TFR_RELAX_SLEEP) {
+            tfr_wait_news(worth_a_look, LOOK_MS);
+            break;
+        }
     }
-    tfr_client_progress();
-    return result == CUDA_SUCCESS ? tfr_client_look() : result;
+    return CUDA_SUCCESS;
 }
 
 CUresult tfr_lane_take(uint64_t len, struct tfr_extent *extent_out)
 {
     if (tfr_lane_try(len, extent_out))
         return CUDA_SUCCESS;
+    struct tfr_relax relax = TFR_RELAX_INIT(TFR_WAIT_LANE_SPACE);
     TFR_COUNT(lane_stalls, 1);
     for (;;) {
         tfr_copy_deliver();
         if (tfr_lane_try(len, extent_out))
             return CUDA_SUCCESS;
-        CUresult result = room_wait();
+        CUresult result = room_wait(&relax);
         if (result != CUDA_SUCCESS)
             return result;
     }
+}
+
+CUresult tfr_lane_take_some(uint64_t *len, struct tfr_extent *extent_out)
+{
+    for (; *len > TFR_LANE_UNIT; *len = (*len + 1) / 2)
+        if (tfr_lane_try(*len, extent_out))
+            return CUDA_SUCCESS;
+    return tfr_lane_take(*len, extent_out);
 }
 
 void tfr_lane_give(struct tfr_extent extent, struct tfr_stream *stream, uint64_t seq)

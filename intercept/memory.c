@@ -212,11 +212,12 @@ static bool host_is_written(void)
 static CUresult points_before_free(struct tfr_point points[POINTS], uint32_t *n_out)
 {
     CUresult result = CUDA_SUCCESS;
-    uint32_t n = tfr_points_take(points, POINTS);
+    uint32_t n = tfr_points_take(points, POINTS, UINT64_MAX);
+    uint64_t until = n > POINTS ? tfr_post_last() : 0;
     while (result == CUDA_SUCCESS && n && (n > POINTS || host_is_written())) {
         TFR_COUNT(stream_waits, 1);
         result = tfr_points_wait(points, n < POINTS ? n : POINTS);
-        n = n > POINTS ? tfr_points_take(points, POINTS) : 0;
+        n = n > POINTS ? tfr_points_take(points, POINTS, until) : 0;
     }
     *n_out = n;
     return result;

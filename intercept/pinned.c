@@ -228,20 +228,30 @@ static bool take_ours(uint64_t base, struct tfr_range *range_out)
     return kind != TFR_RANGE_NONE && tfr_range_take(base, 1u << kind, range_out);
 }
 
+/* All that was posted so far is done with host memory: any stream, of any context, may be using it.
+ */
+static CUresult quiesce(void)
+{
+    struct tfr_point points[POINTS];
+    uint64_t until = tfr_post_last();
+    CUresult result = CUDA_SUCCESS;
+    uint32_t n;
+    while (result == CUDA_SUCCESS && (n = tfr_points_take(points, POINTS, until)))
+        result = tfr_points_wait(points, n < POINTS ? n : POINTS);
+    if (result == CUDA_SUCCESS)
+        tfr_copy_deliver();
+    return result;
+}
+
 CUresult cuMemFreeHost(void *ptr)
 {
     struct tfr_range range;
     CUresult result = tfr_enter();
     if (result != CUDA_SUCCESS || !ptr)
         return result;
-    /* Any stream may be using it, of any context. */
-    struct tfr_point points[POINTS];
-    uint32_t n;
-    while (result == CUDA_SUCCESS && (n = tfr_points_take(points, POINTS)))
-        result = tfr_points_wait(points, n < POINTS ? n : POINTS);
+    result = quiesce();
     if (result != CUDA_SUCCESS)
         return result;
-    tfr_copy_deliver_before(NULL);
     if (!take_ours((uint64_t)ptr, &range))
         return CUDA_ERROR_INVALID_VALUE;
     if (range.kind == TFR_RANGE_MAPPED)
@@ -306,7 +316,9 @@ CUresult cuMemHostUnregister(void *ptr)
         return result;
     if (!ptr)
         return CUDA_ERROR_INVALID_VALUE;
-    tfr_copy_deliver_before(NULL);
+    result = quiesce();
+    if (result != CUDA_SUCCESS)
+        return result;
     if (tfr_range_find((uint64_t)ptr).ours ||
         !tfr_range_take((uint64_t)ptr, 1u << TFR_RANGE_REGISTERED, &range))
         return CUDA_ERROR_HOST_MEMORY_NOT_REGISTERED;

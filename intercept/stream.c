@@ -346,7 +346,6 @@ CUresult cuStreamDestroy_v2(CUstream handle)
     struct tfr_stream *stream = tfr_handle_object(TFR_KIND_STREAM, handle);
     if (!stream || stream->legacy)
         return CUDA_ERROR_INVALID_HANDLE;
-    tfr_copy_deliver_before(stream);
     return stream_destroy(stream);
 }
 

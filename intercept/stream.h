@@ -92,8 +92,9 @@ bool tfr_word_retired_busy(const struct tfr_context *ctx, uint32_t *word_out, ui
 void tfr_word_forget_all(void);
 
 /* Where every stream of the session is that has work to do; their number, which may be more than
- * room: then only so many are there. */
-uint32_t tfr_points_take(struct tfr_point *points, uint32_t room);
+ * room: then only so many are there.  Records after `until` do not count, so that who takes points
+ * again and again comes to an end beside threads that keep posting. */
+uint32_t tfr_points_take(struct tfr_point *points, uint32_t room, uint64_t until);
 
 /* Asks for marks that cover the points. */
 CUresult tfr_points_mark(const struct tfr_point *points, uint32_t n);

@@ -12,14 +12,15 @@ static int able(const struct tfr_stream *stream, CUdevice_attribute attribute)
     return tfr_client.snapshot->device[stream->ctx->device].attribute[attribute];
 }
 
-/* Where the GPU sees the bytes; 0: nowhere. */
-static uint64_t seen_at(uint64_t addr, uint64_t len)
+/* Where the GPU sees the bytes; 0: nowhere.  *host_out: so does the application. */
+static uint64_t seen_at(uint64_t addr, uint64_t len, bool *host_out)
 {
     struct tfr_range range = tfr_range_find(addr);
     if (addr % len || !tfr_range_holds(&range, addr, len))
         return 0;
     if (tfr_range_is_device(&range))
         return addr;
+    *host_out = true;
     return range.kind == TFR_RANGE_MAPPED ? range.device_addr + (addr - range.base) : 0;
 }
 
@@ -37,7 +38,7 @@ static CUresult wait_check(const struct tfr_stream *stream, unsigned int flags)
 
 /* One operation, checked, with its address as the GPU sees it. */
 static CUresult op_take(const struct tfr_stream *stream, const CUstreamBatchMemOpParams *from,
-                        struct tfr_value_op *to)
+                        struct tfr_value_op *to, bool *seen_out)
 {
     bool wide = from->operation == CU_STREAM_MEM_OP_WAIT_VALUE_64 ||
                 from->operation == CU_STREAM_MEM_OP_WRITE_VALUE_64;
@@ -73,7 +74,7 @@ static CUresult op_take(const struct tfr_stream *stream, const CUstreamBatchMemO
         return result;
     if (wide && !able(stream, CU_DEVICE_ATTRIBUTE_CAN_USE_64_BIT_STREAM_MEM_OPS))
         return CUDA_ERROR_NOT_SUPPORTED;
-    to->addr = seen_at(to->addr, wide ? 8 : 4);
+    to->addr = seen_at(to->addr, wide ? 8 : 4, seen_out);
     return to->addr ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
 }
 
@@ -118,8 +119,11 @@ CUresult cuStreamBatchMemOp_v2(CUstream handle, unsigned int n, CUstreamBatchMem
         return CUDA_ERROR_INVALID_HANDLE;
     if (flags || n > TFR_VALUES_MAX || (n && !params))
         return CUDA_ERROR_INVALID_VALUE;
+    bool seen = false;
     for (unsigned int i = 0; i < n && result == CUDA_SUCCESS; i++)
-        result = op_take(stream, &params[i], &op[i]); /* all or nothing */
+        result = op_take(stream, &params[i], &op[i], &seen); /* all or nothing */
+    if (result == CUDA_SUCCESS && seen)
+        result = tfr_gate_settle(stream);
     return result != CUDA_SUCCESS || !n ? result : post(stream, op, n);
 }
 

@@ -80,27 +80,35 @@ void tfr_word_forget_all(void)
 
 /* ---- points ---- */
 
-static void point_add(struct tfr_point *points, uint32_t room, uint32_t *n, uint32_t word,
-                      uint64_t seq)
+static void point_add(struct tfr_point *points, uint32_t room, uint32_t *n, struct tfr_point point)
 {
-    if (tfr_word_reached(word, seq))
+    if (tfr_word_reached(point.word, point.seq))
         return;
     if (*n < room)
-        points[*n] = (struct tfr_point){word, seq};
+        points[*n] = point;
     ++*n;
 }
 
-uint32_t tfr_points_take(struct tfr_point *points, uint32_t room)
+static uint64_t least(uint64_t a, uint64_t b)
+{
+    return a < b ? a : b;
+}
+
+uint32_t tfr_points_take(struct tfr_point *points, uint32_t room, uint64_t until)
 {
     uint32_t n = 0;
     pthread_mutex_lock(&words_lock);
     for (uint32_t word = 0; word < words.used; word++) {
         const struct tfr_stream *s = atomic_load_explicit(&word_owner[word], memory_order_relaxed);
         if (s)
-            point_add(points, room, &n, word, atomic_load_explicit(&s->last, memory_order_acquire));
+            point_add(
+                points, room, &n,
+                (struct tfr_point){
+                    word, least(atomic_load_explicit(&s->last, memory_order_acquire), until)});
     }
     for (uint32_t i = 0; i < words.retired_n; i++)
-        point_add(points, room, &n, words.retired[i].word, words.retired[i].after);
+        point_add(points, room, &n,
+                  (struct tfr_point){words.retired[i].word, least(words.retired[i].after, until)});
     pthread_mutex_unlock(&words_lock);
     return n;
 }

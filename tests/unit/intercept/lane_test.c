@@ -54,3 +54,16 @@ Test(lane, says_at_once_that_it_is_full_to_who_only_tries, .timeout = 10)
     kit_word(one.word, 9);
     cr_assert(tfr_lane_try(1, &more));
 }
+
+Test(lane, leaves_room_to_who_waits_and_gives_him_less_rather_than_nothing, .timeout = 10)
+{
+    struct tfr_extent e;
+    uint64_t len = TFR_LANE_CHUNK, n = 0;
+    kit_lane(2 * TFR_LANE_CHUNK);
+    while (tfr_lane_try_ahead(TFR_LANE_UNIT, &e))
+        tfr_lane_give(e, &one, ++n);
+    cr_assert_eq(tfr_lane_take_some(&len, &e), CUDA_SUCCESS);
+    cr_assert(len > 4 * TFR_LANE_UNIT && len < TFR_LANE_CHUNK, "%llu bytes",
+              (unsigned long long)len);
+    cr_assert_geq(e.units * (uint64_t)TFR_LANE_UNIT, len);
+}
