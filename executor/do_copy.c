@@ -87,14 +87,14 @@ CUresult tfr_copy_submitted(struct tfr_session *s, struct tfr_stream *stream, ui
                             uint32_t flags)
 {
     CUresult result = CUDA_SUCCESS;
-    if (flags & TFR_COPY_FENCE) {
+    if (flags & TFR_COPY_MARK) /* before the event that others wait for, as in do_event_record */
+        result = tfr_news_ask(s, stream, seq);
+    if (result == CUDA_SUCCESS && (flags & TFR_COPY_FENCE)) {
         result = s->cu->cuEventRecord(s->fence_event[stream->ctx], stream->real);
         stream->fence = ++s->fence;
         s->fence_ctx = stream->ctx;
         s->fence_legacy = stream->real == CU_STREAM_LEGACY;
     }
-    if (result == CUDA_SUCCESS && (flags & TFR_COPY_MARK))
-        result = tfr_news_ask(s, stream, seq);
     return result;
 }
 

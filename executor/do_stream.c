@@ -175,12 +175,14 @@ CUresult do_event_record(struct tfr_session *s, const struct tfr_rec *rec, struc
     CUresult result = tfr_event_get(s, req->event, &real);
     if (result == CUDA_SUCCESS)
         result = tfr_stream_get(s, req->stream, &stream);
-    if (result == CUDA_SUCCESS && req->flags)
-        result = s->cu->cuEventRecordWithFlags(real, stream->real, req->flags);
-    else if (result == CUDA_SUCCESS)
-        result = s->cu->cuEventRecord(real, stream->real);
-    /* The event goes before its mark: whoever sees the mark may ask the event for its time. */
-    return result != CUDA_SUCCESS ? result : tfr_news_ask(s, stream, rec->seq);
+    /* The mark goes before its event: whatever waited for the event comes after the mark, and no
+     * word tells of it before the event's own word. */
+    if (result == CUDA_SUCCESS)
+        result = tfr_news_ask(s, stream, rec->seq);
+    if (result != CUDA_SUCCESS)
+        return result;
+    return req->flags ? s->cu->cuEventRecordWithFlags(real, stream->real, req->flags)
+                      : s->cu->cuEventRecord(real, stream->real);
 }
 
 CUresult do_event_elapsed(struct tfr_session *s, const struct tfr_rec *rec, struct tfr_reply *reply)

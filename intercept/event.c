@@ -220,6 +220,20 @@ CUresult cuStreamWaitEvent(CUstream stream_handle, CUevent handle, unsigned int 
     return tfr_post_end_on(stream, NULL);
 }
 
+static CUresult elapsed_ask(const struct tfr_event *start, const struct tfr_event *end, float *ms)
+{
+    struct tfr_ask ask;
+    struct tfr_event_elapsed_req *req = tfr_ask_begin(&ask, TFR_OP_event_elapsed, sizeof *req);
+    if (!req)
+        return ask.result;
+    req->start = start->id;
+    req->end = end->id;
+    const struct tfr_event_elapsed_rep *rep = tfr_ask_send(&ask, sizeof *rep);
+    if (rep)
+        *ms = rep->ms;
+    return tfr_ask_end(&ask);
+}
+
 CUresult cuEventElapsedTime_v2(float *ms, CUevent start_handle, CUevent end_handle)
 {
     uint32_t word[2];
@@ -231,21 +245,24 @@ CUresult cuEventElapsedTime_v2(float *ms, CUevent start_handle, CUevent end_hand
         return CUDA_ERROR_INVALID_HANDLE;
     if (!ms)
         return CUDA_ERROR_INVALID_VALUE;
-    uint64_t from = event_at(start, &word[0]), to = event_at(end, &word[1]);
-    if (!from || !to || ((start->flags | end->flags) & CU_EVENT_DISABLE_TIMING))
+    if ((start->flags | end->flags) & CU_EVENT_DISABLE_TIMING)
         return CUDA_ERROR_INVALID_HANDLE;
-    if (!tfr_word_reached(word[0], from) || !tfr_word_reached(word[1], to))
-        return CUDA_ERROR_NOT_READY;
-    struct tfr_ask ask;
-    struct tfr_event_elapsed_req *req = tfr_ask_begin(&ask, TFR_OP_event_elapsed, sizeof *req);
-    if (!req)
-        return ask.result;
-    req->start = start->id;
-    req->end = end->id;
-    const struct tfr_event_elapsed_rep *rep = tfr_ask_send(&ask, sizeof *rep);
-    if (rep)
-        *ms = rep->ms;
-    return tfr_ask_end(&ask);
+    /* The words are ahead of the events by the moment that the GPU takes from one to the other. */
+    struct tfr_relax relax = TFR_RELAX_INIT(TFR_WAIT_STREAM);
+    for (;;) {
+        uint64_t from = event_at(start, &word[0]), to = event_at(end, &word[1]);
+        if (!from || !to)
+            return CUDA_ERROR_INVALID_HANDLE;
+        if (!tfr_word_reached(word[0], from) || !tfr_word_reached(word[1], to))
+            return CUDA_ERROR_NOT_READY;
+        result = elapsed_ask(start, end, ms);
+        if (result != CUDA_ERROR_NOT_READY)
+            return result;
+        tfr_relax_nap(&relax);
+        result = tfr_client_look();
+        if (result != CUDA_SUCCESS)
+            return result;
+    }
 }
 
 CUresult cuEventElapsedTime(float *ms, CUevent start, CUevent end)

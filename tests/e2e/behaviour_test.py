@@ -402,6 +402,7 @@ class RoundTrips(unittest.TestCase):
         got = tf_run(PROBE, "reset")
         self.assertEqual((got.stdout, got.returncode), (b"pinned 0 window 0\n", 0), got.stderr)
 
+    @unittest.skipIf(SANITIZE, "sanitizers reserve more addresses than that")
     def test_a_limit_on_addresses_is_survived(self):
         with executor() as (address, _):
             got = tf_run("sh", "-c", 'ulimit -v 4000000; exec "$0" 20',
