@@ -100,7 +100,8 @@ static void sleep_idle(void)
 {
     pthread_mutex_lock(&lock);
     /* Dekker's handshake with tfr_tick_wake: either it sees us asleep or we see its work. */
-    atomic_store_explicit(&asleep, true, memory_order_seq_cst);
+    atomic_store_explicit(&asleep, true, memory_order_relaxed);
+    atomic_thread_fence(memory_order_seq_cst); /* pairs with the one in tfr_tick_wake */
     while (!gates(TFR_GATE_MOVE) && !gates(TFR_GATE_CALL) && !copies())
         pthread_cond_wait(&tick_cond, &lock);
     atomic_store_explicit(&asleep, false, memory_order_relaxed);
@@ -124,7 +125,9 @@ static void sleep_pending(bool stalled, int *nap_ms)
     bool waited_for = atomic_load_explicit(&tfr_client.waiters, memory_order_relaxed) != 0;
     bool arm = gates(TFR_GATE_CALL) || (gates(TFR_GATE_MOVE) && !waited_for);
     if (arm && tfr_client_error() == CUDA_SUCCESS) {
-        tfr_wait_news(stalled ? move_due : any_due, stalled ? 1 : LONG_MS);
+        /* Functions that are due but find all threads busy are those threads' to see to. */
+        bool calls_wait = stalled || tfr_gate_due(TFR_GATE_CALL);
+        tfr_wait_news(calls_wait ? move_due : any_due, stalled ? 1 : LONG_MS);
         return;
     }
     struct timespec t = {.tv_nsec = *nap_ms * (long)TFR_NS_PER_MS};
@@ -177,7 +180,7 @@ CUresult tfr_tick_start(void)
 
 void tfr_tick_wake(void)
 {
-    /* pairs with the store in sleep_idle */
+    /* pairs with the fence in sleep_idle */
     atomic_thread_fence(memory_order_seq_cst);
     if (!atomic_load_explicit(&asleep, memory_order_relaxed))
         return;

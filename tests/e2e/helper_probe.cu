@@ -18,6 +18,11 @@ static void linger(void *)
     usleep(100000);
 }
 
+static void stay(void *)
+{
+    sleep(30);
+}
+
 static __global__ void verify(int n)
 {
     if (n != 7)
@@ -46,6 +51,14 @@ int main(int argc, char **argv)
     CUDA(cudaStreamSynchronize(stream));
     CHECK(ran == 10);
     if (!strcmp(what, "idle")) { /* until it is killed */
+        sleep(1);
+        ready();
+        pause();
+    } else if (!strcmp(what, "crowd")) { /* more functions at a time than there are threads */
+        for (int i = 0; i < 20; i++) {
+            CUDA(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
+            CUDA(cudaLaunchHostFunc(stream, stay, NULL));
+        }
         sleep(1);
         ready();
         pause();

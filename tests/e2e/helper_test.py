@@ -39,6 +39,16 @@ class Idle(unittest.TestCase):
                 self.assertLessEqual(seconds, WINDOW_S / 100 + TICK_S, (pid, used))
 
 
+    def test_functions_that_find_all_threads_busy_are_waited_for_asleep(self):
+        with kit.executor() as (address, _), kit.started(
+                [kit.TF_RUN, "--executor", address, PROBE, "crowd"], stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=kit.env(), text=True) as child:
+            self.assertEqual(child.stdout.readline(), "ready\n")
+            before = cpu_s(child.pid)
+            time.sleep(WINDOW_S)
+            self.assertLessEqual(cpu_s(child.pid) - before, WINDOW_S / 20 + TICK_S)
+
+
 class Ends(unittest.TestCase):
     def test_a_program_may_leave_while_a_function_runs(self):
         got = kit.tf_run(PROBE, "leave")
