@@ -38,6 +38,10 @@ bool tfr_lane_try_pull(uint64_t len, struct tfr_extent *extent_out);
  * when the executor reads the record. */
 CUresult tfr_lane_ship(const struct tfr_extent *extent, uint64_t len);
 
+/* Returns when no put reads the extent any more (also when the session has failed): its bytes may
+ * change. */
+void tfr_lane_settle(const struct tfr_extent *extent);
+
 /* The extent is free once the stream has passed seq. */
 void tfr_lane_give(struct tfr_extent extent, struct tfr_stream *stream, uint64_t seq);
 

@@ -232,6 +232,16 @@ CUresult tfr_lane_ship(const struct tfr_extent *extent, uint64_t len)
     return tfr_client_ship(extent->at, len, shipping_of(extent));
 }
 
+void tfr_lane_settle(const struct tfr_extent *extent)
+{
+    struct tfr_relax relax = TFR_RELAX_INIT(TFR_WAIT_TRANSFER);
+    while (__builtin_expect(is_shipping(extent), 0) && tfr_client_error() == CUDA_SUCCESS) {
+        tfr_client_progress();
+        if (tfr_relax(&relax) == TFR_RELAX_SLEEP)
+            tfr_relax_nap(&relax);
+    }
+}
+
 void tfr_lane_free(struct tfr_extent extent)
 {
     pthread_mutex_lock(&lock);

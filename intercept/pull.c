@@ -5,6 +5,7 @@
 #define TFR_LOG_PART "intercept"
 #include "intercept/pull.h"
 
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -28,8 +29,7 @@ struct pull {
     struct puller *puller;
     uint8_t *host;
     uint64_t len;
-    void *heap; /* with the last piece: to be freed */
-    uint64_t heap_len;
+    void *heap; /* that `host` lies in, or NULL */
 };
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* guards the list, and the order of a
@@ -45,26 +45,46 @@ bool tfr_pull_brings(void)
 
 /* ---- spill ---- */
 
+/* Before the bytes; each piece that reads them holds a reference. */
+struct spill {
+    _Alignas(16) uint64_t len;
+    _Atomic uint32_t refs;
+    _Alignas(16) uint8_t bytes[];
+};
+
+static struct spill *spill_of(void *heap)
+{
+    return (struct spill *)((uint8_t *)heap - offsetof(struct spill, bytes));
+}
+
 void *tfr_spill_take(const void *src, uint64_t len)
 {
     uint64_t limit = tfr_env_u64("TFR_SPILL_SIZE");
     uint64_t now = atomic_fetch_add_explicit(&spilled, len, memory_order_relaxed) + len;
-    void *heap = now <= limit ? malloc(len) : NULL;
-    if (!heap) {
+    struct spill *spill = now <= limit ? malloc(sizeof *spill + len) : NULL;
+    if (!spill) {
         atomic_fetch_sub_explicit(&spilled, len, memory_order_relaxed);
         return NULL;
     }
     TFR_COUNT(bytes_spilled, len);
-    memcpy(heap, src, len);
-    return heap;
+    spill->len = len;
+    atomic_init(&spill->refs, 1);
+    memcpy(spill->bytes, src, len);
+    return spill->bytes;
 }
 
-static void spill_give(void *heap, uint64_t len)
+static void spill_keep(void *heap)
 {
-    if (!heap)
+    if (heap)
+        atomic_fetch_add_explicit(&spill_of(heap)->refs, 1, memory_order_relaxed);
+}
+
+static void spill_give(void *heap)
+{
+    if (!heap || atomic_fetch_sub_explicit(&spill_of(heap)->refs, 1, memory_order_acq_rel) != 1)
         return;
-    free(heap);
-    atomic_fetch_sub_explicit(&spilled, len, memory_order_relaxed);
+    atomic_fetch_sub_explicit(&spilled, spill_of(heap)->len, memory_order_relaxed);
+    free(spill_of(heap));
 }
 
 /* ---- the bytes, on the thread that opens the gate ---- */
@@ -72,6 +92,7 @@ static void spill_give(void *heap, uint64_t len)
 static void piece_end(struct pull *p)
 {
     atomic_fetch_sub_explicit(&p->puller->pieces, 1, memory_order_release);
+    spill_give(p->heap);
     free(p);
 }
 
@@ -80,11 +101,11 @@ static void piece_fill(struct tfr_gate *gate, CUresult status)
     struct pull *p = (struct pull *)gate;
     if (status == CUDA_SUCCESS) {
         tfr_copy_deliver(); /* the source may be the target of a copy that has just ended */
+        tfr_lane_settle(&p->puller->extent);
         memcpy(tfr_client.lane + p->puller->extent.at, p->host, p->len);
         tfr_lane_ship(&p->puller->extent, p->len);
         TFR_COUNT(bytes_pull, p->len);
     }
-    spill_give(p->heap, p->heap_len);
     piece_end(p);
 }
 
@@ -175,7 +196,6 @@ struct piece {
     void *host;
     uint64_t len;
     void *heap;
-    uint64_t heap_len;
     void (*run)(struct tfr_gate *gate, CUresult status);
 };
 
@@ -189,7 +209,7 @@ static CUresult piece_post(struct tfr_stream *stream, const struct piece *piece)
     p->host = piece->host;
     p->len = piece->len;
     p->heap = piece->heap;
-    p->heap_len = piece->heap_len;
+    spill_keep(p->heap);
     atomic_fetch_add_explicit(&p->puller->pieces, 1, memory_order_relaxed);
     CUresult result = tfr_gate_post(stream, TFR_GATE_MOVE, &p->gate);
     if (result != CUDA_SUCCESS)
@@ -207,26 +227,22 @@ CUresult tfr_pull_to_device(struct tfr_stream *stream, uint64_t dst, const void 
                             void *heap)
 {
     struct puller *puller;
-    bool given = false; /* the heap, to the last piece */
     pthread_mutex_lock(&lock);
     CUresult result = puller_get(stream, len, &puller);
     for (uint64_t at = 0, n; result == CUDA_SUCCESS && at < len; at += n) {
         n = piece_len(puller, len - at);
-        struct piece piece = {
-            .puller = puller, .host = (uint8_t *)(uintptr_t)src + at, .len = n, .run = piece_fill};
-        if (at + n == len) {
-            piece.heap = heap;
-            piece.heap_len = len;
-        }
+        struct piece piece = {.puller = puller,
+                              .host = (uint8_t *)(uintptr_t)src + at,
+                              .len = n,
+                              .heap = heap,
+                              .run = piece_fill};
         result = piece_post(stream, &piece);
-        given = result == CUDA_SUCCESS && piece.heap;
         if (result == CUDA_SUCCESS)
             result = tfr_copy_post(stream, TFR_COPY_PUSH, dst + at, puller->extent.at, n,
                                    TFR_COPY_MARK, &puller->last);
     }
     pthread_mutex_unlock(&lock);
-    if (!given)
-        spill_give(heap, len);
+    spill_give(heap);
     return result;
 }
 
