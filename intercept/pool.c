@@ -70,10 +70,12 @@ static CUresult pool_ensure(struct tfr_lease *lease)
 static void pool_unlink(struct tfr_pool *pool)
 {
     struct tfr_pool **at = &pool->lease->pools;
-    while (*at != pool)
+    while (*at && *at != pool)
         at = &(*at)->next;
+    if (!*at)
+        return; /* the session has ended meanwhile, and it with it */
     *at = pool->next;
-    free(pool);
+    tfr_handle_retire(pool);
 }
 
 static void pool_count(struct tfr_pool *pool)
@@ -153,7 +155,8 @@ void tfr_pool_forget_all(struct tfr_lease *lease)
         lease->pools = pool->next;
         if (!pool->destroyed)
             tfr_handle_drop(TFR_KIND_POOL, pool->id);
-        free(pool);
+        pool->destroyed = true;
+        tfr_handle_retire(pool);
     }
     lease->pool_default = lease->pool_current = NULL;
 }
@@ -189,6 +192,8 @@ static CUresult pool_take(struct tfr_lease *lease, struct tfr_pool *pool, uint64
                           uint64_t stream, struct tfr_block **block_out)
 {
     CUresult result = pool ? CUDA_SUCCESS : pool_ensure(lease);
+    if (pool && pool->destroyed)
+        result = CUDA_ERROR_INVALID_VALUE;
     if (result != CUDA_SUCCESS)
         return result;
     if (!pool)
@@ -196,7 +201,8 @@ static CUresult pool_take(struct tfr_lease *lease, struct tfr_pool *pool, uint64
     pool->live++; /* the lock may be let go meanwhile */
     result = block_take(pool, len, stream, block_out);
     if (result != CUDA_SUCCESS) {
-        pool->live--;
+        if (!--pool->live && pool->destroyed)
+            pool_unlink(pool);
         return result;
     }
     (*block_out)->pool = pool;
@@ -351,8 +357,9 @@ CUresult cuDeviceSetMemPool(CUdevice dev, CUmemoryPool handle)
     if (!pool || pool->lease != lease)
         return CUDA_ERROR_INVALID_VALUE;
     pthread_mutex_lock(&lease->lock);
-    result = pool_ensure(lease);
-    lease->pool_current = pool;
+    result = pool->destroyed ? CUDA_ERROR_INVALID_VALUE : pool_ensure(lease);
+    if (result == CUDA_SUCCESS)
+        lease->pool_current = pool;
     pthread_mutex_unlock(&lease->lock);
     return result;
 }
@@ -413,7 +420,11 @@ static struct tfr_pool *pool_enter(CUmemoryPool handle, CUresult *result_out)
     struct tfr_pool *pool = *result_out == CUDA_SUCCESS ? pool_of(handle) : NULL;
     if (pool)
         pthread_mutex_lock(&pool->lease->lock);
-    else if (*result_out == CUDA_SUCCESS)
+    if (pool && pool->destroyed) { /* by another thread, just before */
+        pthread_mutex_unlock(&pool->lease->lock);
+        pool = NULL;
+    }
+    if (!pool && *result_out == CUDA_SUCCESS)
         *result_out = CUDA_ERROR_INVALID_VALUE;
     return pool;
 }

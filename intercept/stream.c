@@ -140,10 +140,24 @@ static CUresult stream_destroy(struct tfr_stream *stream)
     return result;
 }
 
+/* The ring is closed: a thread that has one of them in hand must not name it in the next session.
+ */
+static void stream_bury(void *object)
+{
+    ((struct tfr_stream *)object)->dead = true;
+    tfr_handle_retire(object);
+}
+
+static void event_bury(void *object)
+{
+    ((struct tfr_event *)object)->dead = true;
+    tfr_handle_retire(object);
+}
+
 void tfr_stream_forget_all(void)
 {
-    tfr_handle_clear(TFR_KIND_STREAM, tfr_handle_retire);
-    tfr_handle_clear(TFR_KIND_EVENT, tfr_handle_retire);
+    tfr_handle_clear(TFR_KIND_STREAM, stream_bury);
+    tfr_handle_clear(TFR_KIND_EVENT, event_bury);
     tfr_word_forget_all();
 }
 
