@@ -53,6 +53,19 @@ static inline bool tfr_range_is_device(const struct tfr_range *range)
     return range->kind == TFR_RANGE_DEVICE || range->kind == TFR_RANGE_GLOBAL;
 }
 
+/* ThreadSanitizer owns nearly all addresses, and ends a process that asks for one of them. */
+#if defined(__SANITIZE_THREAD__)
+enum { TFR_NO_WINDOWS = 1 };
+#elif defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+enum { TFR_NO_WINDOWS = 1 };
+#else
+enum { TFR_NO_WINDOWS = 0 };
+#endif
+#else
+enum { TFR_NO_WINDOWS = 0 };
+#endif
+
 /* ---- pinned.c ---- */
 
 /* The host window, for hello. */

@@ -24,9 +24,14 @@ static const uint64_t window_len = 1ull << 44;
 /* Descriptors cross the boot socket in the order of their records. */
 static pthread_mutex_t boot_lock = PTHREAD_MUTEX_INITIALIZER;
 
+static uint64_t window_base(void)
+{
+    return TFR_NO_WINDOWS ? 0 : tfr_env_u64("TFR_HOST_WINDOW");
+}
+
 void tfr_window_get(uint64_t *base_out, uint64_t *len_out)
 {
-    *base_out = tfr_env_u64("TFR_HOST_WINDOW");
+    *base_out = window_base();
     *len_out = window_len;
 }
 
@@ -88,7 +93,7 @@ void tfr_pinned_drop(const struct tfr_range *range)
         return;
     munmap((void *)range->base, page_up(range->len));
     if (range->kind == TFR_RANGE_MAPPED)
-        place_give(range->base - tfr_env_u64("TFR_HOST_WINDOW"));
+        place_give(range->base - window_base());
 }
 
 /* ---- allocation ---- */
@@ -126,7 +131,7 @@ static CUresult host_map(const struct tfr_area *area, unsigned int flags, uint64
 /* Shared with the executor; any failure leaves nothing behind. */
 static CUresult map_new(struct tfr_range *range)
 {
-    uint64_t bytes = page_up(range->len), at, base = tfr_env_u64("TFR_HOST_WINDOW");
+    uint64_t bytes = page_up(range->len), at, base = window_base();
     struct tfr_area area;
     if (!place_take(bytes, &at))
         return CUDA_ERROR_OUT_OF_MEMORY;

@@ -39,6 +39,8 @@ static uint64_t round_up(uint64_t len, uint64_t to)
 static uint64_t room(void)
 {
     struct rlimit limit;
+    if (TFR_NO_WINDOWS)
+        return 0;
     if (getrlimit(RLIMIT_AS, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY)
         return UINT64_MAX;
     return limit.rlim_cur / 4;
