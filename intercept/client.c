@@ -191,6 +191,7 @@ CUresult tfr_wait_word(const _Atomic uint64_t *word, uint64_t want, enum tfr_wai
         result = wait_long(word, want, why);
         /* pairs with the acquire in tfr_client_quiet */
         atomic_fetch_sub_explicit(&tfr_client.waiters, 1, memory_order_release);
+        tfr_exit_hold();
     }
     tfr_text_take();
     return result;

@@ -78,6 +78,11 @@ void tfr_client_detach(void);
 /* Leaves those devices in the snapshot that the program may see, in its order. */
 void tfr_visible_apply(struct tfr_snapshot *snapshot);
 
+/* While another thread runs the process's exit handlers: holds this one, as a driver would, so that
+ * it does not return into a runtime that is being taken down.  Two seconds at most.  Else one load.
+ */
+void tfr_exit_hold(void);
+
 /* ---- text.c ---- */
 
 /* Has a kernel printed something that is not on our stdout yet?  Two loads. */

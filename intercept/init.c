@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -148,10 +149,14 @@ static CUresult connect_boot(void)
     return result;
 }
 
+static _Atomic uint32_t exiting; /* the thread that runs exit handlers */
+enum { EXIT_HOLD_S = 2 };
+
 /* ---- fork ---- */
 
 static void fork_child(void)
 {
+    atomic_store_explicit(&exiting, 0, memory_order_relaxed);
     /* The parent's session stays the parent's: nothing here may wake, wait for or keep alive what
      * is its. */
     if (atomic_load_explicit(&tfr_client.attached, memory_order_acquire))
@@ -171,8 +176,26 @@ static void fork_child(void)
     pthread_mutex_init(&tfr_client.sleep_lock, NULL);
 }
 
+/* ---- exit ---- */
+
+/* Registered late, so it runs before those that take the runtime down. */
+static void exit_begins(void)
+{
+    atomic_store_explicit(&exiting, (uint32_t)gettid(), memory_order_release);
+}
+
+void tfr_exit_hold(void)
+{
+    uint32_t by = atomic_load_explicit(&exiting, memory_order_acquire);
+    if (__builtin_expect(!by, 1) || by == (uint32_t)gettid())
+        return;
+    struct timespec t = {.tv_sec = EXIT_HOLD_S};
+    nanosleep(&t, NULL);
+}
+
 static void fork_watch(void)
 {
+    atexit(exit_begins);
     pthread_atfork(NULL, NULL, fork_child);
 }
 

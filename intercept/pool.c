@@ -528,7 +528,9 @@ CUresult cuMemPoolSetAttribute(CUmemoryPool handle, CUmemPool_attribute attribut
     if (!pool)
         return result;
     int *set = flag(pool, attribute);
-    if (!value)
+    bool mark = attribute == CU_MEMPOOL_ATTR_RESERVED_MEM_HIGH ||
+                attribute == CU_MEMPOOL_ATTR_USED_MEM_HIGH;
+    if (!value || (mark && *(const cuuint64_t *)value)) /* marks are only ever reset */
         result = CUDA_ERROR_INVALID_VALUE;
     else if (set)
         *set = *(const int *)value != 0;

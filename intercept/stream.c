@@ -279,6 +279,7 @@ CUresult tfr_stream_wait(struct tfr_stream *stream)
     }
     tfr_text_take(); /* also if there was nothing to wait for */
     tfr_copy_deliver();
+    tfr_exit_hold();
     return tfr_client_error();
 }
 
@@ -324,6 +325,7 @@ CUresult tfr_context_wait(struct tfr_context *ctx)
         return result;
     tfr_text_take(); /* also if there was nothing to wait for */
     tfr_copy_deliver();
+    tfr_exit_hold();
     return tfr_client_error();
 }
 
