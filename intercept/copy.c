@@ -138,6 +138,11 @@ bool tfr_copy_room(uint64_t len, struct tfr_extent *extent_out)
         return false;
     if (tfr_lane_try_ahead(len, extent_out))
         return true;
+    /* What did not move while somebody waited will not move for the next one either. */
+    static _Atomic uint64_t stuck = UINT64_MAX;
+    uint64_t moves = tfr_lane_moves();
+    if (moves == atomic_load_explicit(&stuck, memory_order_relaxed))
+        return false;
     uint64_t until = tfr_clock_now() + AHEAD_NS;
     struct tfr_relax relax = TFR_RELAX_INIT(TFR_WAIT_LANE_SPACE);
     do {
@@ -147,6 +152,8 @@ bool tfr_copy_room(uint64_t len, struct tfr_extent *extent_out)
         if (tfr_lane_try_ahead(len, extent_out))
             return true;
     } while (tfr_clock_now() < until);
+    if (moves == tfr_lane_moves())
+        atomic_store_explicit(&stuck, moves, memory_order_relaxed);
     return false;
 }
 

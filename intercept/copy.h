@@ -45,6 +45,9 @@ void tfr_lane_settle(const struct tfr_extent *extent);
 /* The extent is free once the stream has passed seq. */
 void tfr_lane_give(struct tfr_extent extent, struct tfr_stream *stream, uint64_t seq);
 
+/* How many extents have ever come free. */
+uint64_t tfr_lane_moves(void);
+
 /* The extent is free now. */
 void tfr_lane_free(struct tfr_extent extent);
 

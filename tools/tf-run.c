@@ -5,7 +5,7 @@
  * through a double fork, because the program must not find a child that it did not make, in a
  * process group of its own, and without what could make it load our libcuda.so.1 in place of a real
  * one. It watches our pid and ends with it.  Exit status of our own: 2 usage (an address that is
- * none, too), 125 no executor, 126 and 127 as in a shell. */
+ * none, too), 125 no private executor, 126 and 127 as in a shell. */
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>

@@ -158,7 +158,16 @@ struct wish {
     bool json;
     double interval_s;
     long count;
+    bool again; /* an interval was given */
 };
+
+/* -1: it is none. */
+static double number(const char *text)
+{
+    char *end;
+    double value = strtod(text, &end);
+    return *text && !*end ? value : -1;
+}
 
 static int parse(int argc, char **argv, struct wish *wish)
 {
@@ -173,14 +182,14 @@ static int parse(int argc, char **argv, struct wish *wish)
         else if (got == 'j')
             wish->json = true;
         else if (got == 'i')
-            wish->interval_s = atof(optarg);
+            wish->again = true, wish->interval_s = number(optarg);
         else if (got == 'n')
             wish->count = atol(optarg);
         else
             return got == 'h' ? 0 : EXIT_USAGE;
     }
     bool good = optind == argc && wish->count >= 0 &&
-                (wish->interval_s == 0 || (wish->interval_s >= 0.1 && wish->interval_s < 1e6));
+                (!wish->again || (wish->interval_s >= 0.1 && wish->interval_s < 1e6));
     return good ? -1 : EXIT_USAGE;
 }
 
