@@ -44,8 +44,17 @@ void tfr_lane_init(void)
     pthread_mutex_unlock(&lock);
 }
 
+static _Atomic uint64_t moves;
+
+uint64_t tfr_lane_moves(void)
+{
+    return atomic_load_explicit(&moves, memory_order_relaxed);
+}
+
 static void units_set(uint32_t at, uint32_t n, bool on)
 {
+    if (!on)
+        atomic_fetch_add_explicit(&moves, 1, memory_order_relaxed);
     for (uint32_t i = at; i < at + n; i++) {
         uint64_t bit = 1ull << (i % WORD_BITS);
         used[i / WORD_BITS] = on ? used[i / WORD_BITS] | bit : used[i / WORD_BITS] & ~bit;
