@@ -18,7 +18,7 @@ static const struct {
     [PT_F16] = {"f16", 2},       [PT_F16X2] = {"f16x2", 4}, [PT_BF16] = {"bf16", 2},
     [PT_F32] = {"f32", 4},       [PT_F64] = {"f64", 8},     [PT_BF16X2] = {"bf16x2", 4},
     [PT_PRED] = {"pred", 0},     [PT_TF32] = {"tf32", 4},   [PT_E4M3X2] = {"e4m3x2", 2},
-    [PT_E5M2X2] = {"e5m2x2", 2}, [PT_U16X2] = {"u16x2", 4},  [PT_S16X2] = {"s16x2", 4},
+    [PT_E5M2X2] = {"e5m2x2", 2}, [PT_U16X2] = {"u16x2", 4}, [PT_S16X2] = {"s16x2", 4},
 };
 
 uint32_t ptx_type_size(unsigned int type)

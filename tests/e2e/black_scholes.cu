@@ -30,7 +30,8 @@ __global__ void prices_f(const float *s, const float *x, const float *t, float *
 __host__ __device__ double price_d(double s, double x, double t)
 {
     const double r = 0.02, v = 0.3;
-    double root = sqrt(t), d1 = (log(s / x) + (r + 0.5 * v * v) * t) / (v * root), d2 = d1 - v * root;
+    double root = sqrt(t), d1 = (log(s / x) + (r + 0.5 * v * v) * t) / (v * root),
+           d2 = d1 - v * root;
     return s * phi(d1) - x * exp(-r * t) * phi(d2);
 }
 

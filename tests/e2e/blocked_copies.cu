@@ -1,5 +1,6 @@
 /* Copies behind a kernel that does not end before all of them have been posted: whoever posts them
- * must not be made to wait.  The kernel spins on a word of pinned memory that the host sets last. */
+ * must not be made to wait.  The kernel spins on a word of pinned memory that the host sets last.
+ */
 #include <unistd.h>
 
 #include "check.h"

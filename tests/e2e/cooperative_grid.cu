@@ -55,8 +55,8 @@ int main(void)
         printf("%d blocks: %u %u %u %u\n", grid, sums[0], sums[1], sums[2], sums[3]);
     }
     void *args[] = {&dx, &ds, &n, &times};
-    show("more blocks than fit", cudaLaunchCooperativeKernel((void *)rounds, blocks * sms + 1,
-                                                             THREADS, args, 0, 0));
+    show("more blocks than fit",
+         cudaLaunchCooperativeKernel((void *)rounds, blocks * sms + 1, THREADS, args, 0, 0));
     cudaGetLastError();
     int out[8];
     tiles<<<1, 64>>>((int *)dx);

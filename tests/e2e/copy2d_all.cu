@@ -83,9 +83,8 @@ static void shape(size_t width, size_t height, size_t dst_pitch, size_t src_pitc
                 area_write(&dst, want);
                 for (size_t y = 0; y < height; y++)
                     memcpy(want + 7 + y * dst_pitch, from + 13 + y * src_pitch, width);
-                cudaMemcpyKind said = to_kind == 3
-                                          ? from_kind == 3 ? cudaMemcpyDeviceToDevice
-                                                           : cudaMemcpyHostToDevice
+                cudaMemcpyKind said = to_kind == 3     ? from_kind == 3 ? cudaMemcpyDeviceToDevice
+                                                                        : cudaMemcpyHostToDevice
                                       : from_kind == 3 ? cudaMemcpyDeviceToHost
                                                        : cudaMemcpyHostToHost;
                 if (way & 1)
@@ -175,7 +174,8 @@ static void refusals(void)
 {
     char host[256];
     void *device = device_alloc(4096);
-    show("width beyond the pitch", cudaMemcpy2D(device, 64, host, 64, 65, 2, cudaMemcpyHostToDevice));
+    show("width beyond the pitch",
+         cudaMemcpy2D(device, 64, host, 64, 65, 2, cudaMemcpyHostToDevice));
     show("no such direction", cudaMemcpy2D(device, 64, host, 64, 64, 2, (cudaMemcpyKind)9));
     show("NULL target", cudaMemcpy2D(NULL, 64, host, 64, 64, 2, cudaMemcpyHostToDevice));
     show("past the end of the device's",

@@ -6,8 +6,7 @@
 static const int N = 50000;
 
 /* Calls an algorithm twice, as CUB wants it: for the size of its memory, then in earnest. */
-template <class F>
-static void twice(F algorithm)
+template <class F> static void twice(F algorithm)
 {
     size_t len = 0;
     CUDA(algorithm(nullptr, len));
@@ -27,7 +26,9 @@ int main()
     unsigned *d_out = (unsigned *)device_alloc(sizeof in);
     CUDA(cudaMemcpy(d_in, in, sizeof in, cudaMemcpyHostToDevice));
 
-    twice([&](void *m, size_t &len) { return cub::DeviceScan::InclusiveSum(m, len, d_in, d_out, N); });
+    twice([&](void *m, size_t &len) {
+        return cub::DeviceScan::InclusiveSum(m, len, d_in, d_out, N);
+    });
     CUDA(cudaMemcpy(out, d_out, sizeof out, cudaMemcpyDeviceToHost));
     unsigned sum = 0;
     for (int i = 0; i < N; i++) {
@@ -41,7 +42,9 @@ int main()
     CUDA(cudaMemcpy(&most, d_out, 4, cudaMemcpyDeviceToHost));
     printf("max: %u\n", most);
 
-    twice([&](void *m, size_t &len) { return cub::DeviceRadixSort::SortKeys(m, len, d_in, d_out, N); });
+    twice([&](void *m, size_t &len) {
+        return cub::DeviceRadixSort::SortKeys(m, len, d_in, d_out, N);
+    });
     CUDA(cudaMemcpy(out, d_out, sizeof out, cudaMemcpyDeviceToHost));
     for (int i = 1; i < N; i++)
         CHECK(out[i - 1] <= out[i]);

@@ -1,5 +1,5 @@
-/* A fast Fourier transform by hand: bit reversal, butterflies in shared memory for the short strides
- * and in global memory for the long ones; a product of spectra is a convolution. */
+/* A fast Fourier transform by hand: bit reversal, butterflies in shared memory for the short
+ * strides and in global memory for the long ones; a product of spectra is a convolution. */
 #include <math.h>
 
 #include "check.h"
@@ -53,7 +53,7 @@ __global__ void multiply(float2 *x, const float2 *y)
 static void fft(const float2 *in, float2 *out, float sign)
 {
     reverse<<<N / 256, 256>>>(in, out);
-    inner<<<N >> INNER, 1 << (INNER - 1)>>>(out, sign);
+    inner < <<N>> INNER, 1 << (INNER - 1) >>> (out, sign);
     for (unsigned half = 1 << INNER; half < N; half *= 2)
         outer<<<N / 512, 256>>>(out, half, sign);
     LAUNCHED();

@@ -4,8 +4,8 @@
 
 enum { NODES = 5000, DEGREE = 3, SIDE = 96, FAR = 1 << 20 };
 
-__global__ void expand(const int *first, const int *to, int *level, int now, const int *frontier, int n,
-                       int *next, int *next_n)
+__global__ void expand(const int *first, const int *to, int *level, int now, const int *frontier,
+                       int n, int *next, int *next_n)
 {
     int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= n)
@@ -72,7 +72,7 @@ static void paths(void)
     static int d[SIDE * SIDE], want[SIDE * SIDE];
     uint32_t seed = 22;
     for (int i = 0; i < SIDE * SIDE; i++)
-        d[i] = i % (SIDE + 1) == 0 ? 0
+        d[i] = i % (SIDE + 1) == 0        ? 0
                : check_random(&seed) % 10 ? FAR
                                           : 1 + (int)(check_random(&seed) % 99);
     memcpy(want, d, sizeof d);

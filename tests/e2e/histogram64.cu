@@ -1,4 +1,5 @@
-/* Atomics of 64 bits and of 32 on shared and global memory: counts, sums, minima, exchange loops. */
+/* Atomics of 64 bits and of 32 on shared and global memory: counts, sums, minima, exchange loops.
+ */
 #include "check.h"
 
 enum { BINS = 64, N = 60000 };
@@ -31,8 +32,9 @@ __global__ void by_swap(double *sum, int n)
         return;
     do {
         was = seen;
-        seen = atomicCAS(at, was, (unsigned long long)__double_as_longlong(
-                                      __longlong_as_double((long long)was) + i));
+        seen = atomicCAS(
+            at, was,
+            (unsigned long long)__double_as_longlong(__longlong_as_double((long long)was) + i));
     } while (seen != was);
 }
 

@@ -1,5 +1,5 @@
-/* The game of life in packed bits on a torus, two buffers swapped by events between two streams, and
- * frames copied out as rectangles while the game goes on. */
+/* The game of life in packed bits on a torus, two buffers swapped by events between two streams,
+ * and frames copied out as rectangles while the game goes on. */
 #include "check.h"
 
 enum { W = 256, H = 128, WORDS = W / 32, GENERATIONS = 64, FRAME = 16 };

@@ -2,7 +2,8 @@
  * announced.  It ends only if a block that has begun goes on while others wait for it. */
 #include "check.h"
 
-/* What a block announces: above, 1 for its own sum and 2 for the sum up to its end; below, the sum. */
+/* What a block announces: above, 1 for its own sum and 2 for the sum up to its end; below, the sum.
+ */
 enum { THREADS = 128, N = 100000 };
 
 __device__ unsigned warp_scan(unsigned x)
@@ -39,7 +40,7 @@ __global__ void scan(const unsigned *in, unsigned *out, volatile unsigned long l
             news[0] = 2ull << 32 | all;
         } else {
             news[mine] = 1ull << 32 | all;
-            for (int at = (int)mine - 1;; ) {
+            for (int at = (int)mine - 1;;) {
                 unsigned long long seen = news[at];
                 if (seen >> 32 == 0)
                     continue;
@@ -65,7 +66,8 @@ int main(void)
     int blocks = (N + THREADS - 1) / THREADS;
     for (int i = 0; i < N; i++)
         in[i] = check_random(&seed) % 100;
-    unsigned *d_in = (unsigned *)device_alloc(sizeof in), *d_out = (unsigned *)device_alloc(sizeof in);
+    unsigned *d_in = (unsigned *)device_alloc(sizeof in),
+             *d_out = (unsigned *)device_alloc(sizeof in);
     unsigned long long *news = (unsigned long long *)device_alloc(blocks * 8 + 8);
     for (int round = 0; round < 3; round++) {
         CUDA(cudaMemcpy(d_in, in, sizeof in, cudaMemcpyHostToDevice));

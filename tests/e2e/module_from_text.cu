@@ -59,8 +59,8 @@ static void with_options(void)
 {
     char info[1024] = "", error[1024] = "";
     CUmodule module;
-    CUjit_option option[] = {CU_JIT_INFO_LOG_BUFFER,  CU_JIT_INFO_LOG_BUFFER_SIZE_BYTES,
-                             CU_JIT_ERROR_LOG_BUFFER, CU_JIT_ERROR_LOG_BUFFER_SIZE_BYTES,
+    CUjit_option option[] = {CU_JIT_INFO_LOG_BUFFER,    CU_JIT_INFO_LOG_BUFFER_SIZE_BYTES,
+                             CU_JIT_ERROR_LOG_BUFFER,   CU_JIT_ERROR_LOG_BUFFER_SIZE_BYTES,
                              CU_JIT_OPTIMIZATION_LEVEL, CU_JIT_MAX_REGISTERS};
     void *value[] = {info, (void *)sizeof info, error, (void *)sizeof error, (void *)4, (void *)32};
     DRIVER(cuModuleLoadDataEx(&module, ptx, 6, option, value));
@@ -68,8 +68,8 @@ static void with_options(void)
     error[0] = 0;
     value[1] = (void *)sizeof info;
     value[3] = (void *)sizeof error;
-    int result = cuModuleLoadDataEx(&module, ".version 6.4\n.target sm_50\n.visible .entry f( { ret; }\n", 4,
-                                    option, value);
+    int result = cuModuleLoadDataEx(
+        &module, ".version 6.4\n.target sm_50\n.visible .entry f( { ret; }\n", 4, option, value);
     printf("text with a mistake: %d, the log says something: %d\n", result, error[0] != 0);
 }
 

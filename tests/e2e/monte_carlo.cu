@@ -1,4 +1,5 @@
-/* Pi by throwing darts: a generator per thread (xorshift, and a counter hashed), counts by ballots. */
+/* Pi by throwing darts: a generator per thread (xorshift, and a counter hashed), counts by ballots.
+ */
 #include "check.h"
 
 enum { THREADS = 128, BLOCKS = 32, DARTS = 256 };

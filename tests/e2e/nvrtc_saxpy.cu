@@ -5,17 +5,18 @@
 
 #include "check.h"
 
-static const char *const text = "extern \"C\" __global__ void saxpy(float a, const float *x, float *y,\n"
-                                "                                 int n)\n"
-                                "{\n"
-                                "    int i = blockIdx.x * blockDim.x + threadIdx.x;\n"
-                                "    if (i < n)\n"
-                                "        y[i] = a * x[i] + y[i];\n"
-                                "}\n"
-                                "template <typename T> __global__ void add(T *x, T by)\n"
-                                "{\n"
-                                "    x[threadIdx.x] += by;\n"
-                                "}\n";
+static const char *const text =
+    "extern \"C\" __global__ void saxpy(float a, const float *x, float *y,\n"
+    "                                 int n)\n"
+    "{\n"
+    "    int i = blockIdx.x * blockDim.x + threadIdx.x;\n"
+    "    if (i < n)\n"
+    "        y[i] = a * x[i] + y[i];\n"
+    "}\n"
+    "template <typename T> __global__ void add(T *x, T by)\n"
+    "{\n"
+    "    x[threadIdx.x] += by;\n"
+    "}\n";
 
 #define DRIVER(call) check_true((call) == CUDA_SUCCESS, #call, __LINE__)
 #define RTC(call)    check_true((call) == NVRTC_SUCCESS, #call, __LINE__)

@@ -61,7 +61,8 @@ int main(void)
         from[i] = check_random(&seed) << 8 | (i & 255);
         values[i] = i;
     }
-    unsigned *dk = (unsigned *)device_alloc(sizeof keys), *dv = (unsigned *)device_alloc(sizeof keys);
+    unsigned *dk = (unsigned *)device_alloc(sizeof keys),
+             *dv = (unsigned *)device_alloc(sizeof keys);
     for (int way = 0; way < 2; way++) {
         for (int i = 0; i < N; i++)
             values[i] = i;
