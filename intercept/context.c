@@ -182,7 +182,7 @@ static CUresult end_alone(struct tfr_context *ctx)
     tfr_thread.ctx = ctx;
     if (ctx->slot == 1)
         tfr_module_explain_reset();
-    tfr_copy_deliver_before(NULL);
+    tfr_copy_deliver();
     tfr_memory_forget_context(ctx);
     tfr_module_forget_context(ctx);
     tfr_event_forget_context(ctx);

@@ -202,7 +202,7 @@ static CUresult to_device(uint64_t dst, const void *src, enum tfr_place from, ui
             result = tfr_pull_to_device(stream, dst, src, len, NULL);
             return result == CUDA_SUCCESS && sync ? tfr_stream_wait(stream) : result;
         }
-        tfr_copy_deliver_before(NULL);
+        tfr_copy_deliver_into((uint64_t)src, len);
     }
     if (len <= INLINE_MAX && perf_inline)
         result = send_inline(stream, dst, src, len, sync ? TFR_COPY_FENCE : 0);
@@ -333,29 +333,22 @@ bool tfr_copy_due(void)
     return due;
 }
 
-bool tfr_copy_deliver_next(const struct tfr_stream *stream)
+void tfr_copy_deliver_into(uint64_t at, uint64_t len)
 {
-    uint32_t word = 0;
-    uint64_t seq = 0;
-    pthread_mutex_lock(&owed_lock);
-    for (struct owed *o = owed_head; o && !seq; o = o->next) {
-        if (!stream || o->body.word == stream->word) {
-            word = o->body.word;
-            seq = o->body.seq;
-        }
+    CUresult result = CUDA_SUCCESS;
+    while (tfr_copy_owed() && result == CUDA_SUCCESS) {
+        struct tfr_point point = {0};
+        pthread_mutex_lock(&owed_lock);
+        for (struct owed *o = owed_head; o && !point.seq; o = o->next)
+            if (owed_overlaps(&o->body, at, len))
+                point = (struct tfr_point){o->body.word, o->body.seq};
+        pthread_mutex_unlock(&owed_lock);
+        if (!point.seq)
+            break;
+        result =
+            tfr_wait_word(&tfr_client.feedback->stream[point.word], point.seq, TFR_WAIT_STREAM);
+        tfr_copy_deliver();
     }
-    pthread_mutex_unlock(&owed_lock);
-    if (!seq ||
-        tfr_wait_word(&tfr_client.feedback->stream[word], seq, TFR_WAIT_STREAM) != CUDA_SUCCESS)
-        return false;
-    tfr_copy_deliver();
-    return true;
-}
-
-void tfr_copy_deliver_before(struct tfr_stream *stream)
-{
-    while (tfr_copy_owed() && tfr_copy_deliver_next(stream))
-        ;
 }
 
 void tfr_copy_forget_all(void)

@@ -93,12 +93,8 @@ CUresult tfr_copy_owe(const struct tfr_owed *owed);
  * them home before it tells the application.  One load when there are none. */
 void tfr_copy_deliver(void);
 
-/* Waits for and delivers the first copy that the stream (NULL: any) still owes to registered
- * memory. False: there is none, or the session has failed. */
-bool tfr_copy_deliver_next(const struct tfr_stream *stream);
-
-/* The same for all of them. */
-void tfr_copy_deliver_before(struct tfr_stream *stream);
+/* Waits for and delivers all that is owed to these bytes. */
+void tfr_copy_deliver_into(uint64_t at, uint64_t len);
 
 /* The session ended: what was owed will not come. */
 void tfr_copy_forget_all(void);

@@ -7,7 +7,13 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <cuda.h>
+
 #include "check.h"
+
+#ifdef cuCtxCreate
+extern "C" CUresult cuCtxCreate_v2(CUcontext *ctx, unsigned int flags, CUdevice device);
+#endif
 
 enum { COPIES = 80, PIECE = 256 << 10, BIG = 4 << 20, DEPTH = 8 };
 
@@ -146,6 +152,24 @@ static void free_beside(void *sum)
     printf("freed beside busy streams: %s\n", all ? "yes" : "only when they were idle");
 }
 
+/* What another context is given is none of its business. */
+static void context_ends(uint8_t *device, uint8_t *host)
+{
+    CUcontext ctx;
+    CUdeviceptr mem;
+    CUDA(cudaMemset(device, 0x17, PIECE));
+    block();
+    CUDA(cudaMemcpyAsync(host, device, PIECE, cudaMemcpyDeviceToHost, blocked));
+    CHECK(cuCtxCreate_v2(&ctx, 0, 0) == CUDA_SUCCESS);
+    CHECK(cuMemAlloc(&mem, 4096) == CUDA_SUCCESS);
+    CHECK(cuMemsetD8(mem, 1, 4096) == CUDA_SUCCESS);
+    CHECK(cuCtxDestroy(ctx) == CUDA_SUCCESS);
+    release();
+    CUDA(cudaStreamSynchronize(blocked));
+    CHECK(host[0] == 0x17 && host[PIECE - 1] == 0x17);
+    printf("another context ended\n");
+}
+
 static void *release_later(void *)
 {
     usleep(200000);
@@ -194,6 +218,7 @@ int main(void)
     behind_many(device, host, false);
     behind_many(device, host, true);
     behind_threads(device);
+    context_ends(device, host);
     unregistered(device);
     destroyed(device, host);
     CUDA(cudaHostUnregister(host));
