@@ -158,7 +158,7 @@ static CUresult context_key(CUcontext ctx, uint64_t *key_out)
  * stream in every thread. */
 static CUresult context_stream_id(CUcontext ctx, const void *stream, uint64_t *id_out)
 {
-    static _Thread_local char here;
+    static _Thread_local char here __attribute__((tls_model("initial-exec")));
 
     (void)ctx;
     *id_out = (uint64_t)(uintptr_t)stream;

@@ -42,7 +42,7 @@ CUresult tfr_client_broken(const char *why)
 /* Programs poll events and streams for hours, and a socket that closes rings no bell. */
 CUresult tfr_client_look(void)
 {
-    static __thread uint64_t next_ns;
+    static __thread uint64_t next_ns __attribute__((tls_model("initial-exec")));
     uint64_t now = tfr_clock_now();
     tfr_text_take(); /* news may wait behind it */
     if (now >= next_ns) {

@@ -24,11 +24,12 @@ static _Atomic uint32_t mapped_n;
 /* Bumped after every change; what threads remember is checked against it. */
 static _Atomic uint64_t changes;
 
-/* The last two answers of this thread: source and target of a copy are often the same. */
+/* The last answers of this thread: a loop copies between the same few places. */
+enum { REMEMBERED = 4 };
 static __thread struct remembered {
     uint64_t changes;
     struct tfr_range range;
-} remembered[2] __attribute__((tls_model("initial-exec")));
+} remembered[REMEMBERED] __attribute__((tls_model("initial-exec")));
 static __thread unsigned int oldest __attribute__((tls_model("initial-exec")));
 
 /* With the write lock held. */
@@ -217,12 +218,12 @@ struct tfr_range tfr_range_find(uint64_t addr)
 {
     /* pairs with the release in changed: what was remembered before it is not used after it */
     uint64_t now = atomic_load_explicit(&changes, memory_order_acquire);
-    for (int i = 0; i < 2; i++)
+    for (int i = 0; i < REMEMBERED; i++)
         if (remembered[i].changes == now && now &&
             addr - remembered[i].range.base < remembered[i].range.len)
             return remembered[i].range;
     pthread_rwlock_rdlock(&lock);
-    struct remembered *r = &remembered[oldest++ % 2];
+    struct remembered *r = &remembered[oldest++ % REMEMBERED];
     r->range = look_up(addr);
     r->changes = atomic_load_explicit(&changes, memory_order_relaxed);
     pthread_rwlock_unlock(&lock);
