@@ -53,7 +53,7 @@ __global__ void multiply(float2 *x, const float2 *y)
 static void fft(const float2 *in, float2 *out, float sign)
 {
     reverse<<<N / 256, 256>>>(in, out);
-    inner < <<N>> INNER, 1 << (INNER - 1) >>> (out, sign);
+    inner<<<N / (1 << INNER), 1 << (INNER - 1)>>>(out, sign);
     for (unsigned half = 1 << INNER; half < N; half *= 2)
         outer<<<N / 512, 256>>>(out, half, sign);
     LAUNCHED();
