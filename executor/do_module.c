@@ -14,8 +14,7 @@ enum { ATTRS_KNOWN = 16 }; /* launch attributes up to here were looked at: see t
 
 /* ---- images ---- */
 
-/* The image under this id, created at its first piece.  One byte more than it has: text ends with
- * NUL. */
+/* The image under this id, created at its first piece. */
 static struct tfr_image *image_open(struct tfr_session *s, const struct tfr_image_put_req *req)
 {
     struct tfr_image *image = tfr_object_aux(s, TFR_KIND_IMAGE, req->image);
@@ -24,16 +23,28 @@ static struct tfr_image *image_open(struct tfr_session *s, const struct tfr_imag
     image = calloc(1, sizeof *image);
     if (!image)
         return NULL;
-    image->bytes = malloc(req->total + 1);
     image->len = req->total;
-    if (!image->bytes ||
-        tfr_object_new_aux(s, TFR_KIND_IMAGE, req->image, NULL, image) != CUDA_SUCCESS) {
-        free(image->bytes);
+    if (tfr_object_new_aux(s, TFR_KIND_IMAGE, req->image, NULL, image) != CUDA_SUCCESS) {
         free(image);
         return NULL;
     }
-    image->bytes[req->total] = 0;
     return image;
+}
+
+/* Room for so many bytes and one more, for text ends with NUL.  As much as came, not as was
+ * announced. */
+static bool image_room(struct tfr_image *image, uint64_t len)
+{
+    if (len < image->room)
+        return true;
+    uint64_t room = 2 * image->room > len ? 2 * image->room : len + 1;
+    room = room > image->len ? image->len + 1 : room;
+    uint8_t *grown = realloc(image->bytes, room);
+    if (!grown)
+        return false;
+    image->bytes = grown;
+    image->room = room;
+    return true;
 }
 
 CUresult do_image_put(struct tfr_session *s, const struct tfr_rec *rec, struct tfr_reply *reply)
@@ -47,8 +58,11 @@ CUresult do_image_put(struct tfr_session *s, const struct tfr_rec *rec, struct t
         !tfr_span_inside(req->at, req->len, image->len) ||
         !tfr_span_inside(req->lane_at, req->len, s->lane_len))
         return tfr_session_bad(s, rec, "a piece that does not fit its image");
+    if (!image_room(image, req->at + req->len))
+        return CUDA_ERROR_OUT_OF_MEMORY;
     memcpy(image->bytes + req->at, s->lane + req->lane_at, req->len);
     image->have += req->len;
+    image->bytes[image->have] = 0;
     return CUDA_SUCCESS;
 }
 

@@ -89,7 +89,7 @@ struct tfr_lease {
 
 struct tfr_image {
     uint8_t *bytes;
-    uint64_t len, have;
+    uint64_t len, have, room;
 };
 
 struct tfr_session {
