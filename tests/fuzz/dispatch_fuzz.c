@@ -48,7 +48,7 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
     if (!page)
         abort();
     memset(page, 0, sizeof(*page));
-    session.device_n = 1;
+    session.device_n = 2;
     session.mapped = true;
     session.link = &nobody;
     session.feedback = &page->feedback;
@@ -56,6 +56,8 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
     session.text = page->text;
     session.relief_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     session.ctx[0] = (CUcontext)16;
+    session.ctx[1] = (CUcontext)32;
+    session.ctx_device[1] = 1;
     return 0;
 }
 
