@@ -74,15 +74,18 @@ static tfr_status page_register(struct tfr_session *s)
                           (int)result);
 }
 
-/* Pinned for the GPU's copy engine.  A driver that refuses leaves the lane pageable: slower, still
- * right. */
-static void lane_register(struct tfr_session *s)
+/* Pinned for the GPU's copy engine: a copy into pageable memory would hold up the pump until its
+ * stream is there. */
+static tfr_status lane_register(struct tfr_session *s)
 {
     CUresult result = s->cu->cuMemHostRegister_v2(
         s->lane, s->lane_len, CU_MEMHOSTREGISTER_PORTABLE | CU_MEMHOSTREGISTER_DEVICEMAP);
-    if (result != CUDA_SUCCESS)
-        tfr_warn("the driver does not pin the lane (error %d): copies are staged once more",
-                 (int)result);
+    return result == CUDA_SUCCESS
+               ? TFR_OK
+               : tfr_fail(TFR_E_UNSUP,
+                          "the driver does not pin the lane of %llu bytes (error %d): a smaller "
+                          "TFR_LANE_SIZE may do",
+                          (unsigned long long)s->lane_len, (int)result);
 }
 
 static tfr_status mirror_make(struct tfr_session *s)
@@ -135,8 +138,9 @@ tfr_status tfr_session_prepare(struct tfr_session *s, const struct tfr_cu *cu)
     s->record = aligned_alloc(64, ring / 8);
     if (!s->record)
         return tfr_fail(TFR_E_NOMEM, "record buffer");
-    lane_register(s);
-    status = page_register(s);
+    status = lane_register(s);
+    if (status == TFR_OK)
+        status = page_register(s);
     return status == TFR_OK ? mirror_make(s) : status;
 }
 

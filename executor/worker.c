@@ -238,6 +238,7 @@ int tfr_worker_main(int fd, int stat_fd, enum tfr_gpu_choice choice)
     int client;
     /* The parent's death is ours; it may have died before this line. */
     prctl(PR_SET_PDEATHSIG, SIGKILL);
+    prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
     prctl(PR_SET_NAME, "tf-worker");
     tfr_stat_open(stat_fd);
     if (tfr_boot_gone(fd))

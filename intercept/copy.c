@@ -113,6 +113,8 @@ static CUresult send_piece(struct tfr_stream *stream, uint64_t dst, const uint8_
             tfr_copy_post(stream, TFR_COPY_PUSH, dst, extent.at, len, TFR_COPY_MARK | flags, &seq);
     if (result == CUDA_SUCCESS)
         tfr_lane_give(extent, stream, seq);
+    else
+        tfr_lane_free(extent);
     return result;
 }
 
@@ -375,6 +377,11 @@ static CUresult pull_piece(struct tfr_stream *stream, uint64_t src, uint64_t len
 static CUresult pull_later(struct tfr_stream *stream, uint8_t *dst, uint64_t src, uint64_t len)
 {
     CUresult result = CUDA_SUCCESS;
+    bool gates = tfr_gate_able(stream->ctx);
+    /* What a kernel writes into mapped memory behind the copy may tell the program that it is done.
+     */
+    if (gates && tfr_range_mapped())
+        return tfr_pull_from_device(stream, dst, src, len);
     for (uint64_t done = 0, n; result == CUDA_SUCCESS && done < len; done += n) {
         n = piece_len(done, len - done);
         struct tfr_owed owed = {.word = stream->word,
@@ -383,7 +390,7 @@ static CUresult pull_later(struct tfr_stream *stream, uint8_t *dst, uint64_t src
                                 .height = 1,
                                 .depth = 1};
         if (!tfr_copy_room(n, &owed.extent)) {
-            if (tfr_gate_able(stream->ctx))
+            if (gates)
                 return tfr_pull_from_device(stream, dst + done, src + done, len - done);
             result = tfr_lane_take(n, &owed.extent);
         }
@@ -414,12 +421,15 @@ static CUresult pull_now(struct tfr_stream *stream, uint8_t *dst, uint64_t src, 
                 result = tfr_lane_take_some(&n, &flight[at].extent);
             else if (!tfr_lane_try_ahead(n, &flight[at].extent))
                 break;
-            if (result == CUDA_SUCCESS)
+            bool placed = result == CUDA_SUCCESS;
+            if (placed)
                 result = pull_piece(stream, src + asked, n, &flight[at].extent, &flight[at].seq);
             if (result == CUDA_SUCCESS) {
                 flight[at].len = n;
                 asked += n;
                 asked_n++;
+            } else if (placed) {
+                tfr_lane_free(flight[at].extent);
             }
         }
         if (done_n == asked_n)
