@@ -1,5 +1,6 @@
 /* Side queues of streams that have too much unfinished work.  How much is unfinished is read off
- * the mirror: marks that the client asked for, and where those are rare, marks of our own.
+ * the mirror: marks that the client asked for, and where those are rare, marks of our own, which
+ * have a mirror of their own.
  *
  * No cycle is possible: a kept record waits for records that came before it, and the oldest one of
  * all for the GPU alone, which has been given everything that it in turn depends on. */
@@ -62,6 +63,14 @@ static uint64_t unfinished(const struct tfr_stream *stream)
     return stream->submitted - stream->done;
 }
 
+/* A mark that is no news: it goes to a mirror that nobody shows, so that it wakes nobody. */
+static CUresult mark(struct tfr_session *s, struct tfr_stream *stream, uint64_t seq)
+{
+    stream->submitted++;
+    return s->cu->cuStreamWriteValue64_v2(
+        stream->real, s->mirror_gpu + (TFR_STREAM_SLOTS + stream->word) * sizeof(uint64_t), seq, 0);
+}
+
 /* A mark from whose arrival we see how far the stream is; the client's own will do. */
 static CUresult checkpoint(struct tfr_session *s, struct tfr_stream *stream)
 {
@@ -71,7 +80,7 @@ static CUresult checkpoint(struct tfr_session *s, struct tfr_stream *stream)
     if (atomic_load_explicit(&s->asked[stream->word], memory_order_relaxed) < stream->last_seq) {
         result = tfr_session_enter(s, (uint16_t)(stream->ctx + 1));
         if (result == CUDA_SUCCESS)
-            result = tfr_news_ask(s, stream, stream->last_seq);
+            result = mark(s, stream, stream->last_seq);
     }
     if (result != CUDA_SUCCESS)
         return result;
@@ -83,8 +92,11 @@ static CUresult checkpoint(struct tfr_session *s, struct tfr_stream *stream)
 
 static void progress(struct tfr_session *s, struct tfr_stream *stream)
 {
-    /* pairs with the GPU's write */
+    /* both pair with the GPU's write */
     uint64_t seen = atomic_load_explicit(&s->mirror[stream->word], memory_order_acquire);
+    uint64_t own =
+        atomic_load_explicit(&s->mirror[TFR_STREAM_SLOTS + stream->word], memory_order_acquire);
+    seen = seen > own ? seen : own;
     uint32_t passed = 0;
     while (passed < stream->check_n && stream->check[passed].seq <= seen)
         stream->done = stream->check[passed++].submitted;

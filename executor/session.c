@@ -90,7 +90,7 @@ static tfr_status lane_register(struct tfr_session *s)
 
 static tfr_status mirror_make(struct tfr_session *s)
 {
-    size_t len = TFR_STREAM_SLOTS * sizeof(uint64_t);
+    size_t len = 2 * TFR_STREAM_SLOTS * sizeof(uint64_t);
     s->mirror =
         mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
     if (s->mirror == MAP_FAILED)

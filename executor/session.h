@@ -144,7 +144,7 @@ struct tfr_session {
     pthread_mutex_t ctx_lock;             /* the watch looks at a context, or it is destroyed */
 
     /* Marks: the GPU writes mirror[word]; news carries it to the client's page. */
-    _Atomic uint64_t *mirror; /* TFR_STREAM_SLOTS words, known to the driver */
+    _Atomic uint64_t *mirror; /* of each word; then our own marks of each */
     CUdeviceptr mirror_gpu;
     _Atomic uint64_t asked[TFR_STREAM_SLOTS];       /* last mark submitted; written by the pump */
     _Atomic uint64_t active[TFR_STREAM_SLOTS / 64]; /* words with a mark that is not yet shown */
