@@ -302,6 +302,9 @@ static void cut_settle(void)
 
 void tfr_copy_deliver(void)
 {
+    /* Whose wait is over may read what was brought home at a gate: the news went through the
+     * executor, which is no order that this process could rely on. */
+    (void)tfr_pull_brings();
     if (__builtin_expect(!tfr_copy_owed(), 1))
         return;
     cut_settle();
