@@ -22,7 +22,7 @@ static uint16_t context_on(const struct tfr_session *s, uint32_t device)
 {
     if (s->ctx[device])
         return (uint16_t)(device + 1);
-    for (uint16_t i = TFR_DEVICES_MAX; i < TFR_CONTEXTS_MAX; i++)
+    for (int i = TFR_DEVICES_MAX; i < TFR_CONTEXTS_MAX; i++)
         if (s->ctx[i] && s->ctx_device[i] == device)
             return (uint16_t)(i + 1);
     return 0;

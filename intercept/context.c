@@ -81,9 +81,9 @@ CUresult tfr_context_activate(struct tfr_context *ctx)
 /* A free slot above those of primary contexts, or 0. */
 static uint16_t slot_find(void)
 {
-    for (uint16_t at = TFR_DEVICES_MAX + 1; at <= TFR_CONTEXTS_MAX; at++)
+    for (int at = TFR_DEVICES_MAX + 1; at <= TFR_CONTEXTS_MAX; at++)
         if (!created[at])
-            return at;
+            return (uint16_t)at;
     return 0;
 }
 

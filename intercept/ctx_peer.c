@@ -23,7 +23,7 @@ CUresult cuDeviceCanAccessPeer(int *can, CUdevice dev, CUdevice peer)
         return result;
     if (!can)
         return CUDA_ERROR_INVALID_VALUE;
-    *can = pair[0];
+    *can = pair[0] != 0;
     return CUDA_SUCCESS;
 }
 
@@ -39,7 +39,7 @@ CUresult cuDeviceGetP2PAttribute(int *value, CUdevice_P2PAttribute attribute, CU
     if (!value || (int)attribute < CU_DEVICE_P2P_ATTRIBUTE_PERFORMANCE_RANK ||
         attribute > CU_DEVICE_P2P_ATTRIBUTE_ONLY_PARTIAL_NATIVE_ATOMIC_SUPPORTED)
         return CUDA_ERROR_INVALID_VALUE;
-    *value = pair[attribute];
+    *value = (unsigned char)pair[attribute];
     return CUDA_SUCCESS;
 }
 

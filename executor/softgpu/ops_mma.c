@@ -58,7 +58,7 @@ static union value from_bits(unsigned int type, uint64_t bits)
         v.f = vm_f32((uint32_t)bits);
         break;
     case PT_S8:
-        v.i = (int8_t)bits;
+        v.i = (int32_t)((uint32_t)bits << 24) >> 24;
         break;
     case PT_U8:
         v.i = (uint8_t)bits;

@@ -228,11 +228,11 @@ struct vm_isa {
 
 const struct vm_isa *vm_isa(void);
 
+/* clang-format off */
 #define VM_FILLERS(X)                                                                              \
-    X(int)                                                                                         \
-    X(bit)                                                                                         \
-    X(float) X(approx) X(cmp) X(cvt) X(half) X(mem) X(warp) X(atom) X(move) X(narrow) X(pair)      \
-        X(mma)
+    X(int) X(bit) X(float) X(approx) X(cmp) X(cvt) X(half) X(mem) X(warp) X(atom) X(move)          \
+    X(narrow) X(pair) X(mma)
+/* clang-format on */
 #define VM_FILL_DECL(name)                                                                         \
     void vm_fill_##name##_base(struct vm_isa *isa);                                                \
     void vm_fill_##name##_v3(struct vm_isa *isa);
