@@ -9,6 +9,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "intercept/copy.h"
+#include "intercept/pull.h"
 
 _Atomic uint32_t tfr_gate_pending[TFR_GATE_WHO_LIMIT];
 
@@ -270,5 +271,5 @@ bool tfr_gate_caller_pending(void)
 
 bool tfr_gate_writer_pending(void)
 {
-    return tfr_gate_caller_pending() || tfr_copy_owed();
+    return tfr_gate_caller_pending() || tfr_copy_owed() || tfr_pull_brings();
 }
