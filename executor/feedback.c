@@ -41,7 +41,7 @@ bool tfr_news_expected(struct tfr_session *s)
     for (int i = 0; i < WORDS; i++)
         if (atomic_load_explicit(&s->active[i], memory_order_relaxed))
             return true;
-    return false;
+    return atomic_load_explicit(&s->kept, memory_order_relaxed) != 0;
 }
 
 struct pass {

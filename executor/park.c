@@ -178,6 +178,16 @@ static bool is_fence(const struct tfr_rec *rec)
     return (flags & TFR_COPY_FENCE) != 0;
 }
 
+/* Who waits for a kept record waits for the GPU: the watch looks for faults meanwhile. */
+static void kept_set(struct tfr_session *s, uint32_t n)
+{
+    s->park.n = n;
+    atomic_store_explicit(&s->kept, n, memory_order_seq_cst);
+    /* pairs with the fence in relief_sleep */
+    if (n == 1 && atomic_load_explicit(&s->relief_asleep, memory_order_seq_cst))
+        tfr_relief_wake(s);
+}
+
 static struct tfr_parked *parked_new(struct tfr_session *s, const struct tfr_op_info *info,
                                      const struct tfr_rec *rec)
 {
@@ -189,14 +199,14 @@ static struct tfr_parked *parked_new(struct tfr_session *s, const struct tfr_op_
     kept->info = info;
     kept->rec = (struct tfr_rec *)(kept + 1);
     memcpy(kept->rec, rec, rec->size);
-    s->park.n++;
+    kept_set(s, s->park.n + 1);
     s->park.bytes += sizeof *kept + rec->size;
     return kept;
 }
 
 static void parked_free(struct tfr_session *s, struct tfr_parked *kept)
 {
-    s->park.n--;
+    kept_set(s, s->park.n - 1);
     s->park.bytes -= sizeof *kept + kept->rec->size;
     free(kept);
 }

@@ -147,6 +147,7 @@ struct tfr_session {
     _Atomic uint64_t *mirror; /* of each word; then our own marks of each */
     CUdeviceptr mirror_gpu;
     _Atomic uint64_t asked[TFR_STREAM_SLOTS];       /* last mark submitted; written by the pump */
+    _Atomic uint32_t kept;                          /* records in side queues (park.c) */
     _Atomic uint64_t active[TFR_STREAM_SLOTS / 64]; /* words with a mark that is not yet shown */
     uint64_t shown[TFR_STREAM_SLOTS];               /* guarded by news_lock */
     _Atomic uint32_t news_lock;                     /* try-lock of the feedback role */
