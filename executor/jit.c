@@ -3,30 +3,12 @@
 
 #include <string.h>
 
+#include "proto/jit.h"
+
 static void add(struct tfr_jit *jit, CUjit_option option, void *value)
 {
     jit->option[jit->n] = option;
     jit->value[jit->n++] = value;
-}
-
-/* Those whose value is no address: a driver would write where it points to. */
-static bool is_number(uint32_t option)
-{
-    switch (option) {
-    case CU_JIT_MAX_REGISTERS:
-    case CU_JIT_OPTIMIZATION_LEVEL:
-    case CU_JIT_TARGET_FROM_CUCONTEXT:
-    case CU_JIT_TARGET:
-    case CU_JIT_FALLBACK_STRATEGY:
-    case CU_JIT_GENERATE_DEBUG_INFO:
-    case CU_JIT_LOG_VERBOSE:
-    case CU_JIT_GENERATE_LINE_INFO:
-    case CU_JIT_CACHE_MODE:
-    case CU_JIT_POSITION_INDEPENDENT_CODE:
-        return true;
-    default:
-        return false;
-    }
 }
 
 bool tfr_jit_fill(struct tfr_jit *jit, uint32_t n, const uint32_t *option, const uint64_t *value,
@@ -35,7 +17,7 @@ bool tfr_jit_fill(struct tfr_jit *jit, uint32_t n, const uint32_t *option, const
     if (n > TFR_JIT_OPTIONS_MAX || info_len > TFR_JIT_LOG_MAX || error_len > TFR_JIT_LOG_MAX)
         return false;
     for (uint32_t i = 0; i < n; i++) {
-        if (!is_number(option[i]))
+        if (!tfr_jit_is_number(option[i]))
             return false;
         add(jit, (CUjit_option)option[i], (void *)value[i]);
     }

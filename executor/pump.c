@@ -98,7 +98,7 @@ static void pump_sleep(struct tfr_session *s, uint64_t since_ns)
         atomic_store_explicit(&s->ended, 1, memory_order_release);
         return;
     }
-    bool marks = tfr_news_expected(s) || s->park.n;
+    bool marks = tfr_news_expected(s);
     if (!tfr_ring_ready(&s->rx)) {
         struct pollfd p[2] = {{.fd = fd, .events = POLLIN}, {.fd = s->boot, .events = POLLRDHUP}};
         struct timespec t = {.tv_nsec = nap_length(s, marks, since_ns)};

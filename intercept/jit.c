@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "proto/jit.h"
 
 /* Options that carry a number go as they are; the two logs come back with the answer.  Anything
  * that is a pointer otherwise is left out: it cannot mean anything over there. */
@@ -29,22 +30,14 @@ CUresult tfr_jit_read(unsigned int n, const CUjit_option *options, void **values
             jit->error_len = (uint64_t)values[i] & 0xffffffff;
             jit->error_len_out = &values[i];
             break;
-        case CU_JIT_MAX_REGISTERS:
-        case CU_JIT_OPTIMIZATION_LEVEL:
-        case CU_JIT_TARGET_FROM_CUCONTEXT:
-        case CU_JIT_TARGET:
-        case CU_JIT_FALLBACK_STRATEGY:
-        case CU_JIT_GENERATE_DEBUG_INFO:
-        case CU_JIT_LOG_VERBOSE:
-        case CU_JIT_GENERATE_LINE_INFO:
-        case CU_JIT_CACHE_MODE:
-        case CU_JIT_POSITION_INDEPENDENT_CODE:
-            if (jit->n == TFR_JIT_OPTIONS_MAX)
-                return CUDA_ERROR_INVALID_VALUE;
-            jit->option[jit->n] = (uint32_t)options[i];
-            jit->value[jit->n++] = (uint64_t)values[i];
-            break;
         default:
+            if (tfr_jit_is_number((uint32_t)options[i])) {
+                if (jit->n == TFR_JIT_OPTIONS_MAX)
+                    return CUDA_ERROR_INVALID_VALUE;
+                jit->option[jit->n] = (uint32_t)options[i];
+                jit->value[jit->n++] = (uint64_t)values[i];
+                break;
+            }
             tfr_debug("jit option %d is not forwarded", (int)options[i]);
         }
     }
