@@ -7,6 +7,12 @@
 /* Complete only after tfr_transport_find has filled what they leave out. */
 extern struct tfr_transport_ops tfr_shm_ops, tfr_fault_ops;
 
+/* verbs and ucx are libraries that export this name: a function that answers the ops, or NULL if
+ * they were built against another contract.  Bump the number with transport.h. */
+#define TFR_TRANSPORT_PLUGIN "tfr_transport_plugin"
+enum { TFR_TRANSPORT_ABI = 1 << 16 | (uint16_t)sizeof(struct tfr_transport_ops) };
+typedef struct tfr_transport_ops *tfr_transport_plugin_fn(uint32_t abi);
+
 /* Types of boot messages that open() of a transport sends; callers number theirs below. */
 enum { TFR_BOOT_LINK = 0x7f000000 };
 

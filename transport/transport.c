@@ -1,14 +1,17 @@
 /* Registry of transports, answers for ops that a transport leaves out, and the two memfd helpers
  * through which all shared memory of ours is made and accepted. */
 #define TFR_LOG_PART "transport"
+#include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/env.h"
 #include "base/log.h"
 #include "base/rec.h"
 #include "transport/backend.h"
@@ -19,28 +22,106 @@
 #endif
 
 static pthread_once_t once = PTHREAD_ONCE_INIT;
-static struct tfr_transport_ops *const transports[] = {&tfr_shm_ops, &tfr_fault_ops};
-enum { TRANSPORT_N = sizeof(transports) / sizeof(transports[0]) };
+
+/* Best first. */
+static struct entry {
+    const char *name;
+    struct tfr_transport_ops *ops; /* NULL: a plugin, not loaded, or not to be had: */
+    char why[128];
+    bool asked;
+} entries[] = {
+    {"shm", &tfr_shm_ops, "", true},
+    {"verbs", NULL, "", false},
+    {"ucx", NULL, "", false},
+    {"fault", &tfr_fault_ops, "", true},
+};
+enum { ENTRY_N = sizeof(entries) / sizeof(entries[0]) };
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* guards loading */
 
 static void registry_init(void)
 {
-    for (int i = 0; i < TRANSPORT_N; i++)
-        tfr_transport_defaults(transports[i]);
+    for (int i = 0; i < ENTRY_N; i++)
+        if (entries[i].ops)
+            tfr_transport_defaults(entries[i].ops);
 }
 
-const struct tfr_transport_ops *tfr_transport_find(const char *name)
+/* The folder that we lie in, or TFR_PLUGINS. */
+static void *plugin_open(const char *name)
+{
+    static const char *const under[] = {"/tfr/", "/../lib/tfr/"};
+    const char *dir = tfr_env_str("TFR_PLUGINS"), *slash;
+    char path[4096];
+    void *lib = NULL;
+    Dl_info self;
+
+    if (dir) {
+        snprintf(path, sizeof(path), "%s/%s.so", dir, name);
+        return dlopen(path, RTLD_NOW | RTLD_LOCAL);
+    }
+    if (!dladdr((void *)(uintptr_t)plugin_open, &self) || !self.dli_fname)
+        return NULL;
+    slash = strrchr(self.dli_fname, '/');
+    for (size_t i = 0; i < sizeof(under) / sizeof(under[0]) && !lib; i++) {
+        snprintf(path, sizeof(path), "%.*s%s%s.so", slash ? (int)(slash - self.dli_fname) : 1,
+                 slash ? self.dli_fname : ".", under[i], name);
+        lib = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+    }
+    return lib;
+}
+
+/* With the lock held.  A plugin stays for the life of the process. */
+static void plugin_load(struct entry *entry)
+{
+    void *lib = plugin_open(entry->name);
+    tfr_transport_plugin_fn *make = NULL;
+
+    entry->asked = true;
+    if (!lib) {
+        snprintf(entry->why, sizeof(entry->why), "%s", dlerror());
+        return;
+    }
+    *(void **)&make = dlsym(lib, TFR_TRANSPORT_PLUGIN);
+    entry->ops = make ? make(TFR_TRANSPORT_ABI) : NULL;
+    if (entry->ops)
+        tfr_transport_defaults(entry->ops);
+    else
+        snprintf(entry->why, sizeof(entry->why), "lib/tfr/%s.so is of another release",
+                 entry->name);
+}
+
+static struct entry *entry_find(const char *name)
 {
     pthread_once(&once, registry_init);
-    for (int i = 0; i < TRANSPORT_N; i++) {
-        if (name && strcmp(transports[i]->name, name) == 0)
-            return transports[i];
+    for (int i = 0; i < ENTRY_N; i++) {
+        struct entry *entry = &entries[i];
+        if (!name || strcmp(entry->name, name) != 0)
+            continue;
+        pthread_mutex_lock(&lock);
+        if (!entry->asked)
+            plugin_load(entry);
+        pthread_mutex_unlock(&lock);
+        return entry;
     }
     return NULL;
 }
 
+const struct tfr_transport_ops *tfr_transport_find(const char *name)
+{
+    const struct entry *entry = entry_find(name);
+
+    return entry ? entry->ops : NULL;
+}
+
+const char *tfr_transport_why(const char *name)
+{
+    const struct entry *entry = entry_find(name);
+
+    return entry ? entry->why : "there is none of that name";
+}
+
 const char *tfr_transport_name(int at)
 {
-    return at >= 0 && at < TRANSPORT_N ? transports[at]->name : NULL;
+    return at >= 0 && at < ENTRY_N ? entries[at].name : NULL;
 }
 
 static tfr_status no_prepare(const struct tfr_dev_cfg *cfg, struct tfr_dev **dev_out)
@@ -69,6 +150,20 @@ static void no_key(const struct tfr_mem *mem, struct tfr_key *key_out)
 {
     (void)mem;
     *key_out = (struct tfr_key){.fd = -1};
+}
+
+static tfr_status no_offer(struct tfr_offer *offer_out, const char **why_out)
+{
+    (void)why_out;
+    *offer_out = (struct tfr_offer){0};
+    return TFR_OK;
+}
+
+static bool no_suits(const struct tfr_offer *own, const struct tfr_offer *peer,
+                     const char **why_out)
+{
+    (void)own, (void)peer, (void)why_out;
+    return true;
 }
 
 static tfr_status no_open(struct tfr_dev *dev, int sock, bool first, struct tfr_link **link_out)
@@ -114,6 +209,27 @@ static tfr_status no_progress(struct tfr_link *link)
     return TFR_OK;
 }
 
+/* Right for host memory. */
+static tfr_status no_land(struct tfr_link *link, const struct tfr_landing *landing)
+{
+    (void)link;
+    if (landing->done)
+        landing->done(landing->arg, TFR_OK);
+    return TFR_OK;
+}
+
+static uint32_t no_busy(const struct tfr_link *link)
+{
+    (void)link;
+    return 0;
+}
+
+static void no_count(const struct tfr_link *link, struct tfr_link_count *count_out)
+{
+    (void)link;
+    *count_out = (struct tfr_link_count){0};
+}
+
 static tfr_status no_arm(struct tfr_link *link, int *fd_out)
 {
     (void)link, (void)fd_out;
@@ -128,6 +244,8 @@ void tfr_transport_defaults(struct tfr_transport_ops *ops)
         .reg = no_reg,
         .unreg = no_unreg,
         .key = no_key,
+        .offer = no_offer,
+        .suits = no_suits,
         .open = no_open,
         .close = no_link,
         .import = no_import,
@@ -135,6 +253,9 @@ void tfr_transport_defaults(struct tfr_transport_ops *ops)
         .addr = no_addr,
         .put = no_xfer,
         .get = no_xfer,
+        .land = no_land,
+        .busy = no_busy,
+        .count = no_count,
         .progress = no_progress,
         .arm = no_arm,
         .disarm = no_link,
@@ -143,6 +264,7 @@ void tfr_transport_defaults(struct tfr_transport_ops *ops)
     };
 #define FILL(op) ops->op = ops->op ? ops->op : no.op
     FILL(prepare), FILL(release), FILL(reg), FILL(unreg), FILL(key), FILL(open), FILL(close);
+    FILL(offer), FILL(suits), FILL(land), FILL(busy), FILL(count);
     FILL(import), FILL(forget), FILL(addr), FILL(put), FILL(get), FILL(progress);
     FILL(arm), FILL(disarm), FILL(ring), FILL(forked);
 #undef FILL

@@ -6,12 +6,19 @@
  * either side writes into memory the other has shown (put), and reads it where the transport can
  * (get).
  *
- * prepare, open, reg and import may block and allocate.  put, get, land and progress do neither.
- * put, get and progress of one link are called by one thread at a time (the caller's lock), except
- * that put on different channels may run on different threads.  done() runs outside our locks,
- * exactly once per accepted transfer, also on failure, and always before close() returns.  It runs
- * inside put, get, progress or close of its link, never on a thread of the transport, and must not
- * call into the link. */
+ * Order.  A link has TFR_CHANNELS channels, which may be queue pairs or sockets of their own. Order
+ * holds inside a channel and only where AFTER asks for it; nothing is ordered across channels.  Who
+ * sends bytes on a bulk channel and speaks of them on another ends them with an *arrival stamp*, a
+ * word put with AFTER on the channel of the bytes: the peer acts on the bytes once it has seen the
+ * stamps of all channels that they took.
+ *
+ * Threads.  prepare, open, reg and import may block and allocate.  put, get, land and progress do
+ * neither.  put and get of one channel are called by one thread at a time, land and progress of one
+ * link by one thread at a time (the caller's locks); different channels, and progress, may run at
+ * the same time on different threads.  done() runs outside our locks, exactly once per accepted
+ * transfer, also on failure, and always before close() returns.  It runs inside put, get, land,
+ * progress or close of its link, on whatever thread calls those, never on a thread of the
+ * transport, and must not call into the link. */
 #ifndef TFR_TRANSPORT_H
 #define TFR_TRANSPORT_H
 
@@ -25,14 +32,16 @@ enum tfr_cap {
     TFR_CAP_ONESIDED = 1 << 0, /* a put arrives without the peer calling progress */
     TFR_CAP_GET = 1 << 1,
     TFR_CAP_GPU_MEM = 1 << 2,
-    TFR_CAP_MAPPED = 1 << 3, /* imported memory can be addressed by the CPU: tfr_peer_mem_addr */
-    TFR_CAP_SLEEP = 1 << 4,  /* arm gives a descriptor; BELL wakes */
+    TFR_CAP_MAPPED = 1 << 3,    /* imported memory can be addressed by the CPU: tfr_peer_mem_addr */
+    TFR_CAP_SLEEP = 1 << 4,     /* arm gives a descriptor; BELL wakes */
+    TFR_CAP_ANY_LOCAL = 1 << 5, /* put and get take local memory that is not registered (mem NULL)
+                                 */
 };
 
 enum { TFR_CHANNELS = 4, TFR_SMALL_MAX = 256 };
 
 struct tfr_dev_cfg {
-    const char *name; /* NIC or NULL */
+    const char *name; /* NICs (verbs device names, separated by commas), or NULL: choose */
     int numa_node;    /* or -1 */
 };
 
@@ -63,6 +72,8 @@ struct tfr_peer_mem; /* registered there, imported here */
 enum tfr_xfer_flag {
     TFR_XFER_AFTER = 1 << 0, /* not seen before any earlier put of the same channel */
     TFR_XFER_BELL = 1 << 1,  /* wakes a peer that has armed */
+    TFR_XFER_MORE = 1 << 2, /* the caller puts again on this channel at once, and without MORE then:
+                               until that put the bytes may stay here (one doorbell, one segment) */
 };
 
 /* One transfer.  Up to TFR_SMALL_MAX bytes are copied at the call; beyond, `local` must lie inside
@@ -81,6 +92,34 @@ struct tfr_xfer {
     void *arg;
 };
 
+/* Arrived bytes of [at, at + len) of our own registered memory become visible to the GPU: what is
+ * submitted to it after done() reads them.  Host memory needs nothing: done runs at once. */
+struct tfr_landing {
+    struct tfr_mem *mem;
+    uint64_t at;
+    size_t len;
+    void (*done)(void *arg, tfr_status status);
+    void *arg;
+};
+
+/* What a machine has for a transport (ports and their fabrics): travels with the first message to
+ * the other side, where suits() looks at it.  Opaque. */
+enum { TFR_OFFER_MAX = 480 };
+struct tfr_offer {
+    uint32_t len, reserved;
+    uint8_t body[TFR_OFFER_MAX];
+};
+
+/* What a link has done so far; counts of this side alone. */
+struct tfr_link_count {
+    uint64_t puts, gets;
+    uint64_t requests;  /* work requests, frames */
+    uint64_t doorbells; /* times that hardware or kernel was told of them */
+    uint64_t bytes;     /* on the wire as far as we know it, our framing included */
+    uint64_t inlined;   /* of these, bytes copied into a work request */
+    uint64_t backstops; /* sleeps that no bell ended though there was news: 0 if all is well */
+};
+
 struct tfr_transport_ops {
     const char *name; /* "shm", "tcp", "verbs", "ucx"; "fault" wraps another */
     uint32_t caps;
@@ -89,6 +128,11 @@ struct tfr_transport_ops {
     tfr_status (*reg)(struct tfr_dev *dev, const struct tfr_area *area, struct tfr_mem **mem_out);
     void (*unreg)(struct tfr_mem *mem); /* waits for its transfers */
     void (*key)(const struct tfr_mem *mem, struct tfr_key *key_out);
+    /* Can this machine use the transport at all?  Says what it has; *why_out (a string that stays)
+     * says why not.  Default: an empty offer. */
+    tfr_status (*offer)(struct tfr_offer *offer_out, const char **why_out);
+    /* Does the peer's offer go with ours?  Default: yes. */
+    bool (*suits)(const struct tfr_offer *own, const struct tfr_offer *peer, const char **why_out);
     /* Joins two processes.  sock is the boot socket, used for set-up only (blocking, 3 s limit);
      * it stays the caller's.  `first` is true on exactly one side. */
     tfr_status (*open)(struct tfr_dev *dev, int sock, bool first, struct tfr_link **link_out);
@@ -102,11 +146,16 @@ struct tfr_transport_ops {
     tfr_status (*put)(struct tfr_link *link,
                       const struct tfr_xfer *xfer); /* TFR_AGAIN: nothing was done */
     tfr_status (*get)(struct tfr_link *link, const struct tfr_xfer *xfer);
+    tfr_status (*land)(struct tfr_link *link, const struct tfr_landing *landing);
     tfr_status (*progress)(struct tfr_link *link); /* returns the link's sticky error */
+    /* Puts on channel 0 that are not done: who posts small puts gathers them behind sixteen. */
+    uint32_t (*busy)(const struct tfr_link *link);
+    void (*count)(const struct tfr_link *link, struct tfr_link_count *count_out);
     /* Announces that this side is about to sleep and gives one pollable descriptor.  The caller
      * must look at its memory once more after arm and before poll; disarm when it wakes (drains the
      * descriptor).  A put with BELL after that makes the descriptor readable, and so does the
-     * peer's end.  Several threads may be armed at once; each arm is paired with one disarm. */
+     * peer's end, and whatever progress has to be called for.  Several threads may be armed at
+     * once; each arm is paired with one disarm.  No sleep should last longer than 100 ms. */
     tfr_status (*arm)(struct tfr_link *link, int *fd_out);
     void (*disarm)(struct tfr_link *link);
     /* Wakes an armed peer; the caller's earlier stores are visible to it.  No system call when the
@@ -132,10 +181,16 @@ struct tfr_peer_mem {
     size_t len;
 };
 
-/* By name; NULL: unknown.  "fault" is shm under the fault wrapper, seeded by TFR_FAULT_SEED. */
+/* By name; NULL: unknown, or not on this machine (tfr_transport_why says what is missing).
+ * "fault:NAME" is NAME under the fault wrapper, seeded by TFR_FAULT_SEED; "fault" is fault:shm.
+ * verbs and ucx are libraries of their own (lib/tfr/NAME.so beside ours), loaded at the first
+ * question, so that nothing else of ours needs rdma-core or UCX. */
 const struct tfr_transport_ops *tfr_transport_find(const char *name);
 
-/* The names of those built in, from 0; NULL behind the last. */
+/* Why find answered NULL for the name; a string that stays. */
+const char *tfr_transport_why(const char *name);
+
+/* The names there are, best first, from 0; NULL behind the last. */
 const char *tfr_transport_name(int at);
 
 /* Fills every NULL op with one that answers TFR_E_UNSUP (or does nothing). */
