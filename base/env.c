@@ -24,7 +24,7 @@ static const struct tfr_env_row rows[] = {
     {"TFR_CONNECT_MS", "3000", "milliseconds until an executor that does not answer is given up"},
     {"TFR_WAIT_LIMIT", "60000",
      "milliseconds without a sign of life from the executor until a wait fails; 0: never"},
-    {"TFR_TRANSPORT", "shm", "how bytes move: shm, fault"},
+    {"TFR_TRANSPORT", "shm", "how bytes move: shm, fault, fault:NAME"},
     {"TFR_PLUGINS", NULL, "folder of verbs.so and ucx.so (default: lib/tfr beside our own)"},
     {"TFR_RING_SIZE", "1m", "bytes of the ring of records (a power of two)"},
     {"TFR_LANE_SIZE", "64m", "bytes of the lanes for copies"},

@@ -33,7 +33,6 @@ static struct entry {
     {"shm", &tfr_shm_ops, "", true},
     {"verbs", NULL, "", false},
     {"ucx", NULL, "", false},
-    {"fault", &tfr_fault_ops, "", true},
 };
 enum { ENTRY_N = sizeof(entries) / sizeof(entries[0]) };
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* guards loading */
@@ -105,16 +104,28 @@ static struct entry *entry_find(const char *name)
     return NULL;
 }
 
+/* What "fault" or "fault:NAME" wraps; NULL: the name is of another kind. */
+static const char *wrapped_name(const char *name)
+{
+    if (!name || strncmp(name, "fault", 5) != 0)
+        return NULL;
+    return name[5] == ':' ? name + 6 : name[5] ? NULL : "shm";
+}
+
 const struct tfr_transport_ops *tfr_transport_find(const char *name)
 {
-    const struct entry *entry = entry_find(name);
+    const char *inner = wrapped_name(name);
+    const struct entry *entry = entry_find(inner ? inner : name);
 
-    return entry ? entry->ops : NULL;
+    if (!entry || !entry->ops)
+        return NULL;
+    return inner ? tfr_fault_wrap(entry->ops) : entry->ops;
 }
 
 const char *tfr_transport_why(const char *name)
 {
-    const struct entry *entry = entry_find(name);
+    const char *inner = wrapped_name(name);
+    const struct entry *entry = entry_find(inner ? inner : name);
 
     return entry ? entry->why : "there is none of that name";
 }

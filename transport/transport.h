@@ -121,7 +121,7 @@ struct tfr_link_count {
 };
 
 struct tfr_transport_ops {
-    const char *name; /* "shm", "tcp", "verbs", "ucx"; "fault" wraps another */
+    const char *name; /* "shm", "tcp", "verbs", "ucx"; "fault:NAME" wraps another */
     uint32_t caps;
     tfr_status (*prepare)(const struct tfr_dev_cfg *cfg, struct tfr_dev **dev_out);
     void (*release)(struct tfr_dev *dev);

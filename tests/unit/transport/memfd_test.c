@@ -72,6 +72,9 @@ Test(transport, is_found_by_name)
 {
     cr_assert_str_eq(tfr_transport_find("shm")->name, "shm");
     cr_assert_str_eq(tfr_transport_find("fault")->name, "fault");
+    cr_assert_eq(tfr_transport_find("fault:shm"), tfr_transport_find("fault"));
+    cr_assert_null(tfr_transport_find("fault:fault"));
+    cr_assert_null(tfr_transport_find("faulty"));
     cr_assert_null(tfr_transport_find("nothing"));
     cr_assert_null(tfr_transport_find(NULL));
 }
