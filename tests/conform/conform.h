@@ -15,12 +15,17 @@ struct transport_param {
     char name[16];
 };
 
-/* The parameters of a test: the transports that run on any machine. */
+enum { CONFORM_TRANSPORT_MAX = 8 };
+
+/* Those that TFR_TEST_TRANSPORTS names, separated by commas; default: what runs on any machine. */
+size_t conform_transports(struct transport_param params[CONFORM_TRANSPORT_MAX]);
+
 #define CONFORM_TEST(category, promise)                                                            \
     ParameterizedTestParameters(category, promise)                                                 \
     {                                                                                              \
-        static struct transport_param params[] = {{"shm"}, {"fault"}};                             \
-        return cr_make_param_array(struct transport_param, params, 2);                             \
+        static struct transport_param params[CONFORM_TRANSPORT_MAX];                               \
+        size_t n = conform_transports(params);                                                     \
+        return cr_make_param_array(struct transport_param, params, n);                             \
     }                                                                                              \
     ParameterizedTest(struct transport_param *param, category, promise, .timeout = 60)
 
