@@ -134,7 +134,7 @@ static void worker_start(struct tfr_parent *p, const struct tfr_fixed_env *env)
         close(stat.fd);
     *w = (struct tfr_worker){.kind = TFR_POLL_WORKER,
                              .stage = WORKER_STARTING,
-                             .fd = pair[0],
+                             .boot = {.fd = pair[0]},
                              .pid = pid,
                              .env = *env,
                              .stat = stat.addr,
@@ -142,8 +142,7 @@ static void worker_start(struct tfr_parent *p, const struct tfr_fixed_env *env)
     if (pid > 0 && tfr_parent_watch(p, pair[0], w))
         return;
     tfr_warn("no worker: fork: %m");
-    close(pair[0]);
-    w->fd = -1;
+    tfr_boot_close(&w->boot);
     w->stage = pid > 0 ? WORKER_ENDING : WORKER_FREE;
     if (pid < 0 && w->stat)
         munmap(w->stat, sizeof *w->stat);
@@ -161,9 +160,8 @@ static void death_say(const struct tfr_parent *p, const struct tfr_worker *w, in
 
 static void worker_leave(struct tfr_parent *p, struct tfr_worker *w)
 {
-    if (w->fd >= 0)
-        tfr_parent_close(p, w->fd);
-    w->fd = -1;
+    if (w->boot.fd >= 0)
+        tfr_parent_close(p, &w->boot);
     w->stage = WORKER_ENDING;
 }
 
@@ -235,9 +233,9 @@ static void worker_ready(struct tfr_parent *p, struct tfr_worker *w, const struc
 void tfr_crew_read(struct tfr_parent *p, struct tfr_worker *w)
 {
     struct tfr_boot_msg msg;
-    if (w->fd < 0)
+    if (w->boot.fd < 0)
         return;
-    tfr_status status = tfr_boot_recv(w->fd, &msg, 1000);
+    tfr_status status = tfr_boot_recv(&w->boot, &msg, 1000);
     if (status != TFR_OK) {
         if (w->stage == WORKER_STARTING)
             worker_failed(p, w, "it ended before it was ready");
@@ -260,10 +258,10 @@ static bool hand_over(struct tfr_parent *p, struct tfr_worker *w, struct tfr_gue
     struct tfr_boot_msg msg = {.type = TFR_WORKER_CLIENT,
                                .len = g->attach_len,
                                .body = g->attach,
-                               .fds = {g->fd},
+                               .fds = {g->boot.fd},
                                .fd_n = 1};
     uint64_t now = tfr_clock_now();
-    bool sent = tfr_boot_send(w->fd, &msg, 100) == TFR_OK;
+    bool sent = tfr_boot_send(&w->boot, &msg, 100) == TFR_OK;
     worker_leave(p, w);
     if (!sent)
         return false;

@@ -59,7 +59,7 @@ static tfr_status host_fd_take(struct tfr_session *s, const struct tfr_host_map_
                                int *fd_out)
 {
     struct tfr_boot_msg msg;
-    tfr_status status = tfr_boot_recv(s->boot, &msg, 1000);
+    tfr_status status = tfr_boot_recv(&s->boot, &msg, 1000);
     if (status != TFR_OK)
         return status;
     const struct tfr_host_msg *body = msg.body;

@@ -32,8 +32,7 @@ static void stage_set(struct tfr_parent *p, struct tfr_guest *g, enum tfr_guest_
 
 void tfr_guest_drop(struct tfr_parent *p, struct tfr_guest *g)
 {
-    tfr_parent_close(p, g->fd);
-    g->fd = -1;
+    tfr_parent_close(p, &g->boot);
     stage_set(p, g, GUEST_GONE);
 }
 
@@ -42,7 +41,7 @@ static bool guest_send(struct tfr_parent *p, struct tfr_guest *g, uint32_t type,
                        size_t len)
 {
     struct tfr_boot_msg msg = {.type = type, .len = (uint32_t)len, .body = (void *)(uintptr_t)body};
-    if (tfr_boot_send(g->fd, &msg, 0) == TFR_OK)
+    if (tfr_boot_send(&g->boot, &msg, 0) == TFR_OK)
         return true;
     tfr_guest_drop(p, g);
     return false;
@@ -77,12 +76,14 @@ static void guest_admit(struct tfr_parent *p, int fd)
         free(g);
         return;
     }
-    *g = (struct tfr_guest){
-        .kind = TFR_POLL_GUEST, .stage = GUEST_IDLE, .fd = fd, .since_ns = tfr_clock_now()};
+    *g = (struct tfr_guest){.kind = TFR_POLL_GUEST,
+                            .stage = GUEST_IDLE,
+                            .boot = {.fd = fd},
+                            .since_ns = tfr_clock_now()};
     TAILQ_INSERT_TAIL(&p->guests, g, all);
     p->guest_n++;
     stage_set(p, g, GUEST_STRANGER);
-    if (tfr_boot_peer(fd, &g->uid, &g->pid) != TFR_OK) {
+    if (tfr_boot_peer(&g->boot, &g->uid, &g->pid) != TFR_OK) {
         tfr_guest_drop(p, g);
     } else if (g->uid != geteuid()) {
         tfr_info("process %d of user %u refused: this executor serves user %u", (int)g->pid,
@@ -242,7 +243,7 @@ void tfr_guest_read(struct tfr_parent *p, struct tfr_guest *g)
     if (g->stage == GUEST_GONE)
         return;
     uint32_t max = g->stage == GUEST_IDLE ? TFR_ATTACH_MAX : TFR_HELLO_MAX;
-    tfr_status status = tfr_boot_recv_part(g->fd, &g->in, max, &msg);
+    tfr_status status = tfr_boot_recv_part(&g->boot, &g->in, max, &msg);
     if (status == TFR_AGAIN)
         return;
     if (status != TFR_OK) {

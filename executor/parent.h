@@ -49,7 +49,7 @@ struct tfr_guest {
     enum tfr_poll_kind kind; /* first: what an event points to begins with it */
     enum tfr_guest_stage stage;
     TAILQ_ENTRY(tfr_guest) all, queue;
-    int fd;
+    struct tfr_boot boot;
     pid_t pid;
     uid_t uid;
     uint64_t since_ns, told_ns;
@@ -72,7 +72,7 @@ enum tfr_worker_stage {
 struct tfr_worker {
     enum tfr_poll_kind kind;
     enum tfr_worker_stage stage;
-    int fd; /* -1 from the hand-over on */
+    struct tfr_boot boot; /* closed from the hand-over on */
     pid_t pid;
     uint64_t since_ns;
     struct tfr_fixed_env env;
@@ -134,7 +134,7 @@ int tfr_crew_count(const struct tfr_parent *p, enum tfr_worker_stage stage);
 /* ---- server.c ---- */
 
 bool tfr_parent_watch(struct tfr_parent *p, int fd, void *what);
-void tfr_parent_close(struct tfr_parent *p, int fd);
+void tfr_parent_close(struct tfr_parent *p, struct tfr_boot *boot);
 void tfr_parent_ready(struct tfr_parent *p, const char *gpu);
 
 #endif

@@ -100,7 +100,8 @@ static void pump_sleep(struct tfr_session *s, uint64_t since_ns)
     }
     bool marks = tfr_news_expected(s);
     if (!tfr_ring_ready(&s->rx)) {
-        struct pollfd p[2] = {{.fd = fd, .events = POLLIN}, {.fd = s->boot, .events = POLLRDHUP}};
+        struct pollfd p[2] = {{.fd = fd, .events = POLLIN},
+                              {.fd = s->boot.fd, .events = POLLRDHUP}};
         struct timespec t = {.tv_nsec = nap_length(s, marks, since_ns)};
         TFR_STAT_ADD(sleeps, 1);
         TFR_STAT_SET(waiting, 1 + (marks ? TFR_WAIT_STREAM : TFR_WAIT_RECORD));
@@ -108,7 +109,7 @@ static void pump_sleep(struct tfr_session *s, uint64_t since_ns)
         TFR_STAT_SET(waiting, 0);
     }
     s->link->ops->disarm(s->link);
-    if (!marks && tfr_boot_gone(s->boot))
+    if (!marks && tfr_boot_gone(&s->boot))
         atomic_store_explicit(&s->ended, 1, memory_order_release);
 }
 

@@ -29,10 +29,10 @@ bool tfr_parent_watch(struct tfr_parent *p, int fd, void *what)
 
 /* Taken out by name: a descriptor that has gone to a worker stays in the set when ours is closed.
  */
-void tfr_parent_close(struct tfr_parent *p, int fd)
+void tfr_parent_close(struct tfr_parent *p, struct tfr_boot *boot)
 {
-    epoll_ctl(p->epoll, EPOLL_CTL_DEL, fd, NULL);
-    close(fd);
+    epoll_ctl(p->epoll, EPOLL_CTL_DEL, boot->fd, NULL);
+    tfr_boot_close(boot);
 }
 
 void tfr_parent_ready(struct tfr_parent *p, const char *gpu)

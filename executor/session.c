@@ -108,7 +108,7 @@ tfr_status tfr_session_prepare(struct tfr_session *s, const struct tfr_cu *cu)
 {
     int device_n = 0;
     s->cu = cu;
-    s->boot = -1;
+    s->boot.fd = -1;
     pthread_mutex_init(&s->objects_lock, NULL);
     pthread_mutex_init(&s->ctx_lock, NULL);
     pthread_mutex_init(&s->fence_lock, NULL);
@@ -177,13 +177,13 @@ static tfr_status welcome_send(struct tfr_session *s)
                                .body = &w,
                                .fds = {key.fd},
                                .fd_n = key.fd >= 0};
-    return tfr_boot_send(s->boot, &msg, 3000);
+    return tfr_boot_send(&s->boot, &msg, 3000);
 }
 
 static tfr_status show_take(struct tfr_session *s, struct tfr_key *key_out)
 {
     struct tfr_boot_msg msg;
-    tfr_status status = tfr_boot_recv(s->boot, &msg, 3000);
+    tfr_status status = tfr_boot_recv(&s->boot, &msg, 3000);
     if (status != TFR_OK)
         return status;
     struct tfr_show show;
@@ -218,7 +218,7 @@ static tfr_status image_make(struct tfr_session *s, struct tfr_page_area **image
     return s->dev->ops->reg(s->dev, &area, &s->image_mem);
 }
 
-tfr_status tfr_session_join(struct tfr_session *s, int boot, const char *transport)
+tfr_status tfr_session_join(struct tfr_session *s, struct tfr_boot boot, const char *transport)
 {
     struct tfr_key key;
     struct tfr_page_area *area = NULL;
@@ -230,7 +230,7 @@ tfr_status tfr_session_join(struct tfr_session *s, int boot, const char *transpo
         status = show_take(s, &key);
     if (status != TFR_OK)
         return status;
-    status = s->dev->ops->open(s->dev, boot, false, &s->link);
+    status = s->dev->ops->open(s->dev, &s->boot, false, &s->link);
     if (status != TFR_OK) {
         if (key.fd >= 0)
             close(key.fd);
@@ -248,7 +248,7 @@ tfr_status tfr_session_join(struct tfr_session *s, int boot, const char *transpo
     s->text = area->text;
     s->error_text = area->error_text;
     struct tfr_boot_msg ready = {.type = TFR_BOOT_READY};
-    return tfr_boot_send(boot, &ready, 3000);
+    return tfr_boot_send(&s->boot, &ready, 3000);
 }
 
 void tfr_session_serve(struct tfr_session *s)

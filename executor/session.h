@@ -12,6 +12,7 @@
 
 #include "executor/dispatch.h"
 #include "executor/park.h"
+#include "transport/boot.h"
 #include "transport/ring.h"
 
 enum { TFR_STREAM_CHECKS = 4 };
@@ -95,7 +96,7 @@ struct tfr_image {
 struct tfr_session {
     const struct tfr_cu *cu;
     CUdevice device_n;
-    int boot; /* the client's socket */
+    struct tfr_boot boot; /* the client's connection */
 
     /* Memory shown to the client (one memfd). */
     struct tfr_area area;
@@ -192,7 +193,7 @@ struct tfr_session {
 tfr_status tfr_session_prepare(struct tfr_session *s, const struct tfr_cu *cu);
 
 /* Joins the client behind the socket: welcome, show, link. */
-tfr_status tfr_session_join(struct tfr_session *s, int boot, const char *transport);
+tfr_status tfr_session_join(struct tfr_session *s, struct tfr_boot boot, const char *transport);
 
 /* Serves it until it is gone.  Then the process should exit. */
 void tfr_session_serve(struct tfr_session *s);

@@ -63,7 +63,7 @@ static int client_watch(struct tfr_session *s)
 {
     uid_t uid;
     pid_t pid = 0;
-    if (tfr_boot_peer(s->boot, &uid, &pid) != TFR_OK || pid <= 0)
+    if (tfr_boot_peer(&s->boot, &uid, &pid) != TFR_OK || pid <= 0)
         return -1;
     int fd = (int)syscall(SYS_pidfd_open, pid, 0);
     if (fd < 0 && errno == ESRCH)
@@ -74,7 +74,7 @@ static int client_watch(struct tfr_session *s)
 /* Sleeps so long, or until it is rung for, or the client is gone. */
 static void relief_nap(struct tfr_session *s, int client_fd, uint64_t us)
 {
-    struct pollfd p[3] = {{.fd = s->boot, .events = POLLRDHUP},
+    struct pollfd p[3] = {{.fd = s->boot.fd, .events = POLLRDHUP},
                           {.fd = client_fd, .events = POLLIN},
                           {.fd = s->relief_fd, .events = POLLIN}};
     struct timespec t = {.tv_nsec = (long)(us * TFR_NS_PER_US)};
@@ -82,7 +82,7 @@ static void relief_nap(struct tfr_session *s, int client_fd, uint64_t us)
         return;
     if (p[2].revents)
         hush(s->relief_fd);
-    if (p[1].revents || (p[0].revents && tfr_boot_gone(s->boot)))
+    if (p[1].revents || (p[0].revents && tfr_boot_gone(&s->boot)))
         atomic_store_explicit(&s->ended, 1, memory_order_release);
 }
 

@@ -157,12 +157,12 @@ static CUresult context_warm(struct tfr_session *s, const struct tfr_cu *cu)
     return result;
 }
 
-static tfr_status fail(int fd, const char *text)
+static tfr_status fail(struct tfr_boot *parent, const char *text)
 {
     struct tfr_boot_msg msg = {.type = TFR_WORKER_FAILED,
                                .len = (uint32_t)strlen(text) + 1,
                                .body = (void *)(uintptr_t)text};
-    tfr_boot_send(fd, &msg, 1000);
+    tfr_boot_send(parent, &msg, 1000);
     return TFR_E_UNSUP;
 }
 
@@ -178,26 +178,26 @@ static bool marks_work(const struct tfr_cu *cu)
     return false;
 }
 
-static tfr_status prepare(int fd, enum tfr_gpu_choice choice, struct driver *d,
+static tfr_status prepare(struct tfr_boot *parent, enum tfr_gpu_choice choice, struct driver *d,
                           struct tfr_session *s)
 {
     if (!driver_find(d, choice))
-        return fail(fd, choice == TFR_GPU_CUDA
-                            ? "no NVIDIA driver with a GPU was found (libcuda.so.1); "
-                              "--gpu soft runs without one"
-                            : "neither a GPU nor lib/soft/libcuda.so.1 beside tf-executor");
+        return fail(parent, choice == TFR_GPU_CUDA
+                                ? "no NVIDIA driver with a GPU was found (libcuda.so.1); "
+                                  "--gpu soft runs without one"
+                                : "neither a GPU nor lib/soft/libcuda.so.1 beside tf-executor");
     if (!d->cu.cuStreamWriteValue64_v2 || !d->cu.cuLibraryLoadData)
-        return fail(fd, "the driver is older than CUDA 12: update it");
+        return fail(parent, "the driver is older than CUDA 12: update it");
     if (!marks_work(&d->cu))
-        return fail(fd, "this GPU's streams cannot write 64-bit values, which TFR is built on");
+        return fail(parent, "this GPU's streams cannot write 64-bit values, which TFR is built on");
     if (context_warm(s, &d->cu) != CUDA_SUCCESS)
-        return fail(fd, "the GPU gives no context: is it in exclusive use?");
+        return fail(parent, "the GPU gives no context: is it in exclusive use?");
     if (tfr_session_prepare(s, &d->cu) != TFR_OK)
-        return fail(fd, "no memory for a session: see the lines above");
+        return fail(parent, "no memory for a session: see the lines above");
     return TFR_OK;
 }
 
-static tfr_status ready(int fd, const struct driver *d)
+static tfr_status ready(struct tfr_boot *parent, const struct driver *d)
 {
     struct {
         struct tfr_worker_ready ready;
@@ -206,24 +206,25 @@ static tfr_status ready(int fd, const struct driver *d)
     memcpy(body.ready.gpu, d->gpu, sizeof body.ready.gpu);
     snapshot_take(&d->cu, &body.snapshot);
     struct tfr_boot_msg msg = {.type = TFR_WORKER_READY, .len = sizeof body, .body = &body};
-    return tfr_boot_send(fd, &msg, 3000);
+    return tfr_boot_send(parent, &msg, 3000);
 }
 
 /* Until the parent hands a client over; it may take days. */
-static tfr_status client_take(int fd, int *client_out, struct tfr_attach *attach_out)
+static tfr_status client_take(struct tfr_boot *parent, struct tfr_boot *client_out,
+                              struct tfr_attach *attach_out)
 {
-    struct pollfd p = {.fd = fd, .events = POLLIN};
+    struct pollfd p = {.fd = parent->fd, .events = POLLIN};
     while (poll(&p, 1, -1) < 0 && errno == EINTR)
         ;
     struct tfr_boot_msg msg;
-    tfr_status status = tfr_boot_recv(fd, &msg, 1000);
+    tfr_status status = tfr_boot_recv(parent, &msg, 1000);
     if (status != TFR_OK)
         return status;
     bool right = msg.type == TFR_WORKER_CLIENT && msg.fd_n == 1 && msg.len == sizeof *attach_out;
     if (right)
         memcpy(attach_out, msg.body, sizeof *attach_out);
     attach_out->transport[sizeof attach_out->transport - 1] = 0;
-    *client_out = right ? msg.fds[0] : -1;
+    *client_out = (struct tfr_boot){.fd = right ? msg.fds[0] : -1};
     msg.fd_n = right ? 0 : msg.fd_n;
     tfr_boot_msg_fini(&msg);
     return right ? TFR_OK : TFR_E_PROTO;
@@ -235,16 +236,16 @@ int tfr_worker_main(int fd, int stat_fd, enum tfr_gpu_choice choice)
     static struct tfr_session session;
     static struct driver driver;
     struct tfr_attach attach;
-    int client;
+    struct tfr_boot parent = {.fd = fd}, client;
     /* The parent's death is ours; it may have died before this line. */
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
     prctl(PR_SET_NAME, "tf-worker");
     tfr_stat_open(stat_fd);
-    if (tfr_boot_gone(fd))
+    if (tfr_boot_gone(&parent))
         return 1;
-    if (prepare(fd, choice, &driver, &session) != TFR_OK || ready(fd, &driver) != TFR_OK ||
-        client_take(fd, &client, &attach) != TFR_OK)
+    if (prepare(&parent, choice, &driver, &session) != TFR_OK ||
+        ready(&parent, &driver) != TFR_OK || client_take(&parent, &client, &attach) != TFR_OK)
         return 1;
     if (tfr_session_join(&session, client, attach.transport) == TFR_OK &&
         tfr_text_open(&session) == TFR_OK)

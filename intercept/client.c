@@ -47,7 +47,7 @@ CUresult tfr_client_look(void)
     tfr_text_take(); /* news may wait behind it */
     if (now >= next_ns) {
         next_ns = now + LOOK_MS * TFR_NS_PER_MS;
-        if (tfr_client.boot >= 0 && tfr_boot_gone(tfr_client.boot))
+        if (tfr_client.boot.fd >= 0 && tfr_boot_gone(&tfr_client.boot))
             tfr_client_broken("the executor is gone");
         else
             tfr_pulse_look(TFR_WAIT_STREAM);
@@ -93,11 +93,11 @@ static void sleep_as_leader(const struct sleeper *s)
     leader_set(TFR_SLEEP_ARMED);
     if (!wait_over(s)) {
         struct pollfd p[2] = {{.fd = fd, .events = POLLIN},
-                              {.fd = tfr_client.boot, .events = POLLRDHUP}};
+                              {.fd = tfr_client.boot.fd, .events = POLLRDHUP}};
         poll(p, 2, s->limit_ms);
     }
     link->ops->disarm(link);
-    if (tfr_boot_gone(tfr_client.boot) && !wait_over(s))
+    if (tfr_boot_gone(&tfr_client.boot) && !wait_over(s))
         tfr_client_broken("the executor is gone");
 }
 
@@ -346,7 +346,8 @@ static CUresult ring_error(void)
     if (!tfr_client.open)
         return CUDA_ERROR_CONTEXT_IS_DESTROYED;
     if (tfr_ring_flush(&tfr_client.tx) < 0 ||
-        tfr_client.link->ops->progress(tfr_client.link) != TFR_OK || tfr_boot_gone(tfr_client.boot))
+        tfr_client.link->ops->progress(tfr_client.link) != TFR_OK ||
+        tfr_boot_gone(&tfr_client.boot))
         tfr_client_broken("the executor is gone");
     return (CUresult)atomic_load_explicit(&tfr_client.error, memory_order_acquire);
 }

@@ -15,6 +15,7 @@
 #include "base/counter.h"
 #include "base/relax.h"
 #include "proto/wire.h"
+#include "transport/boot.h"
 #include "transport/ring.h"
 #include "tfr_ops.h"
 
@@ -39,7 +40,7 @@ struct tfr_client {
     struct tfr_link *link;
     struct tfr_dev *dev;
     struct tfr_peer_mem *session; /* the worker's memory */
-    int boot;                     /* the boot socket; closed: the executor is gone */
+    struct tfr_boot boot;         /* closed by the peer: the executor is gone */
     int executor;                 /* the worker's process */
     _Atomic bool attached;        /* pairs with the acquire in word_alive */
     /* What every call answers from now on (CUresult): the executor is gone, or we are a forked

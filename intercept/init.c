@@ -24,7 +24,7 @@ static struct tfr_feedback page_of_zeros;
 
 struct tfr_client tfr_client = {
     .feedback = &page_of_zeros,
-    .boot = -1,
+    .boot = {.fd = -1},
     .slots = ~0ull,
     .set_up_lock = PTHREAD_MUTEX_INITIALIZER,
     .sleep_lock = PTHREAD_MUTEX_INITIALIZER,
@@ -51,12 +51,12 @@ static CUresult refuse(struct tfr_boot_msg *msg)
 
 /* The next message that is not "wait": an executor that has no worker yet says so every second, so
  * the limit is one of silence. */
-static tfr_status recv_queued(int fd, int limit_ms, struct tfr_boot_msg *msg_out)
+static tfr_status recv_queued(struct tfr_boot *boot, int limit_ms, struct tfr_boot_msg *msg_out)
 {
     uint64_t begin = tfr_clock_now();
     enum tfr_log_level told = TFR_LOG_DEBUG; /* the most urgent that was said */
     for (;;) {
-        tfr_status status = tfr_boot_recv(fd, msg_out, limit_ms);
+        tfr_status status = tfr_boot_recv(boot, msg_out, limit_ms);
         if (status != TFR_OK || msg_out->type != TFR_BOOT_QUEUED)
             return status;
         struct tfr_queued queued = {0};
@@ -74,11 +74,12 @@ static tfr_status recv_queued(int fd, int limit_ms, struct tfr_boot_msg *msg_out
     }
 }
 
-static CUresult ask_snapshot(int fd, int limit_ms)
+static CUresult ask_snapshot(struct tfr_boot *boot, int limit_ms)
 {
     uint8_t hello[TFR_HELLO_MAX];
     struct tfr_boot_msg msg = {.type = TFR_BOOT_HELLO, .len = tfr_hello_make(hello), .body = hello};
-    if (tfr_boot_send(fd, &msg, limit_ms) != TFR_OK || recv_queued(fd, limit_ms, &msg) != TFR_OK) {
+    if (tfr_boot_send(boot, &msg, limit_ms) != TFR_OK ||
+        recv_queued(boot, limit_ms, &msg) != TFR_OK) {
         tfr_say("the executor did not answer within %d ms: is it alive?", limit_ms);
         return CUDA_ERROR_NO_DEVICE;
     }
@@ -105,7 +106,7 @@ static CUresult ask_snapshot(int fd, int limit_ms)
 }
 
 /* The first of a comma-separated list of addresses that answers. */
-static tfr_status connect_any(const char *list, int limit_ms, int *fd_out)
+static tfr_status connect_any(const char *list, int limit_ms, struct tfr_boot *boot_out)
 {
     char addr[256];
     tfr_status status = TFR_E_INVAL;
@@ -114,7 +115,7 @@ static tfr_status connect_any(const char *list, int limit_ms, int *fd_out)
         if (len > 0 && len < sizeof addr) {
             memcpy(addr, list, len);
             addr[len] = 0;
-            status = tfr_boot_connect(addr, limit_ms, fd_out);
+            status = tfr_boot_connect(addr, limit_ms, boot_out);
             if (status == TFR_OK)
                 return TFR_OK;
         }
@@ -131,8 +132,8 @@ static CUresult connect_boot(void)
         return CUDA_ERROR_NO_DEVICE;
     }
     int limit_ms = (int)tfr_env_u64("TFR_CONNECT_MS");
-    int fd;
-    tfr_status status = connect_any(list, limit_ms, &fd);
+    struct tfr_boot boot;
+    tfr_status status = connect_any(list, limit_ms, &boot);
     if (status == TFR_E_INVAL)
         return CUDA_ERROR_NO_DEVICE; /* said by boot.c: it is no address */
     if (status != TFR_OK) {
@@ -141,11 +142,11 @@ static CUresult connect_boot(void)
             list, list);
         return CUDA_ERROR_NO_DEVICE;
     }
-    CUresult result = ask_snapshot(fd, limit_ms);
+    CUresult result = ask_snapshot(&boot, limit_ms);
     if (result != CUDA_SUCCESS)
-        close(fd);
+        tfr_boot_close(&boot);
     else
-        tfr_client.boot = fd;
+        tfr_client.boot = boot;
     return result;
 }
 
@@ -161,9 +162,7 @@ static void fork_child(void)
      * is its. */
     if (atomic_load_explicit(&tfr_client.attached, memory_order_acquire))
         tfr_client.link->ops->forked(tfr_client.link);
-    if (tfr_client.boot >= 0)
-        close(tfr_client.boot);
-    tfr_client.boot = -1;
+    tfr_boot_close(&tfr_client.boot);
     atomic_store_explicit(&tfr_client.error, CUDA_ERROR_NOT_INITIALIZED, memory_order_release);
     tfr_client.snapshot = NULL;           /* what queries see: cuInit was not for this process */
     tfr_client.feedback = &page_of_zeros; /* the pages did not come along */
@@ -204,7 +203,7 @@ CUresult tfr_client_init(void)
     static pthread_once_t once = PTHREAD_ONCE_INIT;
     pthread_mutex_lock(&tfr_client.set_up_lock);
     CUresult result = (CUresult)atomic_load_explicit(&tfr_client.error, memory_order_acquire);
-    if (result == CUDA_SUCCESS && tfr_client.boot < 0) {
+    if (result == CUDA_SUCCESS && tfr_client.boot.fd < 0) {
         pthread_once(&once, fork_watch);
         result = connect_boot();
         if (result == CUDA_SUCCESS)
@@ -232,9 +231,9 @@ static tfr_status take_welcome(struct set_up *up, int limit_ms)
     struct tfr_attach attach = {0};
     strncpy(attach.transport, tfr_env_str("TFR_TRANSPORT"), sizeof attach.transport - 1);
     struct tfr_boot_msg msg = {.type = TFR_BOOT_ATTACH, .len = sizeof attach, .body = &attach};
-    tfr_status status = tfr_boot_send(tfr_client.boot, &msg, limit_ms);
+    tfr_status status = tfr_boot_send(&tfr_client.boot, &msg, limit_ms);
     if (status == TFR_OK)
-        status = recv_queued(tfr_client.boot, limit_ms, &msg);
+        status = recv_queued(&tfr_client.boot, limit_ms, &msg);
     if (status != TFR_OK)
         return status;
     if (msg.type != TFR_BOOT_WELCOME || msg.len != sizeof up->welcome || msg.fd_n > 1) {
@@ -289,7 +288,7 @@ static tfr_status show_page(struct set_up *up, int limit_ms)
                                .body = &show,
                                .fds = {key.fd},
                                .fd_n = key.fd >= 0};
-    return tfr_boot_send(tfr_client.boot, &msg, limit_ms);
+    return tfr_boot_send(&tfr_client.boot, &msg, limit_ms);
 }
 
 static tfr_status link_open(struct set_up *up, int limit_ms)
@@ -298,7 +297,7 @@ static tfr_status link_open(struct set_up *up, int limit_ms)
     struct tfr_key key = {.len = up->welcome.len, .fd = up->session_fd};
     memcpy(key.words, up->welcome.key, sizeof key.words);
     up->session_fd = -1;
-    tfr_status status = ops->open(up->dev, tfr_client.boot, true, &up->link);
+    tfr_status status = ops->open(up->dev, &tfr_client.boot, true, &up->link);
     if (status != TFR_OK) {
         if (key.fd >= 0)
             close(key.fd);
@@ -308,7 +307,7 @@ static tfr_status link_open(struct set_up *up, int limit_ms)
     if (status != TFR_OK)
         return status;
     struct tfr_boot_msg msg;
-    status = tfr_boot_recv(tfr_client.boot, &msg, limit_ms);
+    status = tfr_boot_recv(&tfr_client.boot, &msg, limit_ms);
     if (status == TFR_OK && msg.type != TFR_BOOT_READY) {
         refuse(&msg);
         return TFR_E_PROTO;
@@ -374,7 +373,7 @@ CUresult tfr_client_attach(void)
     CUresult result = (CUresult)atomic_load_explicit(&tfr_client.error, memory_order_acquire);
     if (result == CUDA_SUCCESS &&
         !atomic_load_explicit(&tfr_client.attached, memory_order_acquire)) {
-        if (tfr_client.boot < 0)
+        if (tfr_client.boot.fd < 0)
             result = connect_boot();
         struct set_up up = {.session_fd = -1, .page = {.fd = -1}};
         if (result == CUDA_SUCCESS && attach_steps(&up) != TFR_OK)
@@ -408,8 +407,7 @@ static void session_end(void)
 {
     const struct tfr_transport_ops *ops = tfr_client.link->ops;
     tfr_client_quiet();
-    close(tfr_client.boot);
-    tfr_client.boot = -1;
+    tfr_boot_close(&tfr_client.boot);
     tfr_gate_forget_all();
     tfr_copy_forget_all();
     tfr_stream_forget_all();

@@ -107,7 +107,7 @@ static CUresult host_map(const struct tfr_area *area, unsigned int flags, uint64
     struct tfr_ask ask;
     struct tfr_host_map_req *req = NULL;
     pthread_mutex_lock(&boot_lock);
-    CUresult result = tfr_boot_send(tfr_client.boot, &msg, 3000) == TFR_OK
+    CUresult result = tfr_boot_send(&tfr_client.boot, &msg, 3000) == TFR_OK
                           ? CUDA_SUCCESS
                           : tfr_client_broken("the executor takes no descriptor");
     if (result == CUDA_SUCCESS) {

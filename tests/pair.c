@@ -19,14 +19,14 @@ void pair_need(int ok, const char *what)
     exit(3);
 }
 
-static void key_send(const struct pair_end *end)
+static void key_send(struct pair_end *end)
 {
     struct tfr_key key;
     struct tfr_boot_msg msg = {.type = MSG_KEY, .len = sizeof(key), .body = &key, .fd_n = 1};
 
     end->ops->key(end->mem, &key);
     msg.fds[0] = key.fd;
-    pair_need(tfr_boot_send(end->sock, &msg, LIMIT_MS) == TFR_OK, "send of the key");
+    pair_need(tfr_boot_send(&end->boot, &msg, LIMIT_MS) == TFR_OK, "send of the key");
 }
 
 static void key_recv(struct pair_end *end)
@@ -34,7 +34,7 @@ static void key_recv(struct pair_end *end)
     struct tfr_boot_msg msg;
     struct tfr_key *key;
 
-    pair_need(tfr_boot_recv(end->sock, &msg, LIMIT_MS) == TFR_OK, "receive of the key");
+    pair_need(tfr_boot_recv(&end->boot, &msg, LIMIT_MS) == TFR_OK, "receive of the key");
     pair_need(msg.type == MSG_KEY && msg.len == sizeof(*key) && msg.fd_n == 1, "key");
     key = msg.body;
     key->fd = msg.fds[0];
@@ -47,13 +47,13 @@ void pair_open(struct pair_end *end, const char *transport, int sock, bool first
 {
     const struct tfr_dev_cfg cfg = {.numa_node = -1};
 
-    end->sock = sock;
+    end->boot = (struct tfr_boot){.fd = sock};
     end->ops = tfr_transport_find(transport);
     pair_need(end->ops != NULL, "find");
     pair_need(end->ops->prepare(&cfg, &end->dev) == TFR_OK, "prepare");
     pair_need(tfr_memfd_create("pair", len, NULL, &end->area) == TFR_OK, "memfd");
     pair_need(end->ops->reg(end->dev, &end->area, &end->mem) == TFR_OK, "reg");
-    pair_need(end->ops->open(end->dev, sock, first, &end->link) == TFR_OK, "open");
+    pair_need(end->ops->open(end->dev, &end->boot, first, &end->link) == TFR_OK, "open");
     key_send(end);
     key_recv(end);
 }
@@ -69,7 +69,7 @@ void pair_close(struct pair_end *end)
     end->ops->release(end->dev);
     munmap(end->area.addr, end->area.len);
     close(end->area.fd);
-    close(end->sock);
+    tfr_boot_close(&end->boot);
 }
 
 void pair_cut(struct pair_end *end)

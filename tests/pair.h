@@ -9,7 +9,7 @@
 
 struct pair_end {
     const struct tfr_transport_ops *ops;
-    int sock;
+    struct tfr_boot boot;
     struct tfr_dev *dev;
     struct tfr_link *link;
     struct tfr_area area; /* ours, shown to the peer */

@@ -28,32 +28,31 @@ bool tfr_ask_addresses_good(const char *list)
     return true;
 }
 
-int tfr_ask_connect(const char *list, char *addr_out)
+bool tfr_ask_connect(const char *list, char *addr_out, struct tfr_boot *boot_out)
 {
     const char *at = list;
-    int limit_ms = (int)tfr_env_u64("TFR_CONNECT_MS"), fd = -1;
-    while (*at && fd < 0) {
+    int limit_ms = (int)tfr_env_u64("TFR_CONNECT_MS");
+    while (*at) {
         size_t len = strcspn(at, ",");
         if (len > 0 && len < TFR_ASK_ADDR_MAX) {
             memcpy(addr_out, at, len);
             addr_out[len] = 0;
-            if (tfr_boot_connect(addr_out, limit_ms, &fd) != TFR_OK)
-                fd = -1;
+            if (tfr_boot_connect(addr_out, limit_ms, boot_out) == TFR_OK)
+                return true;
         }
         at += len + (at[len] == ',');
     }
-    if (fd < 0)
-        tfr_say("no executor reachable at %s: start one with tf-executor --listen unix:PATH", list);
-    return fd;
+    tfr_say("no executor reachable at %s: start one with tf-executor --listen unix:PATH", list);
+    return false;
 }
 
-bool tfr_ask(int fd, uint32_t type, uint32_t want, struct tfr_boot_msg *msg_out)
+bool tfr_ask(struct tfr_boot *boot, uint32_t type, uint32_t want, struct tfr_boot_msg *msg_out)
 {
     uint8_t hello[TFR_HELLO_MAX];
     struct tfr_boot_msg msg = {.type = type, .len = tfr_hello_make(hello), .body = hello};
-    tfr_status status = tfr_boot_send(fd, &msg, ANSWER_MS);
+    tfr_status status = tfr_boot_send(boot, &msg, ANSWER_MS);
     while (status == TFR_OK) {
-        status = tfr_boot_recv(fd, msg_out, ANSWER_MS);
+        status = tfr_boot_recv(boot, msg_out, ANSWER_MS);
         if (status != TFR_OK || msg_out->type == want)
             break;
         bool refused = msg_out->type == TFR_BOOT_REFUSED, queued = msg_out->type == TFR_BOOT_QUEUED;

@@ -14,10 +14,10 @@ enum { TFR_ASK_ADDR_MAX = 256 };
 bool tfr_ask_addresses_good(const char *list);
 
 /* Connects to the first of the list that answers; addr_out (TFR_ASK_ADDR_MAX bytes) is its address.
- * -1: none, said. */
-int tfr_ask_connect(const char *list, char *addr_out);
+ * false: none, said. */
+bool tfr_ask_connect(const char *list, char *addr_out, struct tfr_boot *boot_out);
 
 /* Sends a hello of this type and takes the answer, which must be of type `want`. */
-bool tfr_ask(int fd, uint32_t type, uint32_t want, struct tfr_boot_msg *msg_out);
+bool tfr_ask(struct tfr_boot *boot, uint32_t type, uint32_t want, struct tfr_boot_msg *msg_out);
 
 #endif

@@ -78,11 +78,11 @@ static bool hello_time(const char *addr, uint64_t *ns_out)
     for (int i = 0; i < HELLOS; i++) {
         struct tfr_boot_msg msg;
         uint64_t begin = tfr_clock_now();
-        int fd;
-        if (tfr_boot_connect(addr, 1000, &fd) != TFR_OK)
+        struct tfr_boot boot;
+        if (tfr_boot_connect(addr, 1000, &boot) != TFR_OK)
             return false;
-        bool good = tfr_ask(fd, TFR_BOOT_HELLO, TFR_BOOT_SNAPSHOT, &msg);
-        close(fd);
+        bool good = tfr_ask(&boot, TFR_BOOT_HELLO, TFR_BOOT_SNAPSHOT, &msg);
+        tfr_boot_close(&boot);
         if (!good)
             return false;
         tfr_boot_msg_fini(&msg);
@@ -98,11 +98,11 @@ static int executor_print(const char *list)
     char addr[TFR_ASK_ADDR_MAX];
     struct tfr_boot_msg msg;
     uint64_t ns;
-    int fd = tfr_ask_connect(list, addr);
-    if (fd < 0)
+    struct tfr_boot boot;
+    if (!tfr_ask_connect(list, addr, &boot))
         return EXIT_NO_ANSWER;
-    bool good = tfr_ask(fd, TFR_BOOT_HELLO, TFR_BOOT_SNAPSHOT, &msg);
-    close(fd);
+    bool good = tfr_ask(&boot, TFR_BOOT_HELLO, TFR_BOOT_SNAPSHOT, &msg);
+    tfr_boot_close(&boot);
     if (!good)
         return EXIT_NO_ANSWER;
     const struct tfr_snapshot *s = msg.body;

@@ -133,10 +133,10 @@ static void json_print(const char *addr, const struct look *look)
     puts("]}");
 }
 
-static bool look_once(int fd, const char *addr, bool json)
+static bool look_once(struct tfr_boot *boot, const char *addr, bool json)
 {
     struct tfr_boot_msg msg;
-    if (!tfr_ask(fd, TFR_BOOT_STAT, TFR_BOOT_STATS, &msg))
+    if (!tfr_ask(boot, TFR_BOOT_STAT, TFR_BOOT_STATS, &msg))
         return false;
     struct look look = {.head = msg.body};
     bool sane = msg.len >= sizeof *look.head &&
@@ -208,15 +208,15 @@ int main(int argc, char **argv)
     }
     if (!tfr_ask_addresses_good(wish.list))
         return EXIT_USAGE;
-    int fd = tfr_ask_connect(wish.list, addr);
-    if (fd < 0)
+    struct tfr_boot boot;
+    if (!tfr_ask_connect(wish.list, addr, &boot))
         return EXIT_NO_ANSWER;
     for (long i = 0; !wish.count || i < wish.count; i++) {
         struct timespec nap = {.tv_sec = (time_t)wish.interval_s,
                                .tv_nsec = (long)(wish.interval_s * 1e9) % 1000000000};
         if (i)
             nanosleep(&nap, NULL);
-        if (!look_once(fd, addr, wish.json))
+        if (!look_once(&boot, addr, wish.json))
             return EXIT_NO_ANSWER;
         if (!wish.interval_s)
             break;

@@ -159,7 +159,7 @@ void tfr_boot_unlink(const char *addr)
         unlink(sun.sun_path);
 }
 
-tfr_status tfr_boot_accept(int listen_fd, int *fd_out)
+tfr_status tfr_boot_accept(int listen_fd, struct tfr_boot *boot_out)
 {
     int fd;
 
@@ -170,11 +170,11 @@ tfr_status tfr_boot_accept(int listen_fd, int *fd_out)
         return TFR_AGAIN;
     if (fd < 0)
         return tfr_fail(TFR_E_SYS, "accept: %s", strerror(errno));
-    *fd_out = fd;
+    *boot_out = (struct tfr_boot){.fd = fd};
     return TFR_OK;
 }
 
-tfr_status tfr_boot_connect(const char *addr, int limit_ms, int *fd_out)
+tfr_status tfr_boot_connect(const char *addr, int limit_ms, struct tfr_boot *boot_out)
 {
     const struct timespec nap = {.tv_nsec = 2000000};
     uint64_t deadline_ns = deadline_in(limit_ms);
@@ -199,16 +199,29 @@ tfr_status tfr_boot_connect(const char *addr, int limit_ms, int *fd_out)
         }
         nanosleep(&nap, NULL);
     }
-    *fd_out = fd;
+    *boot_out = (struct tfr_boot){.fd = fd};
     return TFR_OK;
 }
 
-tfr_status tfr_boot_peer(int fd, uid_t *uid_out, pid_t *pid_out)
+void tfr_boot_close(struct tfr_boot *boot)
+{
+    if (boot->fd >= 0)
+        close(boot->fd);
+    *boot = (struct tfr_boot){.fd = -1};
+}
+
+const uint8_t *tfr_boot_secret(const struct tfr_boot *boot)
+{
+    (void)boot;
+    return NULL;
+}
+
+tfr_status tfr_boot_peer(const struct tfr_boot *boot, uid_t *uid_out, pid_t *pid_out)
 {
     struct ucred cred;
     socklen_t len = sizeof(cred);
 
-    if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &len) < 0 || len != sizeof(cred))
+    if (getsockopt(boot->fd, SOL_SOCKET, SO_PEERCRED, &cred, &len) < 0 || len != sizeof(cred))
         return tfr_fail(TFR_E_SYS, "credentials of the peer: %s", strerror(errno));
     *uid_out = cred.uid;
     *pid_out = cred.pid;
@@ -234,7 +247,7 @@ static void msg_attach(struct msghdr *hdr, union fd_space *space, const int *fds
     memcpy(CMSG_DATA(cmsg), fds, sizeof(int) * fd_n);
 }
 
-tfr_status tfr_boot_send(int fd, const struct tfr_boot_msg *msg, int limit_ms)
+tfr_status tfr_boot_send(struct tfr_boot *boot, const struct tfr_boot_msg *msg, int limit_ms)
 {
     uint64_t deadline_ns = deadline_in(limit_ms);
     struct head head = {MAGIC, msg->type, msg->len, (uint32_t)msg->fd_n};
@@ -249,9 +262,9 @@ tfr_status tfr_boot_send(int fd, const struct tfr_boot_msg *msg, int limit_ms)
     if (msg->fd_n)
         msg_attach(&hdr, &space, msg->fds, (size_t)msg->fd_n);
     while (left) {
-        ssize_t sent = sendmsg(fd, &hdr, MSG_DONTWAIT | MSG_NOSIGNAL);
+        ssize_t sent = sendmsg(boot->fd, &hdr, MSG_DONTWAIT | MSG_NOSIGNAL);
         if (sent < 0 && errno == EAGAIN) {
-            tfr_status status = ready_wait(fd, POLLOUT, deadline_ns);
+            tfr_status status = ready_wait(boot->fd, POLLOUT, deadline_ns);
             if (status != TFR_OK)
                 return status;
         } else if (sent < 0 && errno != EINTR) {
@@ -345,13 +358,13 @@ static tfr_status head_check(const struct head *head, const struct tfr_boot_msg 
     return TFR_OK;
 }
 
-tfr_status tfr_boot_recv(int fd, struct tfr_boot_msg *msg_out, int limit_ms)
+tfr_status tfr_boot_recv(struct tfr_boot *boot, struct tfr_boot_msg *msg_out, int limit_ms)
 {
     uint64_t deadline_ns = deadline_in(limit_ms);
     struct tfr_boot_msg msg = {0};
     struct head head;
     bool any = false;
-    tfr_status status = bytes_recv(fd, &head, sizeof(head), &msg, deadline_ns, &any);
+    tfr_status status = bytes_recv(boot->fd, &head, sizeof(head), &msg, deadline_ns, &any);
 
     if (status == TFR_OK)
         status = head_check(&head, &msg);
@@ -365,7 +378,7 @@ tfr_status tfr_boot_recv(int fd, struct tfr_boot_msg *msg_out, int limit_ms)
             status = tfr_fail(TFR_E_NOMEM, "boot message of %u bytes", head.len);
             goto msg_free;
         }
-        status = bytes_recv(fd, msg.body, head.len, NULL, deadline_ns, &any);
+        status = bytes_recv(boot->fd, msg.body, head.len, NULL, deadline_ns, &any);
         if (status != TFR_OK)
             goto msg_free;
     }
@@ -392,7 +405,7 @@ static tfr_status part_recv(int fd, void *to, size_t len, uint32_t *have)
     return hdr.msg_flags & MSG_CTRUNC ? TFR_E_PROTO : TFR_OK;
 }
 
-tfr_status tfr_boot_recv_part(int fd, struct tfr_boot_in *in, uint32_t max,
+tfr_status tfr_boot_recv_part(struct tfr_boot *boot, struct tfr_boot_in *in, uint32_t max,
                               struct tfr_boot_msg *msg_out)
 {
     const uint32_t head_len = sizeof(struct head);
@@ -400,7 +413,7 @@ tfr_status tfr_boot_recv_part(int fd, struct tfr_boot_in *in, uint32_t max,
     struct head head;
 
     while (status == TFR_OK && in->have < head_len)
-        status = part_recv(fd, (char *)in->head + in->have, head_len - in->have, &in->have);
+        status = part_recv(boot->fd, (char *)in->head + in->have, head_len - in->have, &in->have);
     if (status != TFR_OK)
         return status;
     memcpy(&head, in->head, sizeof(head));
@@ -411,8 +424,8 @@ tfr_status tfr_boot_recv_part(int fd, struct tfr_boot_in *in, uint32_t max,
     if (head.len && !in->body)
         return TFR_E_NOMEM;
     while (status == TFR_OK && in->have - head_len < head.len)
-        status = part_recv(fd, in->body + (in->have - head_len), head.len - (in->have - head_len),
-                           &in->have);
+        status = part_recv(boot->fd, in->body + (in->have - head_len),
+                           head.len - (in->have - head_len), &in->have);
     if (status != TFR_OK)
         return status;
     *msg_out = (struct tfr_boot_msg){.type = head.type, .len = head.len, .body = in->body};
@@ -438,9 +451,9 @@ void tfr_boot_msg_fini(struct tfr_boot_msg *msg)
     msg->len = 0;
 }
 
-int tfr_boot_gone(int fd)
+int tfr_boot_gone(const struct tfr_boot *boot)
 {
-    struct pollfd poller = {.fd = fd, .events = POLLRDHUP};
+    struct pollfd poller = {.fd = boot->fd, .events = POLLRDHUP};
 
     return poll(&poller, 1, 0) > 0 &&
            (poller.revents & (POLLRDHUP | POLLHUP | POLLERR | POLLNVAL)) != 0;

@@ -13,7 +13,15 @@
 
 #include "base/status.h"
 
-enum { TFR_BOOT_MAX = 1 << 20, TFR_BOOT_FDS = 8 };
+enum { TFR_BOOT_MAX = 1 << 20, TFR_BOOT_FDS = 8, TFR_BOOT_SECRET = 32 };
+
+struct tfr_seal;
+
+/* One end of a boot connection.  A plain one is made with {.fd = fd}. */
+struct tfr_boot {
+    int fd;
+    struct tfr_seal *seal; /* keys and counters after a proof of identity; NULL: plain */
+};
 
 struct tfr_boot_msg {
     uint32_t type;
@@ -31,18 +39,25 @@ tfr_status tfr_boot_listen(const char *addr, int *fd_out);
 void tfr_boot_unlink(const char *addr);
 
 /* The next connection of a listener; TFR_AGAIN: none now. */
-tfr_status tfr_boot_accept(int listen_fd, int *fd_out);
+tfr_status tfr_boot_accept(int listen_fd, struct tfr_boot *boot_out);
 
 /* Connects within limit_ms.  TFR_E_PEER at once, without a line at level error, if nobody listens.
  */
-tfr_status tfr_boot_connect(const char *addr, int limit_ms, int *fd_out);
+tfr_status tfr_boot_connect(const char *addr, int limit_ms, struct tfr_boot *boot_out);
+
+/* Closes the socket and forgets the keys; safe on one that is closed. */
+void tfr_boot_close(struct tfr_boot *boot);
+
+/* TFR_BOOT_SECRET bytes that both sides share after a proof of identity, from which a transport
+ * derives keys of its own with a label; NULL on a plain socket, which nobody else can read. */
+const uint8_t *tfr_boot_secret(const struct tfr_boot *boot);
 
 /* The peer's user and process, as they were when it connected. */
-tfr_status tfr_boot_peer(int fd, uid_t *uid_out, pid_t *pid_out);
+tfr_status tfr_boot_peer(const struct tfr_boot *boot, uid_t *uid_out, pid_t *pid_out);
 
 /* TFR_E_PEER (closed) and TFR_E_TIMEOUT (nothing came) make no log line; anything else does. */
-tfr_status tfr_boot_send(int fd, const struct tfr_boot_msg *msg, int limit_ms);
-tfr_status tfr_boot_recv(int fd, struct tfr_boot_msg *msg_out, int limit_ms);
+tfr_status tfr_boot_send(struct tfr_boot *boot, const struct tfr_boot_msg *msg, int limit_ms);
+tfr_status tfr_boot_recv(struct tfr_boot *boot, struct tfr_boot_msg *msg_out, int limit_ms);
 void tfr_boot_msg_fini(struct tfr_boot_msg *msg); /* frees the body and closes fds still in it */
 
 /* A message that comes in pieces, for a loop that must not wait.  Starts as all zeros. */
@@ -55,7 +70,7 @@ struct tfr_boot_in {
 /* Takes what is there.  TFR_OK: *msg_out is a whole message, and `in` is ready for the next one;
  * TFR_AGAIN: more must come; TFR_E_PEER: closed; TFR_E_PROTO: not ours, longer than `max`, or with
  * descriptors (none is let in).  Makes no log line. */
-tfr_status tfr_boot_recv_part(int fd, struct tfr_boot_in *in, uint32_t max,
+tfr_status tfr_boot_recv_part(struct tfr_boot *boot, struct tfr_boot_in *in, uint32_t max,
                               struct tfr_boot_msg *msg_out);
 void tfr_boot_in_fini(struct tfr_boot_in *in);
 
@@ -63,6 +78,6 @@ void tfr_boot_in_fini(struct tfr_boot_in *in);
 int tfr_boot_addr_good(const char *addr, const char **why_out);
 
 /* Has the peer closed?  No waiting, no data consumed. */
-int tfr_boot_gone(int fd);
+int tfr_boot_gone(const struct tfr_boot *boot);
 
 #endif

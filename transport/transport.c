@@ -177,9 +177,10 @@ static bool no_suits(const struct tfr_offer *own, const struct tfr_offer *peer,
     return true;
 }
 
-static tfr_status no_open(struct tfr_dev *dev, int sock, bool first, struct tfr_link **link_out)
+static tfr_status no_open(struct tfr_dev *dev, struct tfr_boot *boot, bool first,
+                          struct tfr_link **link_out)
 {
-    (void)dev, (void)sock, (void)first, (void)link_out;
+    (void)dev, (void)boot, (void)first, (void)link_out;
     return TFR_E_UNSUP;
 }
 

@@ -40,6 +40,8 @@ enum tfr_cap {
 
 enum { TFR_CHANNELS = 4, TFR_SMALL_MAX = 256 };
 
+struct tfr_boot; /* boot.h */
+
 struct tfr_dev_cfg {
     const char *name; /* NICs (verbs device names, separated by commas), or NULL: choose */
     int numa_node;    /* or -1 */
@@ -133,9 +135,10 @@ struct tfr_transport_ops {
     tfr_status (*offer)(struct tfr_offer *offer_out, const char **why_out);
     /* Does the peer's offer go with ours?  Default: yes. */
     bool (*suits)(const struct tfr_offer *own, const struct tfr_offer *peer, const char **why_out);
-    /* Joins two processes.  sock is the boot socket, used for set-up only (blocking, 3 s limit);
-     * it stays the caller's.  `first` is true on exactly one side. */
-    tfr_status (*open)(struct tfr_dev *dev, int sock, bool first, struct tfr_link **link_out);
+    /* Joins two processes.  The boot connection is used for set-up only (blocking, 3 s limit) and
+     * stays the caller's.  `first` is true on exactly one side. */
+    tfr_status (*open)(struct tfr_dev *dev, struct tfr_boot *boot, bool first,
+                       struct tfr_link **link_out);
     void (*close)(struct tfr_link *link); /* safe when the peer is gone */
     /* key->fd (if any) is consumed, also on failure.  The peer is not trusted: shm checks seals and
      * size before mapping. */

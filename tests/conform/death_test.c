@@ -186,8 +186,9 @@ CONFORM_TEST(open, fails_in_time_when_the_other_side_is_gone)
 
     pair_need(socketpair(AF_UNIX, SOCK_STREAM, 0, socks) == 0, "socketpair");
     close(socks[1]);
+    struct tfr_boot boot = {.fd = socks[0]};
     cr_assert_eq(ops->prepare(&cfg, &dev), TFR_OK);
-    cr_assert_eq(ops->open(dev, socks[0], true, &link), TFR_E_PEER);
-    cr_assert_eq(ops->open(dev, socks[0], false, &link), TFR_E_PEER);
+    cr_assert_eq(ops->open(dev, &boot, true, &link), TFR_E_PEER);
+    cr_assert_eq(ops->open(dev, &boot, false, &link), TFR_E_PEER);
     ops->release(dev);
 }

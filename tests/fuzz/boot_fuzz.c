@@ -46,6 +46,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     int before = lowest_free();
     struct tfr_boot_msg msg;
+    struct tfr_boot boot;
     int socks[2];
     size_t half;
 
@@ -55,7 +56,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     piece_send(socks[0], data + 1, half, data[0] & 15);
     piece_send(socks[0], data + 1 + half, size - 1 - half, data[0] >> 4);
     close(socks[0]);
-    while (tfr_boot_recv(socks[1], &msg, 0) == TFR_OK) {
+    boot = (struct tfr_boot){.fd = socks[1]};
+    while (tfr_boot_recv(&boot, &msg, 0) == TFR_OK) {
         if (msg.len > TFR_BOOT_MAX || msg.fd_n < 0 || msg.fd_n > TFR_BOOT_FDS ||
             (msg.len && !msg.body))
             abort();

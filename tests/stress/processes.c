@@ -135,7 +135,7 @@ static int writer_run(struct pair_end *end)
             nanosleep(&nap, NULL);
     }
     /* stays until the reader has everything: close loses what is under way */
-    pair_need(read(end->sock, &byte, 1) == 1 && byte == 'k', "the reader's good-bye");
+    pair_need(read(end->boot.fd, &byte, 1) == 1 && byte == 'k', "the reader's good-bye");
     tfr_ring_tx_fini(&writer.tx);
     return 0;
 }
@@ -187,7 +187,7 @@ static int reader_run(struct pair_end *end)
         if (taken % (NAP_EVERY * 3) == 0)
             nanosleep(&nap, NULL);
     }
-    pair_need(write(end->sock, "k", 1) == 1, "good-bye");
+    pair_need(write(end->boot.fd, "k", 1) == 1, "good-bye");
     return 0;
 }
 

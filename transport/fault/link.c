@@ -211,7 +211,8 @@ static void dev_link_remove(struct fault_dev *dev, struct fault_link *link)
     pthread_mutex_unlock(&dev->lock);
 }
 
-static tfr_status fault_open(struct tfr_dev *base, int sock, bool first, struct tfr_link **link_out)
+static tfr_status fault_open(struct tfr_dev *base, struct tfr_boot *boot, bool first,
+                             struct tfr_link **link_out)
 {
     struct fault_dev *dev = (struct fault_dev *)base;
     struct fault_link *link = calloc(1, sizeof(*link));
@@ -222,7 +223,7 @@ static tfr_status fault_open(struct tfr_dev *base, int sock, bool first, struct 
     link->base.ops = base->ops;
     seeds_plant(link, first);
     link_init(link);
-    status = dev->inner->ops->open(dev->inner, sock, first, &link->inner);
+    status = dev->inner->ops->open(dev->inner, boot, first, &link->inner);
     if (status != TFR_OK)
         goto free_link;
     status = sleep_init(link);

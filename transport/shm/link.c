@@ -91,7 +91,8 @@ static void shm_key(const struct tfr_mem *base, struct tfr_key *key_out)
     };
 }
 
-static tfr_status hello_send(const struct shm_link *link, int sock, int bell, bool barrier)
+static tfr_status hello_send(const struct shm_link *link, struct tfr_boot *boot, int bell,
+                             bool barrier)
 {
     struct hello hello = {VERSION, barrier};
     struct tfr_boot_msg msg = {
@@ -101,7 +102,7 @@ static tfr_status hello_send(const struct shm_link *link, int sock, int bell, bo
         .fds = {link->own_area.fd, bell},
         .fd_n = bell >= 0 ? 2 : 1,
     };
-    tfr_status status = tfr_boot_send(sock, &msg, OPEN_MS);
+    tfr_status status = tfr_boot_send(boot, &msg, OPEN_MS);
 
     return status == TFR_OK ? TFR_OK : tfr_fail(status, "shm link: %s", tfr_status_str(status));
 }
@@ -117,12 +118,13 @@ static bool is_bell(int fd)
 
 /* Takes the peer's page, its promise about membarrier, and (bell >= 0 expected) our end of the
  * socket. */
-static tfr_status hello_recv(struct shm_link *link, int sock, bool with_bell, bool barrier)
+static tfr_status hello_recv(struct shm_link *link, struct tfr_boot *boot, bool with_bell,
+                             bool barrier)
 {
     struct tfr_boot_msg msg;
     struct hello hello;
     void *page;
-    tfr_status status = tfr_boot_recv(sock, &msg, OPEN_MS);
+    tfr_status status = tfr_boot_recv(boot, &msg, OPEN_MS);
 
     if (status != TFR_OK)
         return tfr_fail(status, "shm link: %s", tfr_status_str(status));
@@ -152,22 +154,22 @@ msg_free:
 }
 
 /* One side says hello and brings the socket pair, the other answers. */
-static tfr_status hello_exchange(struct shm_link *link, int sock, bool first)
+static tfr_status hello_exchange(struct shm_link *link, struct tfr_boot *boot, bool first)
 {
     bool barrier = barrier_register();
     tfr_status status;
     int pair[2];
 
     if (!first) {
-        status = hello_recv(link, sock, true, barrier);
-        return status == TFR_OK ? hello_send(link, sock, -1, barrier) : status;
+        status = hello_recv(link, boot, true, barrier);
+        return status == TFR_OK ? hello_send(link, boot, -1, barrier) : status;
     }
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair) < 0)
         return tfr_fail(TFR_E_SYS, "socketpair: %s", strerror(errno));
     link->bell = pair[0];
-    status = hello_send(link, sock, pair[1], barrier);
+    status = hello_send(link, boot, pair[1], barrier);
     close(pair[1]);
-    return status == TFR_OK ? hello_recv(link, sock, false, barrier) : status;
+    return status == TFR_OK ? hello_recv(link, boot, false, barrier) : status;
 }
 
 static void link_free(struct shm_link *link)
@@ -182,7 +184,7 @@ static void link_free(struct shm_link *link)
     free(link);
 }
 
-static tfr_status shm_open_link(struct tfr_dev *dev, int sock, bool first,
+static tfr_status shm_open_link(struct tfr_dev *dev, struct tfr_boot *boot, bool first,
                                 struct tfr_link **link_out)
 {
     struct shm_link *link = calloc(1, sizeof(*link));
@@ -201,7 +203,7 @@ static tfr_status shm_open_link(struct tfr_dev *dev, int sock, bool first,
     madvise(link->own_area.addr, link->own_area.len, MADV_DONTFORK);
     link->own = link->own_area.addr;
     pthread_mutex_init(&link->lock, NULL);
-    status = hello_exchange(link, sock, first);
+    status = hello_exchange(link, boot, first);
     if (status != TFR_OK) {
         link_free(link);
         return status;

@@ -75,6 +75,6 @@ Test(hostile_gate, client_that_never_opens_its_gate_keeps_nobody)
         else
             rogue_post(&r, TFR_OP_mark, &gate.stream, sizeof gate - sizeof gate.head);
     cr_assert_lt(atomic_load_explicit(word, memory_order_acquire), seq);
-    close(r.boot);
+    tfr_boot_close(&r.boot);
     rogue_daemon_serves();
 }

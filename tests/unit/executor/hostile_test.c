@@ -17,28 +17,28 @@ TestSuite(hostile, .init = rogue_executor_start, .fini = rogue_executor_stop, .t
 Test(hostile, hello_of_another_release_is_refused_with_a_reason)
 {
     struct tfr_hello hello = rogue_hello();
-    int fd;
+    struct tfr_boot boot;
     hello.spec_hash ^= 1;
-    cr_assert_eq(rogue_greet(hello, &fd), TFR_BOOT_REFUSED);
+    cr_assert_eq(rogue_greet(hello, &boot), TFR_BOOT_REFUSED);
     rogue_daemon_serves();
 }
 
 Test(hostile, hello_that_is_none_closes_the_connection)
 {
     struct tfr_hello hello = rogue_hello();
-    int fd;
+    struct tfr_boot boot;
     hello.magic = 0;
-    cr_assert_eq(rogue_greet(hello, &fd), 0);
-    cr_assert_eq(tfr_boot_connect(rogue_addr, 3000, &fd), TFR_OK);
-    cr_assert_eq(send(fd, "GET / HTTP/1.1\r\n\r\n", 18, MSG_NOSIGNAL), 18);
+    cr_assert_eq(rogue_greet(hello, &boot), 0);
+    cr_assert_eq(tfr_boot_connect(rogue_addr, 3000, &boot), TFR_OK);
+    cr_assert_eq(send(boot.fd, "GET / HTTP/1.1\r\n\r\n", 18, MSG_NOSIGNAL), 18);
     rogue_daemon_serves();
 }
 
 Test(hostile, silent_connections_do_not_keep_others_out)
 {
-    int fd[40];
+    struct tfr_boot boot[40];
     for (int i = 0; i < 40; i++)
-        cr_assert_eq(tfr_boot_connect(rogue_addr, 3000, &fd[i]), TFR_OK);
+        cr_assert_eq(tfr_boot_connect(rogue_addr, 3000, &boot[i]), TFR_OK);
     rogue_daemon_serves();
 }
 
@@ -346,20 +346,20 @@ Test(hostile, page_that_can_be_truncated_is_not_mapped)
     struct rogue r = {0};
     struct tfr_boot_msg msg;
     cr_assert_eq(rogue_greet(rogue_hello(), &r.boot), TFR_BOOT_SNAPSHOT);
-    rogue_send(r.boot, TFR_BOOT_ATTACH, &rogue_over_shm, sizeof rogue_over_shm);
-    cr_assert_eq(tfr_boot_recv(r.boot, &msg, 20000), TFR_OK);
+    rogue_send(&r.boot, TFR_BOOT_ATTACH, &rogue_over_shm, sizeof rogue_over_shm);
+    cr_assert_eq(tfr_boot_recv(&r.boot, &msg, 20000), TFR_OK);
     tfr_boot_msg_fini(&msg);
     FILE *file = tmpfile();
     cr_assert_not_null(file);
     struct tfr_show show = {.len = sizeof(struct tfr_page_area)};
     struct tfr_boot_msg out = {
         .type = TFR_BOOT_SHOW, .len = sizeof show, .body = &show, .fds = {fileno(file)}, .fd_n = 1};
-    cr_assert_eq(tfr_boot_send(r.boot, &out, 1000), TFR_OK);
+    cr_assert_eq(tfr_boot_send(&r.boot, &out, 1000), TFR_OK);
     const struct tfr_transport_ops *ops = tfr_transport_find("shm");
     struct tfr_dev_cfg cfg = {.numa_node = -1};
     struct tfr_dev *dev;
     cr_assert_eq(ops->prepare(&cfg, &dev), TFR_OK);
-    cr_assert_eq(ops->open(dev, r.boot, true, &r.link), TFR_OK);
+    cr_assert_eq(ops->open(dev, &r.boot, true, &r.link), TFR_OK);
     cr_assert(rogue_ends(&r));
     rogue_daemon_serves();
 }

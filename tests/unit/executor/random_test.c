@@ -101,7 +101,7 @@ Test(any, records_kill_no_worker)
         rogue_attach(&r);
         rogue_context(&r);
         objects_make(&r);
-        for (int k = 0; k < RECORDS && !tfr_boot_gone(r.boot); k++)
+        for (int k = 0; k < RECORDS && !tfr_boot_gone(&r.boot); k++)
             post_any(&r);
         rogue_leave(&r);
     }
@@ -117,7 +117,7 @@ Test(any, kept_records_survive_their_objects)
         rogue_attach(&r);
         rogue_context(&r);
         objects_make(&r);
-        for (int k = 0; k < RECORDS && !tfr_boot_gone(r.boot); k++) {
+        for (int k = 0; k < RECORDS && !tfr_boot_gone(&r.boot); k++) {
             uint64_t stream = tfr_id_make(TFR_KIND_STREAM, 1, below(OBJECTS));
             uint64_t event = tfr_id_make(TFR_KIND_EVENT, 1, 1 + below(OBJECTS - 1));
             uint64_t body[6] = {stream, event};
@@ -165,7 +165,7 @@ Test(any, records_that_change_while_they_are_read_kill_no_worker)
         objects_make(&changing.r);
         atomic_store_explicit(&changing.over, false, memory_order_relaxed);
         cr_assert_eq(pthread_create(&thread, NULL, change, NULL), 0);
-        for (int k = 0; k < RECORDS && !tfr_boot_gone(changing.r.boot); k++) {
+        for (int k = 0; k < RECORDS && !tfr_boot_gone(&changing.r.boot); k++) {
             uint64_t body[6] = {tfr_id_make(TFR_KIND_STREAM, 1, below(OBJECTS)),
                                 tfr_id_make(TFR_KIND_EVENT, 1, 1 + below(OBJECTS - 1))};
             struct tfr_rec *rec =

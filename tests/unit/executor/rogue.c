@@ -64,10 +64,10 @@ void rogue_executor_stop(void)
 
 /* ---- a client of our own ---- */
 
-void rogue_send(int fd, uint32_t type, void *body, size_t len)
+void rogue_send(struct tfr_boot *boot, uint32_t type, void *body, size_t len)
 {
     struct tfr_boot_msg msg = {.type = type, .len = (uint32_t)len, .body = body};
-    cr_assert_eq(tfr_boot_send(fd, &msg, 1000), TFR_OK);
+    cr_assert_eq(tfr_boot_send(boot, &msg, 1000), TFR_OK);
 }
 
 struct tfr_attach rogue_over_shm = {.transport = "shm"};
@@ -81,12 +81,12 @@ struct tfr_hello rogue_hello(void)
 }
 
 /* Connects, says hello; the type of what comes back, 0: the connection was closed. */
-uint32_t rogue_greet(struct tfr_hello hello, int *fd_out)
+uint32_t rogue_greet(struct tfr_hello hello, struct tfr_boot *boot_out)
 {
     struct tfr_boot_msg msg;
-    cr_assert_eq(tfr_boot_connect(rogue_addr, 3000, fd_out), TFR_OK);
-    rogue_send(*fd_out, TFR_BOOT_HELLO, &hello, sizeof hello);
-    if (tfr_boot_recv(*fd_out, &msg, 3000) != TFR_OK)
+    cr_assert_eq(tfr_boot_connect(rogue_addr, 3000, boot_out), TFR_OK);
+    rogue_send(boot_out, TFR_BOOT_HELLO, &hello, sizeof hello);
+    if (tfr_boot_recv(boot_out, &msg, 3000) != TFR_OK)
         return 0;
     uint32_t type = msg.type;
     tfr_boot_msg_fini(&msg);
@@ -99,12 +99,12 @@ void rogue_attach(struct rogue *r)
     struct tfr_dev_cfg cfg = {.numa_node = -1};
     struct tfr_boot_msg msg;
     cr_assert_eq(rogue_greet(rogue_hello(), &r->boot), TFR_BOOT_SNAPSHOT);
-    rogue_send(r->boot, TFR_BOOT_ATTACH, &rogue_over_shm, sizeof rogue_over_shm);
+    rogue_send(&r->boot, TFR_BOOT_ATTACH, &rogue_over_shm, sizeof rogue_over_shm);
     /* A test may be faster than the next worker. */
-    cr_assert_eq(tfr_boot_recv(r->boot, &msg, 20000), TFR_OK);
+    cr_assert_eq(tfr_boot_recv(&r->boot, &msg, 20000), TFR_OK);
     while (msg.type == TFR_BOOT_QUEUED) {
         tfr_boot_msg_fini(&msg);
-        cr_assert_eq(tfr_boot_recv(r->boot, &msg, 20000), TFR_OK);
+        cr_assert_eq(tfr_boot_recv(&r->boot, &msg, 20000), TFR_OK);
     }
     cr_assert_eq(msg.type, TFR_BOOT_WELCOME);
     memcpy(&r->welcome, msg.body, sizeof r->welcome);
@@ -115,11 +115,11 @@ void rogue_attach(struct rogue *r)
     struct tfr_show show = {.len = sizeof(struct tfr_page_area)};
     struct tfr_boot_msg out = {
         .type = TFR_BOOT_SHOW, .len = sizeof show, .body = &show, .fds = {r->page.fd}, .fd_n = 1};
-    cr_assert_eq(tfr_boot_send(r->boot, &out, 1000), TFR_OK);
+    cr_assert_eq(tfr_boot_send(&r->boot, &out, 1000), TFR_OK);
     cr_assert_eq(ops->prepare(&cfg, &r->dev), TFR_OK);
-    cr_assert_eq(ops->open(r->dev, r->boot, true, &r->link), TFR_OK);
+    cr_assert_eq(ops->open(r->dev, &r->boot, true, &r->link), TFR_OK);
     cr_assert_eq(ops->import(r->link, &key, &r->session), TFR_OK);
-    cr_assert_eq(tfr_boot_recv(r->boot, &msg, 3000), TFR_OK);
+    cr_assert_eq(tfr_boot_recv(&r->boot, &msg, 3000), TFR_OK);
     cr_assert_eq(msg.type, TFR_BOOT_READY);
     tfr_boot_msg_fini(&msg);
     struct tfr_page_area *page = r->page.addr;
@@ -131,7 +131,7 @@ void rogue_attach(struct rogue *r)
 void rogue_leave(struct rogue *r)
 {
     const struct tfr_transport_ops *ops = r->link->ops;
-    close(r->boot);
+    tfr_boot_close(&r->boot);
     ops->forget(r->session);
     ops->close(r->link);
     ops->release(r->dev);
@@ -171,14 +171,14 @@ uint64_t rogue_context(struct rogue *r)
 bool rogue_ends(struct rogue *r)
 {
     uint64_t until = tfr_clock_now() + 2 * TFR_NS_PER_S;
-    while (!tfr_boot_gone(r->boot) && tfr_clock_now() < until)
+    while (!tfr_boot_gone(&r->boot) && tfr_clock_now() < until)
         usleep(1000);
-    return tfr_boot_gone(r->boot);
+    return tfr_boot_gone(&r->boot);
 }
 
 void rogue_daemon_serves(void)
 {
-    int fd;
-    cr_assert_eq(rogue_greet(rogue_hello(), &fd), TFR_BOOT_SNAPSHOT);
-    close(fd);
+    struct tfr_boot boot;
+    cr_assert_eq(rogue_greet(rogue_hello(), &boot), TFR_BOOT_SNAPSHOT);
+    tfr_boot_close(&boot);
 }

@@ -17,7 +17,7 @@ void rogue_executor_start(void);
 void rogue_executor_stop(void);
 
 struct rogue {
-    int boot;
+    struct tfr_boot boot;
     struct tfr_snapshot snapshot;
     struct tfr_welcome welcome;
     struct tfr_area page;
@@ -27,10 +27,10 @@ struct rogue {
     struct tfr_ring_tx tx;
 };
 
-void rogue_send(int fd, uint32_t type, void *body, size_t len);
+void rogue_send(struct tfr_boot *boot, uint32_t type, void *body, size_t len);
 struct tfr_hello rogue_hello(void);
 /* Connects, says hello; the type of what comes back, 0: the connection was closed. */
-uint32_t rogue_greet(struct tfr_hello hello, int *fd_out);
+uint32_t rogue_greet(struct tfr_hello hello, struct tfr_boot *boot_out);
 void rogue_attach(struct rogue *r);
 /* Gives back what attach took; a test that does without leaves it to the process. */
 void rogue_leave(struct rogue *r);

@@ -23,11 +23,15 @@ struct wire_head {
 };
 #define MAGIC 0x30524654u
 
-static int socks[2];
+static struct tfr_boot ends[2];
 
 static void pair_make(void)
 {
+    int socks[2];
+
     cr_assert_eq(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, socks), 0);
+    for (int i = 0; i < 2; i++)
+        ends[i] = (struct tfr_boot){.fd = socks[i]};
 }
 
 TestSuite(boot, .init = pair_make, .timeout = 30);
@@ -60,13 +64,13 @@ static void raw_send(const void *bytes, size_t len, int fd, int fd_n)
         for (int i = 0; i < fd_n; i++)
             memcpy(CMSG_DATA(cmsg) + sizeof(int) * (size_t)i, &fd, sizeof(fd));
     }
-    cr_assert_eq(sendmsg(socks[0], &hdr, 0), (ssize_t)len);
+    cr_assert_eq(sendmsg(ends[0].fd, &hdr, 0), (ssize_t)len);
 }
 
 static tfr_status recv_status(int limit_ms)
 {
     struct tfr_boot_msg msg;
-    tfr_status status = tfr_boot_recv(socks[1], &msg, limit_ms);
+    tfr_status status = tfr_boot_recv(&ends[1], &msg, limit_ms);
 
     if (status == TFR_OK)
         tfr_boot_msg_fini(&msg);
@@ -82,8 +86,8 @@ Test(boot, carries_a_message_with_descriptors)
     cr_assert_eq(pipe(pipe_fds), 0);
     out.fds[0] = pipe_fds[0];
     out.fds[1] = pipe_fds[1];
-    cr_assert_eq(tfr_boot_send(socks[0], &out, LIMIT), TFR_OK);
-    cr_assert_eq(tfr_boot_recv(socks[1], &in, LIMIT), TFR_OK);
+    cr_assert_eq(tfr_boot_send(&ends[0], &out, LIMIT), TFR_OK);
+    cr_assert_eq(tfr_boot_recv(&ends[1], &in, LIMIT), TFR_OK);
     cr_assert_eq(in.type, 7);
     cr_assert_eq(in.len, 5);
     cr_assert_arr_eq(in.body, "hello", 5);
@@ -99,8 +103,8 @@ Test(boot, carries_an_empty_message)
 {
     struct tfr_boot_msg out = {.type = 1}, in;
 
-    cr_assert_eq(tfr_boot_send(socks[0], &out, LIMIT), TFR_OK);
-    cr_assert_eq(tfr_boot_recv(socks[1], &in, LIMIT), TFR_OK);
+    cr_assert_eq(tfr_boot_send(&ends[0], &out, LIMIT), TFR_OK);
+    cr_assert_eq(tfr_boot_recv(&ends[1], &in, LIMIT), TFR_OK);
     cr_assert_eq(in.len, 0);
     cr_assert_null(in.body);
 }
@@ -109,7 +113,7 @@ static void *big_send(void *arg)
 {
     struct tfr_boot_msg out = {.type = 2, .len = TFR_BOOT_MAX, .body = arg};
 
-    return (void *)(intptr_t)tfr_boot_send(socks[0], &out, LIMIT);
+    return (void *)(intptr_t)tfr_boot_send(&ends[0], &out, LIMIT);
 }
 
 Test(boot, carries_the_largest_message_through_a_small_socket_buffer)
@@ -122,7 +126,7 @@ Test(boot, carries_the_largest_message_through_a_small_socket_buffer)
     for (int i = 0; i < TFR_BOOT_MAX; i++)
         body[i] = (uint8_t)(i * 7 + (i >> 8));
     pthread_create(&sender, NULL, big_send, body);
-    cr_assert_eq(tfr_boot_recv(socks[1], &in, LIMIT), TFR_OK);
+    cr_assert_eq(tfr_boot_recv(&ends[1], &in, LIMIT), TFR_OK);
     pthread_join(sender, &sent);
     cr_assert_eq((intptr_t)sent, TFR_OK);
     cr_assert_eq(in.len, TFR_BOOT_MAX);
@@ -152,7 +156,7 @@ Test(boot, puts_a_message_together_that_comes_byte_by_byte)
     pthread_t sender;
 
     pthread_create(&sender, NULL, drip, NULL);
-    cr_assert_eq(tfr_boot_recv(socks[1], &in, LIMIT), TFR_OK);
+    cr_assert_eq(tfr_boot_recv(&ends[1], &in, LIMIT), TFR_OK);
     pthread_join(sender, NULL);
     cr_assert_str_eq(in.body, "abc");
     tfr_boot_msg_fini(&in);
@@ -162,9 +166,9 @@ Test(boot, refuses_to_send_what_is_too_large)
 {
     struct tfr_boot_msg out = {.type = 1, .len = TFR_BOOT_MAX + 1, .body = ""};
 
-    cr_assert_eq(tfr_boot_send(socks[0], &out, LIMIT), TFR_E_INVAL);
+    cr_assert_eq(tfr_boot_send(&ends[0], &out, LIMIT), TFR_E_INVAL);
     out = (struct tfr_boot_msg){.fd_n = TFR_BOOT_FDS + 1};
-    cr_assert_eq(tfr_boot_send(socks[0], &out, LIMIT), TFR_E_INVAL);
+    cr_assert_eq(tfr_boot_send(&ends[0], &out, LIMIT), TFR_E_INVAL);
 }
 
 Test(boot, does_not_believe_a_length)
@@ -209,7 +213,7 @@ Test(boot, gathers_no_descriptors_from_batches_on_every_byte)
     for (size_t i = 0; i < sizeof(head); i++)
         raw_send((char *)&head + i, 1, 0, 2);
     cr_assert_eq(recv_status(LIMIT), TFR_E_PROTO);
-    close(socks[1]); /* what was not read closes with it */
+    close(ends[1].fd); /* what was not read closes with it */
     cr_assert_eq(open_fds(), before - 1);
 }
 
@@ -249,7 +253,7 @@ Test(boot, gives_up_on_a_peer_that_does_not_read)
     tfr_status status = TFR_OK;
 
     for (int i = 0; i < 20 && status == TFR_OK; i++)
-        status = tfr_boot_send(socks[0], &out, 50);
+        status = tfr_boot_send(&ends[0], &out, 50);
     cr_assert_eq(status, TFR_E_TIMEOUT);
 }
 
@@ -257,12 +261,12 @@ Test(boot, notices_the_end_without_consuming)
 {
     struct tfr_boot_msg out = {.type = 9}, in;
 
-    cr_assert_not(tfr_boot_gone(socks[1]));
-    cr_assert_eq(tfr_boot_send(socks[0], &out, LIMIT), TFR_OK);
-    cr_assert_not(tfr_boot_gone(socks[1]));
-    close(socks[0]);
-    cr_assert(tfr_boot_gone(socks[1]));
-    cr_assert_eq(tfr_boot_recv(socks[1], &in, LIMIT), TFR_OK);
+    cr_assert_not(tfr_boot_gone(&ends[1]));
+    cr_assert_eq(tfr_boot_send(&ends[0], &out, LIMIT), TFR_OK);
+    cr_assert_not(tfr_boot_gone(&ends[1]));
+    close(ends[0].fd);
+    cr_assert(tfr_boot_gone(&ends[1]));
+    cr_assert_eq(tfr_boot_recv(&ends[1], &in, LIMIT), TFR_OK);
     cr_assert_eq(in.type, 9);
     cr_assert_eq(recv_status(LIMIT), TFR_E_PEER);
 }
@@ -271,8 +275,8 @@ Test(boot, survives_a_send_to_the_dead)
 {
     struct tfr_boot_msg out = {.type = 9};
 
-    close(socks[1]);
-    cr_assert_eq(tfr_boot_send(socks[0], &out, LIMIT), TFR_E_PEER);
+    close(ends[1].fd);
+    cr_assert_eq(tfr_boot_send(&ends[0], &out, LIMIT), TFR_E_PEER);
 }
 
 static char path[64], addr[80];
@@ -285,25 +289,26 @@ static void addr_make(const char *name)
 
 static void connect_and_accept(int listener)
 {
-    int client, server;
+    struct tfr_boot client, server;
     uid_t uid;
     pid_t pid;
 
     cr_assert_eq(tfr_boot_connect(addr, LIMIT, &client), TFR_OK);
     cr_assert_eq(tfr_boot_accept(listener, &server), TFR_OK);
-    cr_assert_eq(tfr_boot_peer(server, &uid, &pid), TFR_OK);
+    cr_assert_eq(tfr_boot_peer(&server, &uid, &pid), TFR_OK);
     cr_assert_eq(uid, getuid());
     cr_assert_eq(pid, getpid());
-    cr_assert(fcntl(server, F_GETFD) & FD_CLOEXEC);
-    cr_assert(fcntl(client, F_GETFD) & FD_CLOEXEC);
-    close(client);
-    close(server);
+    cr_assert(fcntl(server.fd, F_GETFD) & FD_CLOEXEC);
+    cr_assert(fcntl(client.fd, F_GETFD) & FD_CLOEXEC);
+    tfr_boot_close(&client);
+    tfr_boot_close(&server);
 }
 
 Test(boot, listens_on_a_private_file)
 {
     struct stat st;
-    int listener, none;
+    struct tfr_boot none;
+    int listener;
 
     addr_make("file");
     umask(0);
@@ -369,22 +374,23 @@ Test(boot, does_not_remove_a_file_that_is_no_socket)
 Test(boot, says_at_once_that_nobody_listens)
 {
     uint64_t since = tfr_clock_now();
-    int fd;
+    struct tfr_boot boot;
 
     addr_make("nobody");
-    cr_assert_eq(tfr_boot_connect(addr, 3000, &fd), TFR_E_PEER);
+    cr_assert_eq(tfr_boot_connect(addr, 3000, &boot), TFR_E_PEER);
     cr_assert_lt(tfr_clock_now() - since, TFR_NS_PER_S);
 }
 
 Test(boot, gives_up_on_a_listener_that_never_accepts)
 {
-    int listener, fd;
+    struct tfr_boot boot;
+    int listener;
     tfr_status status = TFR_OK;
 
     addr_make("full");
     cr_assert_eq(tfr_boot_listen(addr, &listener), TFR_OK);
     for (int i = 0; i < 1000 && status == TFR_OK; i++)
-        status = tfr_boot_connect(addr, 100, &fd);
+        status = tfr_boot_connect(addr, 100, &boot);
     cr_assert_eq(status, TFR_E_TIMEOUT);
     tfr_boot_unlink(addr);
 }
@@ -393,12 +399,13 @@ Test(boot, refuses_addresses_it_does_not_know)
 {
     static const char *const bad[] = {"", "unix:", "unix:@", "tcp:host:1", "/tmp/x"};
     char longer[200] = "unix:/";
+    struct tfr_boot boot;
     int fd;
 
     for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
-        cr_assert_eq(tfr_boot_connect(bad[i], 10, &fd), TFR_E_INVAL, "%s", bad[i]);
+        cr_assert_eq(tfr_boot_connect(bad[i], 10, &boot), TFR_E_INVAL, "%s", bad[i]);
     memset(longer + 6, 'x', 150);
-    cr_assert_eq(tfr_boot_connect(longer, 10, &fd), TFR_E_INVAL);
+    cr_assert_eq(tfr_boot_connect(longer, 10, &boot), TFR_E_INVAL);
     cr_assert_eq(tfr_boot_listen(NULL, &fd), TFR_E_INVAL);
 }
 
@@ -414,15 +421,15 @@ Test(boot, takes_a_message_however_it_is_cut)
     struct tfr_boot_msg msg;
 
     for (size_t i = 0; i < sizeof(frame); i++) {
-        cr_assert_eq(tfr_boot_recv_part(socks[1], &in, 5, &msg), TFR_AGAIN);
-        cr_assert_eq(send(socks[0], (char *)&frame + i, 1, 0), 1);
+        cr_assert_eq(tfr_boot_recv_part(&ends[1], &in, 5, &msg), TFR_AGAIN);
+        cr_assert_eq(send(ends[0].fd, (char *)&frame + i, 1, 0), 1);
     }
-    cr_assert_eq(tfr_boot_recv_part(socks[1], &in, 5, &msg), TFR_OK);
+    cr_assert_eq(tfr_boot_recv_part(&ends[1], &in, 5, &msg), TFR_OK);
     cr_assert_eq(msg.type, 7);
     cr_assert_str_eq(msg.body, "four");
     tfr_boot_msg_fini(&msg);
-    cr_assert_eq(send(socks[0], &frame, sizeof(frame), 0), sizeof(frame));
-    cr_assert_eq(tfr_boot_recv_part(socks[1], &in, 5, &msg), TFR_OK, "ready for the next one");
+    cr_assert_eq(send(ends[0].fd, &frame, sizeof(frame), 0), sizeof(frame));
+    cr_assert_eq(tfr_boot_recv_part(&ends[1], &in, 5, &msg), TFR_OK, "ready for the next one");
     tfr_boot_msg_fini(&msg);
 }
 
@@ -437,7 +444,7 @@ Test(boot, part_refuses_foreign_long_and_surplus)
         pair_make();
         before = open_fds();
         raw_send(i == 0 ? &foreign : i == 1 ? &big : &fds, sizeof(big), 0, i == 3);
-        cr_assert_eq(tfr_boot_recv_part(socks[1], &in, 5, &msg), TFR_E_PROTO, "%d", i);
+        cr_assert_eq(tfr_boot_recv_part(&ends[1], &in, 5, &msg), TFR_E_PROTO, "%d", i);
         tfr_boot_in_fini(&in);
         cr_assert_eq(open_fds(), before, "no descriptor was let in");
     }
@@ -448,9 +455,9 @@ Test(boot, part_sees_the_end)
     struct tfr_boot_in in = {0};
     struct tfr_boot_msg msg;
 
-    cr_assert_eq(send(socks[0], "TFR0", 4, 0), 4);
-    close(socks[0]);
-    cr_assert_eq(tfr_boot_recv_part(socks[1], &in, 5, &msg), TFR_E_PEER);
+    cr_assert_eq(send(ends[0].fd, "TFR0", 4, 0), 4);
+    close(ends[0].fd);
+    cr_assert_eq(tfr_boot_recv_part(&ends[1], &in, 5, &msg), TFR_E_PEER);
     tfr_boot_in_fini(&in);
 }
 
