@@ -216,16 +216,28 @@ static void worker_failed(struct tfr_parent *p, struct tfr_worker *w, const char
 
 /* ---- what workers say ---- */
 
+/* As it goes to clients: with our edition, and the calls that we know. */
+static void snapshot_keep(struct tfr_parent *p, const void *from)
+{
+    const size_t calls = TFR_CALLS_MAX * sizeof(struct tfr_edition_call);
+    p->snapshot = malloc(sizeof *p->snapshot + calls);
+    if (!p->snapshot)
+        return;
+    memcpy(p->snapshot, from, sizeof *p->snapshot);
+    tfr_edition_make(tfr_release, &p->snapshot->edition, p->snapshot + 1);
+    p->snapshot_len =
+        sizeof *p->snapshot + p->snapshot->edition.call_n * sizeof(struct tfr_edition_call);
+}
+
 static void worker_ready(struct tfr_parent *p, struct tfr_worker *w, const struct tfr_boot_msg *msg)
 {
     const struct tfr_worker_ready *ready = msg->body;
     w->stage = WORKER_WARM;
     if (p->snapshot || msg->len != sizeof *ready + sizeof *p->snapshot)
         return;
-    p->snapshot = malloc(sizeof *p->snapshot);
+    snapshot_keep(p, ready + 1);
     if (!p->snapshot)
         return;
-    memcpy(p->snapshot, ready + 1, sizeof *p->snapshot);
     tfr_parent_ready(p, ready->gpu);
     tfr_guest_snapshot_all(p);
 }

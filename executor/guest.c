@@ -12,7 +12,6 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "executor/parent.h"
-#include "tfr_ops.h"
 
 enum { HELLO_MS = 1000, HELLO_CROWDED_MS = 250, TELL_MS = 1000, DEAF_MS = 100, ACCEPTS = 64 };
 
@@ -112,7 +111,7 @@ void tfr_guest_accept(struct tfr_parent *p)
 
 static void snapshot_send(struct tfr_parent *p, struct tfr_guest *g)
 {
-    if (guest_send(p, g, TFR_BOOT_SNAPSHOT, p->snapshot, sizeof *p->snapshot))
+    if (guest_send(p, g, TFR_BOOT_SNAPSHOT, p->snapshot, p->snapshot_len))
         stage_set(p, g, GUEST_IDLE);
 }
 
@@ -135,22 +134,20 @@ static void program_take(struct tfr_guest *g, const struct tfr_hello *hello)
 
 static bool hello_check(struct tfr_parent *p, struct tfr_guest *g, const struct tfr_boot_msg *msg)
 {
-    const struct tfr_hello *hello = msg->body;
-    bool other_release;
-    char why[192];
-    const char *wrong = tfr_hello_check(hello, msg->len, &other_release);
+    char cause[TFR_EDITION_WHY_MAX], why[TFR_EDITION_WHY_MAX];
+    uint8_t calls[TFR_CALLS_MAX * sizeof(struct tfr_edition_call)];
+    struct tfr_edition own, its;
+    const char *wrong = tfr_hello_check(msg->body, msg->len, &its, cause);
     if (!wrong)
         return true;
-    if (!other_release) {
+    if (!its.magic) {
         unknown_say(p);
         tfr_guest_drop(p, g);
         return false;
     }
-    snprintf(why, sizeof why,
-             "it is of another release (wire %d, spec %016llx; yours: wire %u, spec %016llx)",
-             TFR_WIRE_VERSION, (unsigned long long)TFR_SPEC_HASH, hello->version,
-             (unsigned long long)hello->spec_hash);
-    tfr_info("process %d refused: %s", (int)g->pid, why);
+    tfr_edition_make(tfr_release, &own, calls);
+    tfr_edition_refusal(&own, &its, cause, why);
+    tfr_warn("process %d refused: %s", (int)g->pid, why);
     tfr_guest_refuse(p, g, why);
     return false;
 }
@@ -162,7 +159,7 @@ static void hello_take(struct tfr_parent *p, struct tfr_guest *g, const struct t
         return;
     program_take(g, hello);
     g->env.len = hello->env_len;
-    memcpy(g->env.text, hello + 1, hello->env_len);
+    memcpy(g->env.text, tfr_hello_settings(hello), hello->env_len);
     stage_set(p, g, GUEST_GREETED);
     if (p->snapshot)
         snapshot_send(p, g);

@@ -96,7 +96,8 @@ struct tfr_parent {
 
     struct tfr_worker *worker;
     int worker_n;
-    struct tfr_snapshot *snapshot;
+    struct tfr_snapshot *snapshot; /* and the calls that we know */
+    size_t snapshot_len;
     struct tfr_fixed_env spare_env; /* what the last client wanted */
     uint64_t spare_at_ns;           /* when to look after spares; 0: not now */
     uint64_t handed_ns, handed_before_ns;

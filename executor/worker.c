@@ -135,7 +135,6 @@ static void snapshot_take(const struct tfr_cu *cu, struct tfr_snapshot *out)
     cu->cuDeviceGetCount(&device_n);
     memset(out, 0, sizeof *out);
     out->driver_version = (uint32_t)version;
-    strncpy(out->release, tfr_release, sizeof out->release - 1);
     out->device_n = device_n > TFR_DEVICES_MAX ? TFR_DEVICES_MAX : (uint32_t)device_n;
     cu->cuCtxGetStreamPriorityRange(&out->priority_least, &out->priority_greatest);
     for (uint32_t i = 0; i < out->device_n; i++) {

@@ -385,6 +385,11 @@ static void *reserve_slow(uint16_t op, uint32_t len, uint16_t ctx)
 void *tfr_post_begin(uint16_t op, uint32_t len)
 {
     const struct tfr_context *ctx = tfr_thread.ctx;
+    if (__builtin_expect(tfr_client.lacks_any, 0)) {
+        tfr_thread.post_error = tfr_edition_check(op);
+        if (tfr_thread.post_error != CUDA_SUCCESS)
+            return NULL;
+    }
     ring_lock();
     /* With the lock held: another thread may be destroying the context. */
     bool known = ctx && atomic_load_explicit(&ctx->active, memory_order_relaxed);

@@ -46,6 +46,8 @@ struct tfr_client {
     /* What every call answers from now on (CUresult): the executor is gone, or we are a forked
      * child. Pairs with the acquire in tfr_enter. */
     _Atomic uint32_t error;
+    bool lacks_any; /* calls of ours that the executor does not know: a bit per op (edition.c) */
+    uint64_t lacks[(TFR_OP_LIMIT + 63) / 64];
 
     /* The ring's writer. */
     _Alignas(64) _Atomic uint32_t ring_lock;
@@ -73,6 +75,14 @@ CUresult tfr_client_attach(void);
 
 /* Ends the session: the worker goes, and with it all that it held.  Handles of the session die. */
 void tfr_client_detach(void);
+
+/* ---- edition.c ---- */
+
+/* Can we work with the executor that sent this snapshot?  If not, it has been said. */
+bool tfr_edition_take(const struct tfr_snapshot *snapshot, size_t len);
+
+/* Where the executor lacks calls: CUDA_ERROR_NOT_SUPPORTED for those, said once each. */
+CUresult tfr_edition_check(uint16_t op);
 
 /* ---- visible.c ---- */
 

@@ -76,15 +76,20 @@ static tfr_status recv_queued(struct tfr_boot *boot, int limit_ms, struct tfr_bo
 
 static CUresult ask_snapshot(struct tfr_boot *boot, int limit_ms)
 {
-    uint8_t hello[TFR_HELLO_MAX];
-    struct tfr_boot_msg msg = {.type = TFR_BOOT_HELLO, .len = tfr_hello_make(hello), .body = hello};
+    static uint8_t hello[TFR_HELLO_MAX]; /* guarded by set_up_lock; too much for a small stack */
+    struct tfr_boot_msg msg = {
+        .type = TFR_BOOT_HELLO, .len = tfr_hello_make(tfr_release, hello), .body = hello};
     if (tfr_boot_send(boot, &msg, limit_ms) != TFR_OK ||
         recv_queued(boot, limit_ms, &msg) != TFR_OK) {
         tfr_say("the executor did not answer within %d ms: is it alive?", limit_ms);
         return CUDA_ERROR_NO_DEVICE;
     }
-    if (msg.type != TFR_BOOT_SNAPSHOT || msg.len != sizeof(struct tfr_snapshot))
+    if (msg.type != TFR_BOOT_SNAPSHOT)
         return refuse(&msg);
+    if (!tfr_edition_take(msg.body, msg.len)) {
+        tfr_boot_msg_fini(&msg);
+        return CUDA_ERROR_NO_DEVICE;
+    }
     struct tfr_snapshot *snapshot = msg.body;
     msg.body = NULL;
     tfr_boot_msg_fini(&msg);

@@ -5,13 +5,13 @@
 
 Python's standard library only.  Complaints are lines "file:line: reason" on stderr, exit status 1,
 and nothing is written.  A file whose text has not changed is left alone.  The parts: gen_toolkit.py
-(what the CUDA headers say), gen_spec.py (reads the spec), gen_wire.py (layouts, ops), gen_ends.py
-(client stubs, dispatch), gen_face.py (exported symbols), gen_coverage.py."""
+(what the CUDA headers say), gen_spec.py (reads the spec), gen_wire.py (layouts, ops), gen_hash.py
+(what hello compares), gen_ends.py (client stubs, dispatch), gen_face.py (exported symbols),
+gen_coverage.py."""
 
 import argparse
 import glob
 import os
-import re
 import sys
 
 import gen_coverage
@@ -38,11 +38,12 @@ def write(path, text):
         f.write(text)
 
 
-def wire_text(spec):
-    """The hand-written half of the wire, without comments, for the spec's hash."""
+def headers(spec):
+    """The hand-written half of the wire: name -> text."""
     folder = os.path.dirname(os.path.abspath(spec))
-    text = "".join(read(path) for path in sorted(glob.glob(os.path.join(folder, "wire*.h"))))
-    return " ".join(re.sub(r"/\*.*?\*/|//[^\n]*", " ", text, flags=re.S).split())
+    paths = glob.glob(os.path.join(folder, "wire*.h"))
+    paths.append(os.path.join(folder, os.pardir, "base", "rec.h"))
+    return {os.path.basename(path): read(path) or "" for path in paths}
 
 
 def main():
@@ -62,7 +63,7 @@ def main():
     decls, errors = gen_spec.read_dir(args.spec, toolkit)
     if errors:
         return "\n".join(str(e) for e in errors)
-    made = gen_wire.files(decls, toolkit, wire_text(args.spec))
+    made = gen_wire.files(decls, toolkit, headers(args.spec))
     made |= gen_ends.files(decls, toolkit) | gen_face.files(toolkit.rows)
     for name, text in made.items():
         write(os.path.join(args.out, name), text)

@@ -6,7 +6,6 @@
 #include <unistd.h>
 
 #include "proto/hello.h"
-#include "tfr_ops.h"
 
 enum { VALUE_MAX = 64 };
 
@@ -48,17 +47,17 @@ uint32_t tfr_hello_env(char *text, size_t room)
     return (uint32_t)at;
 }
 
-uint32_t tfr_hello_make(void *body)
+uint32_t tfr_hello_make(const char *release, void *body)
 {
-    struct tfr_hello hello = {.magic = TFR_WIRE_MAGIC,
-                              .version = TFR_WIRE_VERSION,
-                              .spec_hash = TFR_SPEC_HASH,
-                              .pid = (uint32_t)getpid()};
+    struct tfr_hello hello = {.pid = (uint32_t)getpid()};
+    uint8_t *at = (uint8_t *)body + sizeof hello;
     const char *name = program_invocation_short_name;
     memcpy(hello.program, name, strnlen(name, sizeof hello.program - 1));
-    hello.env_len = tfr_hello_env((char *)body + sizeof hello, TFR_HELLO_ENV_MAX);
+    tfr_edition_make(release, &hello.edition, at);
+    at += hello.edition.call_n * sizeof(struct tfr_edition_call);
+    hello.env_len = tfr_hello_env((char *)at, TFR_HELLO_ENV_MAX);
     memcpy(body, &hello, sizeof hello);
-    return (uint32_t)sizeof hello + hello.env_len;
+    return (uint32_t)(at - (uint8_t *)body) + hello.env_len;
 }
 
 /* Known names alone, in the table's order, each once: equal settings are then equal bytes. */
@@ -81,23 +80,37 @@ static bool env_good(const char *text, uint32_t len)
     return true;
 }
 
-const char *tfr_hello_check(const void *body, uint32_t len, bool *other_release_out)
+const char *tfr_hello_settings(const struct tfr_hello *hello)
+{
+    return (const char *)(hello + 1) + hello->edition.call_n * sizeof(struct tfr_edition_call);
+}
+
+const char *tfr_hello_check(const void *body, uint32_t len, struct tfr_edition *edition_out,
+                            char *cause_out)
 {
     struct tfr_hello hello = {0};
-    *other_release_out = false;
-    if (len < offsetof(struct tfr_hello, pid))
+    edition_out->magic = 0;
+    if (len < offsetof(struct tfr_edition, core_hash))
         return "no hello";
     memcpy(&hello, body, len < sizeof hello ? len : sizeof hello);
-    if (hello.magic != TFR_WIRE_MAGIC)
+    if (hello.edition.magic != TFR_WIRE_MAGIC)
         return "no hello";
-    if (hello.version != TFR_WIRE_VERSION || hello.spec_hash != TFR_SPEC_HASH) {
-        *other_release_out = true;
+    if (hello.edition.version != TFR_WIRE_VERSION) {
+        memset(hello.edition.release, 0, sizeof hello.edition.release); /* it may lie elsewhere */
+        *edition_out = hello.edition;
+        *cause_out = 0;
         return "another release";
     }
     if (len < sizeof hello || hello.env_len > TFR_HELLO_ENV_MAX ||
-        len != sizeof hello + hello.env_len)
+        hello.edition.call_n > TFR_CALLS_MAX ||
+        len !=
+            sizeof hello + hello.edition.call_n * sizeof(struct tfr_edition_call) + hello.env_len)
         return "a hello of the wrong size";
-    if (!env_good((const char *)body + sizeof hello, hello.env_len))
+    if (!tfr_edition_suits(&hello.edition, (const struct tfr_hello *)body + 1, cause_out)) {
+        *edition_out = hello.edition;
+        return "another release";
+    }
+    if (!env_good(tfr_hello_settings(body), hello.env_len))
         return "a hello with settings that do not travel";
     return NULL;
 }

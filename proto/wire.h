@@ -29,6 +29,7 @@ enum tfr_kind {
     TFR_KIND_LINK,
     TFR_KIND_LIMIT,
 };
+static_assert(TFR_KIND_STREAM == 6 && TFR_KIND_LINK == 10, "kinds are appended, never moved");
 
 enum { TFR_HANDLE_MAX = 1 << 20 }; /* live objects per kind and session */
 
@@ -51,7 +52,7 @@ static inline uint32_t tfr_id_at(uint64_t id)
 
 enum {
     TFR_WIRE_MAGIC = 0x31524654, /* "TFR1" */
-    TFR_WIRE_VERSION = 2,
+    TFR_WIRE_VERSION = 3,
     TFR_DEVICES_MAX = 16,
     TFR_ATTRIBUTES = 160, /* CUdevice_attribute values carried in the snapshot */
     TFR_PEER_ATTRIBUTES = 8,
@@ -71,15 +72,31 @@ enum tfr_boot_type {
     TFR_BOOT_STATS,  /* executor -> tool: struct tfr_stat_head and rows (proto/stat.h) */
 };
 
-/* Magic, version and spec hash stay where they are in every release.  Behind it env_len bytes of
- * NAME=VALUE texts (proto/hello.h). */
-struct tfr_hello {
+/* Which release a side is of (proto/edition.h).  Magic, version and spec hash stay where they are
+ * in every release. */
+struct tfr_edition {
     uint32_t magic, version;
-    uint64_t spec_hash;
+    uint64_t spec_hash; /* equal: nothing differs */
+    uint64_t core_hash; /* what all calls share: must be equal */
+    uint32_t call_n, reserved;
+    char release[64]; /* for people: may be anything */
+};
+static_assert(sizeof(struct tfr_edition) == 96, "edition");
+
+/* One call that a side knows, and a number for its layout. */
+struct tfr_edition_call {
+    uint32_t hash;
+    uint16_t op, reserved;
+};
+
+/* Behind it edition.call_n struct tfr_edition_call, then env_len bytes of NAME=VALUE texts
+ * (proto/hello.h). */
+struct tfr_hello {
+    struct tfr_edition edition;
     uint32_t pid, env_len;
     char program[64]; /* for people: may be anything */
 };
-static_assert(sizeof(struct tfr_hello) == 88, "hello");
+static_assert(sizeof(struct tfr_hello) == 168, "hello");
 
 struct tfr_queued {
     uint32_t position; /* from 1; 0: the executor itself is still starting */
@@ -95,11 +112,12 @@ struct tfr_snapshot_device {
                                                           CUdevice_P2PAttribute */
 };
 
-/* Everything that init and device queries answer from; the same for every client of an executor. */
+/* Everything that init and device queries answer from; the same for every client of an executor.
+ * Behind it edition.call_n struct tfr_edition_call. */
 struct tfr_snapshot {
+    struct tfr_edition edition;
     uint32_t driver_version, device_n;
     int32_t priority_least, priority_greatest;
-    char release[64]; /* of the executor */
     struct tfr_snapshot_device device[TFR_DEVICES_MAX];
 };
 

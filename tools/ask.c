@@ -49,7 +49,8 @@ bool tfr_ask_connect(const char *list, char *addr_out, struct tfr_boot *boot_out
 bool tfr_ask(struct tfr_boot *boot, uint32_t type, uint32_t want, struct tfr_boot_msg *msg_out)
 {
     uint8_t hello[TFR_HELLO_MAX];
-    struct tfr_boot_msg msg = {.type = type, .len = tfr_hello_make(hello), .body = hello};
+    struct tfr_boot_msg msg = {
+        .type = type, .len = tfr_hello_make(tfr_release, hello), .body = hello};
     tfr_status status = tfr_boot_send(boot, &msg, ANSWER_MS);
     while (status == TFR_OK) {
         status = tfr_boot_recv(boot, msg_out, ANSWER_MS);

@@ -106,13 +106,13 @@ static int executor_print(const char *list)
     if (!good)
         return EXIT_NO_ANSWER;
     const struct tfr_snapshot *s = msg.body;
-    if (msg.len != sizeof *s || s->device_n > TFR_DEVICES_MAX) {
+    if (msg.len < sizeof *s || s->device_n > TFR_DEVICES_MAX) {
         tfr_say("the executor's answer makes no sense");
         tfr_boot_msg_fini(&msg);
         return EXIT_NO_ANSWER;
     }
-    printf("\nexecutor %s\n  release %.*s\n  driver of CUDA %u.%u\n", addr, (int)sizeof s->release,
-           s->release, s->driver_version / 1000, s->driver_version % 1000 / 10);
+    printf("\nexecutor %s\n  release %.*s\n  driver of CUDA %u.%u\n", addr, (int)sizeof s->edition.release,
+           s->edition.release, s->driver_version / 1000, s->driver_version % 1000 / 10);
     for (uint32_t i = 0; i < s->device_n; i++)
         device_print(i, &s->device[i]);
     tfr_boot_msg_fini(&msg);

@@ -8,8 +8,6 @@ import contextlib
 import os
 import re
 import signal
-import socket
-import struct
 import subprocess
 import sys
 import tempfile
@@ -17,14 +15,15 @@ import threading
 import time
 import unittest
 
-from behaviour_test import (BUILD, GONE_LIMIT_S, LIMIT_S, PROBE, SANITIZE, TF_EXECUTOR, TF_RUN, descendants, env,
+from behaviour_test import (GONE_LIMIT_S, LIMIT_S, PROBE, SANITIZE, TF_EXECUTOR, TF_RUN, descendants, env,
                             started, tf_run, within)
+from wire import answer, connected, frame, hello, message
 
 IN_A_ROW = int(os.environ.get("TFR_TEST_SESSIONS", "200" if SANITIZE else "1000"))
 SPARES = 2  # the most workers that an executor keeps warm
 START_LIMIT_S = 240  # fifty workers on two cores that others use too
-BOOT_MAGIC = 0x30524654
-HELLO, SNAPSHOT, REFUSED, ATTACH, QUEUED, STAT = 1, 2, 3, 4, 9, 10
+HELLO, SNAPSHOT, REFUSED, ATTACH, QUEUED, STAT = map(
+    message, ("HELLO", "SNAPSHOT", "REFUSED", "ATTACH", "QUEUED", "STAT"))
 
 
 @contextlib.contextmanager
@@ -169,49 +168,6 @@ class Workers(unittest.TestCase):
 
 
 # ---- connections that are no programs ----
-
-
-def spec_hash():
-    with open(os.path.join(BUILD, "gen", "tfr_ops.h"), encoding="utf-8") as file:
-        return int(re.search(r"TFR_SPEC_HASH 0x([0-9a-f]+)ull", file.read()).group(1), 16)
-
-
-def wire_constant(name):
-    with open(os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "proto", "wire.h"),
-              encoding="utf-8") as file:
-        return int(re.search(name + r" = (\w+)", file.read()).group(1), 0)
-
-
-def frame(kind, body=b"", length=None):
-    return struct.pack("<IIII", BOOT_MAGIC, kind, len(body) if length is None else length, 0) + body
-
-
-def hello(settings=b"", program=b"stranger"):
-    return struct.pack("<IIQII64s", wire_constant("TFR_WIRE_MAGIC"), wire_constant("TFR_WIRE_VERSION"),
-                       spec_hash(), os.getpid(), len(settings), program) + settings
-
-
-def connected(address, *frames):
-    sock = socket.socket(socket.AF_UNIX)
-    sock.connect(address[len("unix:"):])  # waits while the backlog is full
-    sock.settimeout(LIMIT_S)
-    with contextlib.suppress(BrokenPipeError):
-        for data in frames:
-            sock.sendall(data)
-    return sock
-
-
-def answer(sock):
-    """The type of the next message, or None: closed."""
-    try:
-        head = sock.recv(16, socket.MSG_WAITALL)
-    except ConnectionResetError:
-        return None
-    if len(head) < 16:
-        return None
-    _, kind, length, _ = struct.unpack("<IIII", head)
-    sock.recv(length, socket.MSG_WAITALL)
-    return kind
 
 
 class Strangers(Resources):

@@ -10,6 +10,7 @@ Environment: TFR_CUDA_INCLUDE (for compiling; skipped without), TFR_CCS (compile
 
 import filecmp
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -45,6 +46,18 @@ BROKEN = {
     "count_unknown": (6, "n is no scalar parameter"),
     "not_closed": (5, "the parenthesis is not closed"),
     "stray_text": (3, "expected a comment, TFR_CALL or TFR_RECORD"),
+}
+
+# the hand-written half of a wire
+HEADERS = {
+    "wire.h": """enum tfr_kind { KIND_A, KIND_LIMIT };
+enum { PAGE_MAX = 1 };
+struct inner { int a; };
+struct tfr_mark_req { struct inner inner; uint64_t /* of it */ stream; };
+""",
+    "wire_memory.h": """enum { FAST = 1 };
+struct tfr_alloc_req { uint64_t len; uint32_t flags; };
+""",
 }
 
 
@@ -112,25 +125,51 @@ class Golden(Temp):
         self.assertEqual(done.returncode, 1)
         self.assertIn("out of date", done.stderr)
 
-    def hash_of(self, change):
-        spec = self.path("spec")
-        shutil.rmtree(spec, ignore_errors=True)
-        shutil.copytree(os.path.join(GOLDEN, "spec"), spec)
-        with open(os.path.join(spec, "sample.spec.h"), encoding="utf-8") as f:
+    def hashes_of(self, change=lambda text: text, headers=None):
+        """What hello compares, for a changed spec beside changed headers: name -> number."""
+        root = self.path("root")
+        shutil.rmtree(root, ignore_errors=True)
+        shutil.copytree(os.path.join(GOLDEN, "spec"), os.path.join(root, "proto", "spec"))
+        with open(os.path.join(root, "proto", "spec", "sample.spec.h"), encoding="utf-8") as f:
             text = change(f.read())
-        with open(os.path.join(spec, "sample.spec.h"), "w", encoding="utf-8") as f:
+        with open(f.name, "w", encoding="utf-8") as f:
             f.write(text)
-        self.assertEqual(gen(spec, self.path("out")).stderr, "")
-        with open(os.path.join(self.dir, "out", "tfr_ops.h"), encoding="utf-8") as f:
-            return [line for line in f if "TFR_SPEC_HASH" in line]
+        for name, text in (headers or HEADERS).items():
+            with open(os.path.join(root, "proto", name), "w", encoding="utf-8") as f:
+                f.write(text)
+        done = gen(os.path.join(root, "proto", "spec"), self.path("out"))
+        self.assertEqual(done.stderr, "")
+        with open(self.path("out/tfr_ops.h"), encoding="utf-8") as f:
+            found = dict(re.findall(r"#define TFR_(CORE|SPEC)_HASH (\w+)", f.read()))
+        with open(self.path("out/tfr_ops.c"), encoding="utf-8") as f:
+            return found | dict(re.findall(r"\[TFR_OP_(\w+)\] = (0x\w+)", f.read()))
 
-    def test_hash_follows_the_wire_and_not_the_comments(self):
-        same = self.hash_of(lambda text: text)
-        self.assertEqual(same, self.hash_of(lambda text: text.replace("One handle.", "A handle.")))
-        self.assertNotEqual(same, self.hash_of(lambda text: text.replace("0x0302", "0x0305")))
-        self.assertNotEqual(
-            same, self.hash_of(lambda text: text.replace("CUlimit limit", "size_t limit"))
+    def changed(self, before, *args):
+        after = self.hashes_of(*args)
+        return {name for name in before | after if before.get(name) != after.get(name)}
+
+    def test_numbers_follow_the_wire_and_not_the_comments(self):
+        before = self.hashes_of()
+        change = lambda old, new: self.changed(before, lambda text: text.replace(old, new))
+        self.assertEqual(change("One handle.", "A handle."), set())
+        self.assertEqual(change("0x0302", "0x0305"), {"SPEC", "cuFuncLoad"})
+        self.assertEqual(change("CUlimit limit", "size_t limit"), {"SPEC", "cuCtxSetLimit"})
+        self.assertEqual(
+            change("/* One handle.", "/* More. */\nTFR_RECORD(0x0009, more)\n/* One handle."),
+            {"SPEC", "more"},
         )
+
+    def test_a_changed_header_changes_the_numbers_of_whom_it_concerns(self):
+        before = self.hashes_of()
+        change = lambda name, old, new: self.changed(
+            before, lambda text: text, HEADERS | {name: HEADERS[name].replace(old, new)}
+        )
+        self.assertEqual(change("wire.h", "/* of it */", ""), set())
+        self.assertEqual(change("wire.h", "stream; }", "stream, more; }"), {"SPEC", "mark"})
+        self.assertEqual(change("wire.h", "inner { int a", "inner { long a"), {"SPEC", "mark"})
+        self.assertEqual(change("wire.h", "PAGE_MAX = 1", "PAGE_MAX = 2"), {"SPEC", "CORE"})
+        self.assertEqual(change("wire.h", "KIND_A,", "KIND_A, KIND_B,"), set())
+        self.assertEqual(change("wire_memory.h", "FAST = 1", "FAST = 2"), {"SPEC", "alloc"})
 
     @unittest.skipUnless(CUDA, "no toolkit to compile against")
     def test_output_compiles_without_a_warning(self):

@@ -18,7 +18,7 @@ Test(hostile, hello_of_another_release_is_refused_with_a_reason)
 {
     struct tfr_hello hello = rogue_hello();
     struct tfr_boot boot;
-    hello.spec_hash ^= 1;
+    hello.edition.version ^= 1;
     cr_assert_eq(rogue_greet(hello, &boot), TFR_BOOT_REFUSED);
     rogue_daemon_serves();
 }
@@ -27,7 +27,7 @@ Test(hostile, hello_that_is_none_closes_the_connection)
 {
     struct tfr_hello hello = rogue_hello();
     struct tfr_boot boot;
-    hello.magic = 0;
+    hello.edition.magic = 0;
     cr_assert_eq(rogue_greet(hello, &boot), 0);
     cr_assert_eq(tfr_boot_connect(rogue_addr, 3000, &boot), TFR_OK);
     cr_assert_eq(send(boot.fd, "GET / HTTP/1.1\r\n\r\n", 18, MSG_NOSIGNAL), 18);

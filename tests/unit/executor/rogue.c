@@ -74,9 +74,10 @@ struct tfr_attach rogue_over_shm = {.transport = "shm"};
 
 struct tfr_hello rogue_hello(void)
 {
-    return (struct tfr_hello){.magic = TFR_WIRE_MAGIC,
-                              .version = TFR_WIRE_VERSION,
-                              .spec_hash = TFR_SPEC_HASH,
+    return (struct tfr_hello){.edition = {.magic = TFR_WIRE_MAGIC,
+                                          .version = TFR_WIRE_VERSION,
+                                          .spec_hash = TFR_SPEC_HASH,
+                                          .core_hash = TFR_CORE_HASH},
                               .pid = (uint32_t)getpid()};
 }
 

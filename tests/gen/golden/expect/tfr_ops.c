@@ -23,7 +23,31 @@ static const char *const names[TFR_OP_LIMIT] = {
     [TFR_OP_cuStreamWaitEvent] = "cuStreamWaitEvent",
 };
 
+static const unsigned hashes[TFR_OP_LIMIT] = {
+    [TFR_OP_mark] = 0x112e141d,
+    [TFR_OP_alloc] = 0xa7b92175,
+    [TFR_OP_cuDeviceGetName] = 0x077f90b9,
+    [TFR_OP_cuDeviceGetUuid_v2] = 0x748f6ace,
+    [TFR_OP_cuDeviceGetHostAtomicCapabilities] = 0x1175ea17,
+    [TFR_OP_cuCtxSetLimit] = 0x0e54a120,
+    [TFR_OP_cuMemGetAddressRange_v2] = 0xb6f315f0,
+    [TFR_OP_cuMemSetAccess] = 0xef7fc80c,
+    [TFR_OP_cuMemPrefetchAsync_v2] = 0xca6fbac3,
+    [TFR_OP_cuMemcpyHtoDAsync_v2] = 0xabf54644,
+    [TFR_OP_cuModuleGetFunction] = 0x5278e9a7,
+    [TFR_OP_cuFuncLoad] = 0x781699ea,
+    [TFR_OP_cuCoredumpSetAttribute] = 0xa7b4f048,
+    [TFR_OP_cuStreamCreate] = 0xff69a325,
+    [TFR_OP_cuStreamDestroy_v2] = 0x6a61d66e,
+    [TFR_OP_cuStreamWaitEvent] = 0xb7384769,
+};
+
 const char *tfr_op_name(unsigned op)
 {
     return op < TFR_OP_LIMIT && names[op] ? names[op] : "?";
+}
+
+unsigned tfr_op_hash(unsigned op)
+{
+    return op < TFR_OP_LIMIT ? hashes[op] : 0;
 }

@@ -23,10 +23,15 @@ enum tfr_op {
     TFR_OP_LIMIT = 0x0404,
 };
 
-/* Client and executor must be of the same spec: compared in hello. */
-#define TFR_SPEC_HASH 0xfd48427833224773ull
+/* Compared in hello: what all calls share, how many there are, and all numbers in one. */
+#define TFR_CORE_HASH 0xe3b0c44298fc1c14ull
+#define TFR_CALL_N    16
+#define TFR_SPEC_HASH 0x096fde07089cc8d4ull
 
 /* "cuFuncLoad", "mark", or "?" for a number that is no op. */
 const char *tfr_op_name(unsigned op);
+
+/* What its record looks like, as a number; 0 for a number that is no op. */
+unsigned tfr_op_hash(unsigned op);
 
 #endif
