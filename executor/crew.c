@@ -106,7 +106,7 @@ static void worker_exec(const struct tfr_parent *p, const struct tfr_fixed_env *
     snprintf(stat, sizeof stat, "%d", stat_fd < 0 ? -1 : dup(stat_fd));
     snprintf(spin, sizeof spin, "%d", p->spin_fd < 0 ? -1 : dup(p->spin_fd));
     execl("/proc/self/exe", "tf-executor", "--worker", number, "--stat-fd", stat, "--spin-fd", spin,
-          "--gpu", gpu_word(p->cfg->gpu), (char *)NULL);
+          "--gpu", gpu_word(p->cfg->gpu), "--pin", p->cfg->pin, (char *)NULL);
     _exit(127);
 }
 
@@ -238,6 +238,7 @@ static void worker_ready(struct tfr_parent *p, struct tfr_worker *w, const struc
     snapshot_keep(p, ready + 1);
     if (!p->snapshot)
         return;
+    memcpy(p->place, ready->place, sizeof p->place - 1);
     tfr_parent_ready(p, ready->gpu);
     tfr_guest_snapshot_all(p);
 }

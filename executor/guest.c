@@ -216,16 +216,25 @@ static void stats_send(struct tfr_parent *p, struct tfr_guest *g)
     free(body);
 }
 
+static void tool_take(struct tfr_parent *p, struct tfr_guest *g, const struct tfr_boot_msg *msg)
+{
+    if (!hello_check(p, g, msg))
+        return;
+    stage_set(p, g, GUEST_TOOL);
+    if (msg->type == TFR_BOOT_STAT)
+        stats_send(p, g);
+    else
+        guest_send(p, g, TFR_BOOT_PLACED, p->place, strlen(p->place));
+}
+
 static void msg_take(struct tfr_parent *p, struct tfr_guest *g, const struct tfr_boot_msg *msg)
 {
     bool fresh = g->stage == GUEST_STRANGER;
     if (fresh && msg->type == TFR_BOOT_HELLO) {
         hello_take(p, g, msg);
-    } else if (msg->type == TFR_BOOT_STAT && (fresh || g->stage == GUEST_TOOL)) {
-        if (hello_check(p, g, msg)) {
-            stage_set(p, g, GUEST_TOOL);
-            stats_send(p, g);
-        }
+    } else if ((msg->type == TFR_BOOT_STAT || msg->type == TFR_BOOT_PLACE) &&
+               (fresh || g->stage == GUEST_TOOL)) {
+        tool_take(p, g, msg);
     } else if (g->stage == GUEST_IDLE && msg->type == TFR_BOOT_ATTACH) {
         attach_take(p, g, msg);
     } else {

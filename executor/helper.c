@@ -6,6 +6,7 @@
 #include <sys/prctl.h>
 
 #include "base/log.h"
+#include "executor/place.h"
 #include "executor/session.h"
 
 /* Beyond any client of ours: each waits in a reply slot, and those answered may not be counted out
@@ -64,6 +65,7 @@ static void *helper_main(void *arg)
 {
     (void)arg;
     prctl(PR_SET_NAME, "tfr-helper");
+    tfr_place_thread();
     for (;;)
         job_run();
     return NULL;

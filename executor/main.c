@@ -15,13 +15,16 @@
 #include "base/log.h"
 #include "executor/server.h"
 #include "executor/spin.h"
+#include "transport/topo.h"
 
 static const char usage[] =
     "usage: tf-executor --listen unix:PATH [--gpu auto|cuda|soft] [--max-sessions N]\n"
+    "                   [--pin auto|none|CORES]\n"
     "Lets CUDA programs that run under tf-run on this machine use this machine's GPU.\n"
     "  --listen ADDR   unix:PATH, or unix:@NAME for a socket without a file\n"
     "  --gpu WHICH     cuda: NVIDIA's driver; soft: the software GPU; auto: the first that is "
     "there\n"
+    "  --pin WHERE     auto: near the GPU; none; or the cores for its workers, as in 0-3,8\n"
     "  --max-sessions N  programs that may use the GPU at once (default 64); others wait in turn\n"
     "  --private --ready-fd N --owner-pid PID   what tf-run uses for a private executor\n";
 
@@ -34,7 +37,8 @@ enum {
     OPT_WORKER,
     OPT_STAT,
     OPT_SPIN,
-    OPT_MAX
+    OPT_MAX,
+    OPT_PIN
 };
 
 static const struct option options[] = {{"listen", required_argument, NULL, OPT_LISTEN},
@@ -46,6 +50,7 @@ static const struct option options[] = {{"listen", required_argument, NULL, OPT_
                                         {"stat-fd", required_argument, NULL, OPT_STAT},
                                         {"spin-fd", required_argument, NULL, OPT_SPIN},
                                         {"max-sessions", required_argument, NULL, OPT_MAX},
+                                        {"pin", required_argument, NULL, OPT_PIN},
                                         {"help", no_argument, NULL, 'h'},
                                         {0}};
 
@@ -67,9 +72,16 @@ static int gpu_parse(const char *text, enum tfr_gpu_choice *choice_out)
     return -1;
 }
 
+static bool pin_good(const char *text)
+{
+    cpu_set_t cpus;
+    return strcmp(text, "auto") == 0 || strcmp(text, "none") == 0 ||
+           tfr_topo_list_parse(text, &cpus);
+}
+
 int main(int argc, char **argv)
 {
-    struct tfr_server_cfg cfg = {.ready_fd = -1, .max_sessions = 64};
+    struct tfr_server_cfg cfg = {.ready_fd = -1, .max_sessions = 64, .pin = "auto"};
     int worker_fd = -1, stat_fd = -1, option;
     while ((option = getopt_long(argc, argv, "h", options, NULL)) != -1) {
         switch (option) {
@@ -101,6 +113,9 @@ int main(int argc, char **argv)
         case OPT_MAX:
             cfg.max_sessions = atoi(optarg);
             break;
+        case OPT_PIN:
+            cfg.pin = optarg;
+            break;
         case 'h':
             fputs(usage, stdout);
             return 0;
@@ -109,8 +124,9 @@ int main(int argc, char **argv)
         }
     }
     if (worker_fd >= 0)
-        return tfr_worker_main(worker_fd, stat_fd, cfg.gpu);
-    if (!cfg.listen || optind != argc || cfg.max_sessions < 1 || cfg.max_sessions > 4096)
+        return tfr_worker_main(worker_fd, stat_fd, cfg.gpu, cfg.pin);
+    if (!cfg.listen || optind != argc || cfg.max_sessions < 1 || cfg.max_sessions > 4096 ||
+        !pin_good(cfg.pin))
         return bad_usage();
     return tfr_server_run(&cfg);
 }

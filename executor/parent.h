@@ -98,8 +98,9 @@ struct tfr_parent {
     int worker_n;
     struct tfr_snapshot *snapshot; /* and the calls that we know */
     size_t snapshot_len;
-    struct tfr_fixed_env spare_env; /* what the last client wanted */
-    uint64_t spare_at_ns;           /* when to look after spares; 0: not now */
+    char place[sizeof((struct tfr_worker_ready *)0)->place]; /* as the first worker drew it */
+    struct tfr_fixed_env spare_env;                          /* what the last client wanted */
+    uint64_t spare_at_ns; /* when to look after spares; 0: not now */
     uint64_t handed_ns, handed_before_ns;
     uint64_t served, began_ns;
     int status;

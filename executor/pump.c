@@ -13,6 +13,7 @@
 #include "base/env.h"
 #include "base/log.h"
 #include "base/relax.h"
+#include "executor/place.h"
 #include "executor/session.h"
 #include "executor/spin.h"
 #include "executor/stat.h"
@@ -141,6 +142,7 @@ void tfr_pump_run(struct tfr_session *s)
     uint64_t since_ns = 0; /* when it first slept with nothing to do */
     bool spins = false, aside = tfr_perf_on("aside");
     prctl(PR_SET_TIMERSLACK, 1000);
+    tfr_place_pump(s->mapped);
     while (!atomic_load_explicit(&s->ended, memory_order_acquire)) {
         struct tfr_rec *rec;
         tfr_status status = record_take(s, &rec);

@@ -14,7 +14,8 @@ struct tfr_server_cfg {
     bool private; /* one program's own: says nothing on stderr while all is well */
     int ready_fd; /* one line goes there when clients may come; -1: none */
     int max_sessions;
-    pid_t owner; /* ends when this process ends; 0: none */
+    const char *pin; /* "auto", "none" or a list of cores */
+    pid_t owner;     /* ends when this process ends; 0: none */
 };
 
 /* Runs until SIGTERM, SIGINT or the owner's end; the exit status. */

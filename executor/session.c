@@ -9,6 +9,7 @@
 
 #include "base/env.h"
 #include "base/log.h"
+#include "executor/place.h"
 #include "executor/pump.h"
 #include "tfr_ops.h"
 #include "transport/boot.h"
@@ -149,7 +150,7 @@ tfr_status tfr_session_prepare(struct tfr_session *s, const struct tfr_cu *cu)
 static tfr_status device_open(struct tfr_session *s, const char *transport)
 {
     const struct tfr_transport_ops *ops = tfr_transport_find(transport);
-    struct tfr_dev_cfg cfg = {.numa_node = -1};
+    struct tfr_dev_cfg cfg = {.numa_node = tfr_place()->node, .name = tfr_place_nics()};
     if (!ops)
         return tfr_fail(TFR_E_INVAL, "the client asks for the unknown transport '%s'", transport);
     tfr_status status = ops->prepare(&cfg, &s->dev);

@@ -15,6 +15,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "executor/out.h"
+#include "executor/place.h"
 #include "executor/stat.h"
 #include "transport/boot.h"
 
@@ -118,8 +119,10 @@ static void *relief_main(void *arg)
     int client_fd = client_watch(s);
     uint32_t seen = 0, idle = 0;
     prctl(PR_SET_NAME, "tfr-relief");
+    tfr_place_thread();
     while (!atomic_load_explicit(&s->ended, memory_order_acquire)) {
         beat(s);
+        tfr_place_strays();
         if (tfr_news_expected(s)) {
             idle = 0;
             relieve(s, &seen);
@@ -174,6 +177,7 @@ static void *watch_main(void *arg)
 {
     struct tfr_session *s = arg;
     prctl(PR_SET_NAME, "tfr-watch");
+    tfr_place_thread();
     while (!atomic_load_explicit(&s->ended, memory_order_acquire)) {
         if (tfr_news_expected(s)) {
             poll(NULL, 0, WATCH_MS);

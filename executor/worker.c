@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "executor/place.h"
 #include "executor/session.h"
 #include "executor/stat.h"
 #include "proto/hello.h"
@@ -177,8 +178,8 @@ static bool marks_work(const struct tfr_cu *cu)
     return false;
 }
 
-static tfr_status prepare(struct tfr_boot *parent, enum tfr_gpu_choice choice, struct driver *d,
-                          struct tfr_session *s)
+static tfr_status prepare(struct tfr_boot *parent, enum tfr_gpu_choice choice, const char *pin,
+                          struct driver *d, struct tfr_session *s)
 {
     if (!driver_find(d, choice))
         return fail(parent, choice == TFR_GPU_CUDA
@@ -189,6 +190,7 @@ static tfr_status prepare(struct tfr_boot *parent, enum tfr_gpu_choice choice, s
         return fail(parent, "the driver is older than CUDA 12: update it");
     if (!marks_work(&d->cu))
         return fail(parent, "this GPU's streams cannot write 64-bit values, which TFR is built on");
+    tfr_place_init(&d->cu, pin);
     if (context_warm(s, &d->cu) != CUDA_SUCCESS)
         return fail(parent, "the GPU gives no context: is it in exclusive use?");
     if (tfr_session_prepare(s, &d->cu) != TFR_OK)
@@ -198,11 +200,12 @@ static tfr_status prepare(struct tfr_boot *parent, enum tfr_gpu_choice choice, s
 
 static tfr_status ready(struct tfr_boot *parent, const struct driver *d)
 {
-    struct {
+    static struct {
         struct tfr_worker_ready ready;
         struct tfr_snapshot snapshot;
-    } body = {0};
+    } body;
     memcpy(body.ready.gpu, d->gpu, sizeof body.ready.gpu);
+    tfr_place_draw(&d->cu, body.ready.place, sizeof body.ready.place);
     snapshot_take(&d->cu, &body.snapshot);
     struct tfr_boot_msg msg = {.type = TFR_WORKER_READY, .len = sizeof body, .body = &body};
     return tfr_boot_send(parent, &msg, 3000);
@@ -229,7 +232,7 @@ static tfr_status client_take(struct tfr_boot *parent, struct tfr_boot *client_o
     return right ? TFR_OK : TFR_E_PROTO;
 }
 
-int tfr_worker_main(int fd, int stat_fd, enum tfr_gpu_choice choice)
+int tfr_worker_main(int fd, int stat_fd, enum tfr_gpu_choice choice, const char *pin)
 {
     /* Big (tables of handles and words): one per process, not on the stack. */
     static struct tfr_session session;
@@ -243,7 +246,7 @@ int tfr_worker_main(int fd, int stat_fd, enum tfr_gpu_choice choice)
     tfr_stat_open(stat_fd);
     if (tfr_boot_gone(&parent))
         return 1;
-    if (prepare(&parent, choice, &driver, &session) != TFR_OK ||
+    if (prepare(&parent, choice, pin, &driver, &session) != TFR_OK ||
         ready(&parent, &driver) != TFR_OK || client_take(&parent, &client, &attach) != TFR_OK)
         return 1;
     if (tfr_session_join(&session, client, attach.transport) == TFR_OK &&

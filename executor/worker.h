@@ -17,10 +17,12 @@ enum tfr_worker_msg {
 };
 
 struct tfr_worker_ready {
-    char gpu[128]; /* "NVIDIA H200 (libcuda.so.1)" or the software GPU's name */
+    char gpu[128];    /* "NVIDIA H200 (libcuda.so.1)" or the software GPU's name */
+    char place[4096]; /* where its devices are and what is near them, for people */
 };
 
-/* The worker's main; fd: its end of the pair; stat_fd: memory for its numbers, or -1. */
-int tfr_worker_main(int fd, int stat_fd, enum tfr_gpu_choice choice);
+/* The worker's main; fd: its end of the pair; stat_fd: memory for its numbers, or -1; pin: see
+ * place.h. */
+int tfr_worker_main(int fd, int stat_fd, enum tfr_gpu_choice choice, const char *pin);
 
 #endif

@@ -70,6 +70,8 @@ enum tfr_boot_type {
     TFR_BOOT_QUEUED, /* executor -> client: struct tfr_queued; every second while it must wait */
     TFR_BOOT_STAT,   /* tool -> executor, in place of hello, with the same body */
     TFR_BOOT_STATS,  /* executor -> tool: struct tfr_stat_head and rows (proto/stat.h) */
+    TFR_BOOT_PLACE,  /* tool -> executor, in place of hello, with the same body */
+    TFR_BOOT_PLACED, /* executor -> tool: text: where its GPUs are and what is near them */
 };
 
 /* Which release a side is of (proto/edition.h).  Magic, version and spec hash stay where they are

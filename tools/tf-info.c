@@ -93,6 +93,26 @@ static bool hello_time(const char *addr, uint64_t *ns_out)
     return true;
 }
 
+/* The text comes from elsewhere: printable ASCII alone goes to the terminal. */
+static void place_print(const char *addr)
+{
+    struct tfr_boot_msg msg;
+    struct tfr_boot boot;
+    if (tfr_boot_connect(addr, 1000, &boot) != TFR_OK)
+        return;
+    bool good = tfr_ask(&boot, TFR_BOOT_PLACE, TFR_BOOT_PLACED, &msg);
+    tfr_boot_close(&boot);
+    if (!good)
+        return;
+    const char *text = msg.body;
+    for (uint32_t i = 0; i < msg.len && text[i]; i++) {
+        if (i == 0 || text[i - 1] == '\n')
+            fputs("  ", stdout);
+        putchar((text[i] >= ' ' && text[i] < 127) || text[i] == '\n' ? text[i] : '?');
+    }
+    tfr_boot_msg_fini(&msg);
+}
+
 static int executor_print(const char *list)
 {
     char addr[TFR_ASK_ADDR_MAX];
@@ -119,6 +139,7 @@ static int executor_print(const char *list)
     if (!hello_time(addr, &ns))
         return EXIT_NO_ANSWER;
     printf("  connection, hello and device list: %.3f ms\n", (double)ns / 1e6);
+    place_print(addr);
     return 0;
 }
 

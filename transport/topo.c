@@ -71,7 +71,7 @@ void tfr_topo_close(struct tfr_topo *topo)
 
 bool tfr_topo_is_here(const struct tfr_topo *topo)
 {
-    return topo && topo->here;
+    return !topo || topo->here;
 }
 
 /* ---- devices ---- */
@@ -313,6 +313,10 @@ void tfr_topo_find(struct tfr_topo *topo, const char *pci, const cpu_set_t *cpus
                    struct tfr_topo_place *place_out)
 {
     struct tfr_topo_place *p = place_out;
+    if (!topo) {
+        tfr_topo_plain("hwloc does not know this machine", cpus, p);
+        return;
+    }
     hwloc_obj_t gpu = gpu_find(topo, pci), at = NULL;
     *p = (struct tfr_topo_place){.package = -1, .node = -1};
     if (gpu) {
@@ -330,7 +334,7 @@ void tfr_topo_find(struct tfr_topo *topo, const char *pci, const cpu_set_t *cpus
 
 bool tfr_topo_memory(struct tfr_topo *topo, int node)
 {
-    if (!tfr_topo_is_here(topo) || node < 0)
+    if (!topo || !topo->here || node < 0)
         return false;
     hwloc_nodeset_t set = hwloc_bitmap_alloc();
     hwloc_bitmap_only(set, (unsigned)node);

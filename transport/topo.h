@@ -47,8 +47,8 @@ struct tfr_topo_place {
 
 struct tfr_topo;
 
-/* Looks at this machine, or at one that an hwloc XML file describes.  TFR_E_UNSUP: no hwloc here;
- * then the others take NULL. */
+/* Looks at this machine, or at one that an hwloc XML file describes.  TFR_E_UNSUP: no hwloc here.
+ * The others take NULL for a machine of which nothing is known but our own cores. */
 tfr_status tfr_topo_open(const char *xml, struct tfr_topo **topo_out);
 void tfr_topo_close(struct tfr_topo *topo);
 
@@ -59,6 +59,9 @@ bool tfr_topo_is_here(const struct tfr_topo *topo);
  * user named, or NULL. */
 void tfr_topo_find(struct tfr_topo *topo, const char *pci, const cpu_set_t *cpus,
                    struct tfr_topo_place *place_out);
+
+/* A place on a machine of which nothing is known. */
+void tfr_topo_plain(const char *why, const cpu_set_t *cpus, struct tfr_topo_place *place_out);
 
 /* Later pages of the calling thread, and of threads that it starts, come from the node as long as
  * it has some.  False: not done. */

@@ -1,4 +1,4 @@
-/* Placement in words: lists of cores, names of NICs, the tree that tf-info shows. */
+/* Placement that needs no hwloc: our own cores, and places in words. */
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -73,6 +73,26 @@ void tfr_topo_near(const struct tfr_topo_place *place, char *names, size_t room)
     names[0] = 0;
     for (uint32_t i = 0; i < place->near_n; i++)
         add(names, room, &at, "%s%s", i ? "," : "", place->nic[i].name);
+}
+
+void tfr_topo_plain(const char *why, const cpu_set_t *cpus, struct tfr_topo_place *place_out)
+{
+    struct tfr_topo_place *p = place_out;
+    cpu_set_t listed;
+    *p = (struct tfr_topo_place){.package = -1, .node = -1, .why = why};
+    if (sched_getaffinity(0, sizeof p->cpus, &p->cpus) != 0)
+        CPU_ZERO(&p->cpus);
+    if (cpus) {
+        CPU_AND(&listed, &p->cpus, cpus);
+        p->listed = CPU_COUNT(&listed) != 0;
+        if (p->listed)
+            p->cpus = listed;
+        else
+            p->why = "none of the cores that were named may be used here";
+    }
+    for (size_t cpu = 0; cpu < CPU_SETSIZE && p->core_n < TFR_TOPO_CORES; cpu++)
+        if (CPU_ISSET(cpu, &p->cpus))
+            p->core[p->core_n++] = (uint16_t)cpu;
 }
 
 size_t tfr_topo_draw(const struct tfr_topo_place *p, char *text, size_t room)

@@ -265,18 +265,26 @@ static struct {
           .work = PTHREAD_COND_INITIALIZER,
           .done = PTHREAD_COND_INITIALIZER};
 
+static uint32_t core_n;
+
+/* At once: whoever submits later may be bound to a core of its own. */
+__attribute__((constructor)) static void cores_count(void)
+{
+    cpu_set_t set;
+    core_n = sched_getaffinity(0, sizeof(set), &set) ? 1 : (uint32_t)CPU_COUNT(&set);
+}
+
 static uint32_t pool_size(void)
 {
     static _Atomic uint32_t size; /* + 1; several threads may find the same */
     uint32_t n = atomic_load_explicit(&size, memory_order_relaxed);
     if (n)
         return n - 1;
-    cpu_set_t set;
     const char *s = tfr_env_str("TFR_SOFT_WORKERS"); /* the caller is one of them */
     if (s && *s)
         n = (uint32_t)strtoul(s, NULL, 10);
     else
-        n = sched_getaffinity(0, sizeof(set), &set) ? 1 : (uint32_t)CPU_COUNT(&set);
+        n = core_n;
     n = n ? n - 1 : 0;
     n = n > MAX_WORKERS ? MAX_WORKERS : n;
     atomic_store_explicit(&size, n + 1, memory_order_relaxed);

@@ -57,13 +57,14 @@ def started(command, **kwargs):
 
 
 @contextlib.contextmanager
-def executor():
+def executor(*options):
     """A tf-executor on a socket of its own: its address and its process."""
     with tempfile.TemporaryDirectory() as folder:
         address = "unix:" + os.path.join(folder, "tfr.sock")
         settings = {k: v for k, v in env().items() if k != "LD_PRELOAD"}
         ready, write = os.pipe()
-        with started([TF_EXECUTOR, "--listen", address, "--gpu", "soft", "--ready-fd", str(write)],
+        with started([TF_EXECUTOR, "--listen", address, "--gpu", "soft", "--ready-fd", str(write),
+                      *options],
                      pass_fds=[write], env=settings, stderr=subprocess.DEVNULL) as child:
             os.close(write)
             with os.fdopen(ready) as pipe:

@@ -71,6 +71,50 @@ class Info(unittest.TestCase):
         self.assertEqual(tool("tf-info", "--help").returncode, 0)
 
 
+def cores_of_threads(pid):
+    """Thread name -> cores that the threads of that name may run on."""
+    found = {}
+    for task in glob.glob(f"/proc/{pid}/task/*/status"):
+        with open(task, encoding="ascii", errors="replace") as file:
+            text = file.read()
+        name = re.search(r"Name:\t(.*)", text).group(1)
+        found.setdefault(name, set()).add(re.search(r"Cpus_allowed_list:\t(.*)", text).group(1))
+    return found
+
+
+class Placement(unittest.TestCase):
+    def test_is_drawn_with_its_reason(self):
+        with executor() as (address, _):
+            got = tool("tf-info", "--executor", address)
+            self.assertRegex(got.stdout, r"(?m)^  any node: cores [\d,-]+$")
+            self.assertRegex(got.stdout, r"(?m)^  \|- GPU ")
+            self.assertRegex(got.stdout, r"(?m)^  `- \w+")
+
+    def test_is_refused_where_it_makes_no_sense(self):
+        for bad in ("", "x", "3-1", "0,"):
+            got = tool("tf-executor", "--listen", "unix:/nonexistent", "--pin", bad)
+            self.assertEqual(got.returncode, 2, bad)
+
+    @unittest.skipIf(len(os.sched_getaffinity(0)) < 2, "needs two cores")
+    def test_gives_no_core_to_two_pollers_and_none_of_theirs_to_other_threads(self):
+        first, second = sorted(os.sched_getaffinity(0))[:2]
+        with executor("--pin", f"{first},{second}") as (address, _), \
+                client(address, "spin") as one, client(address, "spin") as two:
+            for program in (one, two):
+                self.assertEqual(program.stdout.readline(), "ready\n")
+            got = tool("tf-stat", "--executor", address, "--json")
+            workers = [cores_of_threads(row["worker"]) for row in json.loads(got.stdout)["sessions"]]
+            both = f"{first}-{second}" if second == first + 1 else f"{first},{second}"
+            self.assertEqual(len(workers), 2)
+            alone = [threads for threads in workers if threads["tfr-relief"] == {str(second)}]
+            if not alone:
+                self.skipTest("some other executor's pump has the core")
+            self.assertEqual(len(alone), 1, workers)
+            self.assertIn(str(first), alone[0]["tf-worker"])
+            shared = [threads for threads in workers if threads not in alone]
+            self.assertEqual(shared[0]["tfr-relief"], {both}, workers)
+
+
 class Stat(unittest.TestCase):
     def look(self, address):
         got = tool("tf-stat", "--executor", address, "--json")
