@@ -96,17 +96,6 @@ CUresult cuMemGetAddressRange_v2(CUdeviceptr *base, size_t *len, CUdeviceptr at)
     return CUDA_SUCCESS;
 }
 
-CUresult cuMemGetHandleForAddressRange(void *handle, CUdeviceptr at, size_t len,
-                                       CUmemRangeHandleType type, unsigned long long flags)
-{
-    (void)handle;
-    (void)at;
-    (void)len;
-    (void)type;
-    (void)flags;
-    return CUDA_ERROR_NOT_SUPPORTED;
-}
-
 /* ---- managed memory: it is where it is ---- */
 
 static CUresult managed(CUdeviceptr at, size_t len)

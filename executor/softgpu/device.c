@@ -106,6 +106,7 @@ static int attribute_of(const struct soft_dev *dev, int attribute, int *value_ou
     for (size_t i = 0; i < sizeof(attributes) / sizeof(attributes[0]); i++)
         if (attributes[i].attribute == attribute)
             *value_out = attributes[i].value;
+    soft_direct_attribute(attribute, value_out);
     return 0;
 }
 

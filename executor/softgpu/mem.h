@@ -90,6 +90,12 @@ struct soft_reserve *soft_space_owner(uint64_t addr); /* NULL: not reserved */
 void soft_page_set(uint64_t base, uint64_t len, unsigned int access);
 uint64_t soft_next_id(void);
 
+/* vmm.c: where mapped memory lies in the file that backs it; false: not inside one mapping. */
+bool soft_vmm_locate(uint64_t at, uint64_t len, int *fd_out, uint64_t *fd_at_out);
+
+/* direct.c: what the device says of GPUDirect; other attributes are left alone. */
+void soft_direct_attribute(int attribute, int *value_out);
+
 /* mempool.c: a stream of ctx reached a cuMemFreeAsync (ctx NULL: a plain free of such memory). */
 void soft_pool_free(struct soft_ctx *ctx, uint64_t at);
 void soft_pool_forget(struct soft_ctx *ctx);

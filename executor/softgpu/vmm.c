@@ -31,10 +31,18 @@ static struct hole
 
 /* ---- the file ---- */
 
+/* Never shrunk: direct.c makes dma-bufs of pieces, and the kernel wants that as a promise. */
+static void file_make(void)
+{
+    file = memfd_create("tf-soft", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    if (file >= 0)
+        (void)fcntl(file, F_ADD_SEALS, F_SEAL_SHRINK);
+}
+
 static bool file_take(uint64_t len, uint64_t *at_out)
 {
     if (file < 0)
-        file = memfd_create("tf-soft", MFD_CLOEXEC);
+        file_make();
     if (file < 0)
         return false;
     for (struct hole **at = &holes; *at; at = &(*at)->next) {
@@ -259,6 +267,22 @@ CUresult cuMemMap(CUdeviceptr at, size_t len, size_t offset, CUmemGenericAllocat
     CUresult result = phys ? map(at, len, offset, phys) : CUDA_ERROR_INVALID_VALUE;
     pthread_mutex_unlock(&vmm_lock);
     return result;
+}
+
+bool soft_vmm_locate(uint64_t at, uint64_t len, int *fd_out, uint64_t *fd_at_out)
+{
+    pthread_mutex_lock(&vmm_lock);
+    struct soft_reserve *reserve = soft_space_owner(at);
+    const struct soft_piece *piece = reserve ? piece_at(reserve, at) : NULL;
+    bool ok = piece && piece->phys;
+    if (ok) {
+        uint64_t into = at - reserve->base - ((uint64_t)piece->first << SOFT_CHUNK_SHIFT);
+        ok = len <= ((uint64_t)piece->n << SOFT_CHUNK_SHIFT) - into;
+        *fd_out = file;
+        *fd_at_out = piece->phys->at + piece->at + into;
+    }
+    pthread_mutex_unlock(&vmm_lock);
+    return ok;
 }
 
 /* True if [at, at+len) is made of whole mappings. */

@@ -97,6 +97,16 @@ TFR_CALL(0x0000, NONE)
 CUresult cuMemGetAllocationGranularity(size_t *len, const CUmemAllocationProp *prop,
                                        CUmemAllocationGranularity_flags option);
 
+/* Memory as a dma-buf, for a NIC: what the executor's lanes are made of. */
+TFR_CALL(0x0000, NONE)
+CUresult cuMemGetHandleForAddressRange(void *handle, CUdeviceptr addr, size_t len,
+                                       CUmemRangeHandleType type, unsigned long long flags);
+
+/* What a NIC has written becomes visible to the GPU. */
+TFR_CALL(0x0000, NONE)
+CUresult cuFlushGPUDirectRDMAWrites(CUflushGPUDirectRDMAWritesTarget target,
+                                    CUflushGPUDirectRDMAWritesScope scope);
+
 /* ---- records ---- */
 
 /* A window of addresses for a device's memory. */

@@ -1,7 +1,9 @@
 /* Virtual memory management: what may be touched, and when. */
 #include "tests/unit/softgpu/api_kit.h"
 
+#include <fcntl.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 enum { UNIT = 2 << 20 };
 
@@ -155,4 +157,81 @@ Test(soft_vmm, finds_the_handle_of_an_address)
     ok(cuMemRelease(a));
     ok(cuMemRelease(b));
     answers(cuMemRelease(b), CUDA_ERROR_INVALID_VALUE);
+}
+
+static int attribute(CUdevice_attribute which)
+{
+    int value = -1;
+    ok(cuDeviceGetAttribute(&value, which, 0));
+    return value;
+}
+
+/* Memory of cuMemCreate at a reserved place. */
+static CUdeviceptr mapped(size_t len)
+{
+    CUmemAllocationProp direct = prop;
+    CUmemGenericAllocationHandle a;
+    CUdeviceptr at;
+    direct.allocFlags.gpuDirectRDMACapable = 1;
+    ok(cuMemAddressReserve(&at, len, 0, 0, 0));
+    ok(cuMemCreate(&a, len, &direct, 0));
+    ok(cuMemMap(at, len, 0, a, 0));
+    ok(cuMemRelease(a));
+    ok(cuMemSetAccess(at, len, &both, 1));
+    return at;
+}
+
+Test(soft_vmm, shares_its_memory_as_a_dma_buf_where_the_machine_makes_them)
+{
+    int fd = -1;
+    kit_open();
+    CUdeviceptr at = mapped(2 * UNIT);
+    bool can = access("/dev/udmabuf", R_OK | W_OK) == 0;
+    cr_assert_eq(attribute(CU_DEVICE_ATTRIBUTE_DMA_BUF_SUPPORTED), can);
+    CUresult result =
+        cuMemGetHandleForAddressRange(&fd, at + UNIT, UNIT, CU_MEM_RANGE_HANDLE_TYPE_DMA_BUF_FD, 0);
+    cr_assert_eq(result, can ? CUDA_SUCCESS : CUDA_ERROR_NOT_SUPPORTED);
+    if (!can)
+        cr_skip_test("no /dev/udmabuf");
+    ok(cuMemsetD32(at + UNIT, 4711, UNIT / 4));
+    ok(cuCtxSynchronize());
+    uint32_t *seen = mmap(NULL, UNIT, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    cr_assert_neq(seen, MAP_FAILED);
+    cr_assert_eq(seen[UNIT / 4 - 1], 4711);
+    seen[0] = 12; /* as a NIC would */
+    ok(cuFlushGPUDirectRDMAWrites(CU_FLUSH_GPU_DIRECT_RDMA_WRITES_TARGET_CURRENT_CTX,
+                                  CU_FLUSH_GPU_DIRECT_RDMA_WRITES_TO_OWNER));
+    cr_assert_eq(kit_read(at + UNIT), 12);
+    close(fd);
+}
+
+Test(soft_vmm, makes_no_dma_buf_of_what_is_not_one_mapping)
+{
+    const CUmemRangeHandleType type = CU_MEM_RANGE_HANDLE_TYPE_DMA_BUF_FD;
+    int fd = -1;
+    CUdeviceptr plain;
+    kit_open();
+    CUdeviceptr at = mapped(UNIT);
+    ok(cuMemAlloc(&plain, UNIT));
+    answers(cuMemGetHandleForAddressRange(&fd, plain, 4096, type, 0), CUDA_ERROR_NOT_SUPPORTED);
+    answers(cuMemGetHandleForAddressRange(&fd, at, 2 * UNIT, type, 0), CUDA_ERROR_INVALID_VALUE);
+    answers(cuMemGetHandleForAddressRange(&fd, at + 1, 4096, type, 0), CUDA_ERROR_INVALID_VALUE);
+    answers(cuMemGetHandleForAddressRange(&fd, at, 0, type, 0), CUDA_ERROR_INVALID_VALUE);
+    answers(cuMemGetHandleForAddressRange(NULL, at, 4096, type, 0), CUDA_ERROR_INVALID_VALUE);
+    answers(cuMemGetHandleForAddressRange(&fd, 4096, 4096, type, 0), CUDA_ERROR_INVALID_VALUE);
+    cr_assert_eq(fd, -1);
+}
+
+Test(soft_vmm, says_what_it_can_of_gpudirect)
+{
+    kit_open();
+    cr_assert_eq(attribute(CU_DEVICE_ATTRIBUTE_GPU_DIRECT_RDMA_SUPPORTED), 1);
+    cr_assert_eq(attribute(CU_DEVICE_ATTRIBUTE_GPU_DIRECT_RDMA_WITH_CUDA_VMM_SUPPORTED), 1);
+    cr_assert_eq(attribute(CU_DEVICE_ATTRIBUTE_GPU_DIRECT_RDMA_WRITES_ORDERING),
+                 CU_GPU_DIRECT_RDMA_WRITES_ORDERING_ALL_DEVICES);
+    cr_assert(attribute(CU_DEVICE_ATTRIBUTE_GPU_DIRECT_RDMA_FLUSH_WRITES_OPTIONS) &
+              CU_FLUSH_GPU_DIRECT_RDMA_WRITES_OPTION_HOST);
+    answers(cuFlushGPUDirectRDMAWrites((CUflushGPUDirectRDMAWritesTarget)1,
+                                       CU_FLUSH_GPU_DIRECT_RDMA_WRITES_TO_OWNER),
+            CUDA_ERROR_INVALID_VALUE);
 }
