@@ -22,9 +22,10 @@ void pair_need(int ok, const char *what)
 static void key_send(struct pair_end *end)
 {
     struct tfr_key key;
-    struct tfr_boot_msg msg = {.type = MSG_KEY, .len = sizeof(key), .body = &key, .fd_n = 1};
+    struct tfr_boot_msg msg = {.type = MSG_KEY, .len = sizeof(key), .body = &key};
 
     end->ops->key(end->mem, &key);
+    msg.fd_n = key.fd >= 0;
     msg.fds[0] = key.fd;
     pair_need(tfr_boot_send(&end->boot, &msg, LIMIT_MS) == TFR_OK, "send of the key");
 }
@@ -35,9 +36,9 @@ static void key_recv(struct pair_end *end)
     struct tfr_key *key;
 
     pair_need(tfr_boot_recv(&end->boot, &msg, LIMIT_MS) == TFR_OK, "receive of the key");
-    pair_need(msg.type == MSG_KEY && msg.len == sizeof(*key) && msg.fd_n == 1, "key");
+    pair_need(msg.type == MSG_KEY && msg.len == sizeof(*key) && msg.fd_n <= 1, "key");
     key = msg.body;
-    key->fd = msg.fds[0];
+    key->fd = msg.fd_n ? msg.fds[0] : -1;
     msg.fds[0] = -1;
     pair_need(end->ops->import(end->link, key, &end->peer) == TFR_OK, "import");
     tfr_boot_msg_fini(&msg);
@@ -48,6 +49,7 @@ void pair_open(struct pair_end *end, const char *transport, int sock, bool first
     const struct tfr_dev_cfg cfg = {.numa_node = -1};
 
     end->boot = (struct tfr_boot){.fd = sock};
+    end->other = NULL;
     end->ops = tfr_transport_find(transport);
     pair_need(end->ops != NULL, "find");
     pair_need(end->ops->prepare(&cfg, &end->dev) == TFR_OK, "prepare");
@@ -104,6 +106,22 @@ void pair_open_both(struct pair_end ends[2], const char *transport, size_t len)
     pair_need(pthread_create(&other, NULL, other_main, &opening) == 0, "thread");
     pair_open(&ends[0], transport, socks[0], true, len);
     pthread_join(other, NULL);
+    ends[0].other = &ends[1];
+    ends[1].other = &ends[0];
+}
+
+void pair_part(struct pair_end ends[2])
+{
+    ends[0].other = ends[1].other = NULL;
+}
+
+tfr_status pair_drive(struct pair_end *end)
+{
+    struct pair_end *other = end->other;
+
+    if (other && other->link && !(other->ops->caps & TFR_CAP_ONESIDED))
+        other->ops->progress(other->link);
+    return end->ops->progress(end->link);
 }
 
 void pair_put(struct pair_end *end, const struct tfr_xfer *xfer)
@@ -112,7 +130,7 @@ void pair_put(struct pair_end *end, const struct tfr_xfer *xfer)
     tfr_status status;
 
     while ((status = end->ops->put(end->link, xfer)) == TFR_AGAIN) {
-        end->ops->progress(end->link);
+        pair_drive(end);
         if (tfr_relax(&relax) == TFR_RELAX_SLEEP)
             tfr_relax_nap(&relax);
     }

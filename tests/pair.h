@@ -15,6 +15,7 @@ struct pair_end {
     struct tfr_area area; /* ours, shown to the peer */
     struct tfr_mem *mem;
     struct tfr_peer_mem *peer; /* the peer's */
+    struct pair_end *other;    /* in this process, and driven along by whoever waits; else NULL */
 };
 
 /* Opens one end over a connected socket; blocks until the other end does the same. */
@@ -24,8 +25,14 @@ void pair_close(struct pair_end *end); /* what a test has ended itself is NULL *
 /* Closes the link alone. */
 void pair_cut(struct pair_end *end);
 
-/* Both ends in this process. */
+/* Both ends in this process; who waits at one drives the other, too. */
 void pair_open_both(struct pair_end ends[2], const char *transport, size_t len);
+
+/* From here on each end is driven by a thread of its own. */
+void pair_part(struct pair_end ends[2]);
+
+/* Progress of an end and, where the transport needs it, of the other. */
+tfr_status pair_drive(struct pair_end *end);
 
 /* put until it is taken. */
 void pair_put(struct pair_end *end, const struct tfr_xfer *xfer);

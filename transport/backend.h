@@ -5,7 +5,7 @@
 #include "transport/transport.h"
 
 /* Complete only after tfr_transport_find has filled what they leave out. */
-extern struct tfr_transport_ops tfr_shm_ops;
+extern struct tfr_transport_ops tfr_shm_ops, tfr_tcp_ops;
 
 /* The ops of `inner` under the fault wrapper: for each inner table the same one again. */
 const struct tfr_transport_ops *tfr_fault_wrap(const struct tfr_transport_ops *inner);

@@ -33,6 +33,7 @@ static struct entry {
     {"shm", &tfr_shm_ops, "", true},
     {"verbs", NULL, "", false},
     {"ucx", NULL, "", false},
+    {"tcp", &tfr_tcp_ops, "", true},
 };
 enum { ENTRY_N = sizeof(entries) / sizeof(entries[0]) };
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* guards loading */

@@ -4,6 +4,7 @@
 
 #include <criterion/criterion.h>
 #include <criterion/parameterized.h>
+#include <pthread.h>
 #include <stdatomic.h>
 #include <string.h>
 
@@ -29,10 +30,11 @@ size_t conform_transports(struct transport_param params[CONFORM_TRANSPORT_MAX]);
     }                                                                                              \
     ParameterizedTest(struct transport_param *param, category, promise, .timeout = 60)
 
-/* Waits for a condition, driving `end`; fails the test after ten seconds. */
+/* Waits for a condition, driving `end` (and the other, if it is ours alone); fails the test after
+ * ten seconds. */
 #define CONFORM_WAIT(end, condition)                                                               \
     for (uint64_t since_ns = tfr_clock_now(); !(condition);) {                                     \
-        (end)->ops->progress((end)->link);                                                         \
+        pair_drive(end);                                                                           \
         cr_assert_lt(tfr_clock_now() - since_ns, 10 * TFR_NS_PER_S, "never: " #condition);         \
     }
 
@@ -55,5 +57,14 @@ static inline void word_put(struct pair_end *end, uint16_t channel, uint16_t fla
 
     pair_put(end, &xfer);
 }
+
+/* A thread that drives an end while a call on the other waits for it. */
+struct driver {
+    struct pair_end *end;
+    pthread_t thread;
+    _Atomic bool stop;
+};
+void driver_start(struct driver *driver, struct pair_end *end);
+void driver_stop(struct driver *driver);
 
 #endif

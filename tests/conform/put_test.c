@@ -201,6 +201,7 @@ CONFORM_TEST(put, outside_of_the_memory_is_refused)
 CONFORM_TEST(put, unreg_and_forget_wait_for_what_is_under_way)
 {
     struct pair_end ends[2];
+    struct driver driver;
     int accepted = 0;
     volatile int done = 0;
 
@@ -215,7 +216,9 @@ CONFORM_TEST(put, unreg_and_forget_wait_for_what_is_under_way)
                                 .arg = (void *)&done};
         accepted += ends[0].ops->put(ends[0].link, &xfer) == TFR_OK;
     }
+    driver_start(&driver, &ends[1]);
     ends[0].ops->unreg(ends[0].mem);
+    driver_stop(&driver);
     ends[0].mem = NULL;
     cr_assert_eq(done, accepted);
     cr_assert_gt(accepted, 0);

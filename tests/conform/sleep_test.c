@@ -8,10 +8,26 @@
 
 enum { AREA = 64 << 10, WORD_AT = 128, BELL_MS = 5000 };
 
+/* Progress is one thread's at a time; who finds another at it need not wait for that one. */
+static void drive(struct pair_end *end)
+{
+    static pthread_mutex_t locks[2] = {PTHREAD_MUTEX_INITIALIZER, PTHREAD_MUTEX_INITIALIZER};
+    static _Atomic(struct pair_end *) first;
+    struct pair_end *none = NULL;
+    pthread_mutex_t *lock;
+
+    atomic_compare_exchange_strong(&first, &none, end);
+    lock = &locks[atomic_load(&first) != end];
+    if (pthread_mutex_trylock(lock) != 0)
+        return;
+    end->ops->progress(end->link);
+    pthread_mutex_unlock(lock);
+}
+
 /* Sleeps until the word is at least `value`; false if a bell was lost. */
 static bool word_sleep(struct pair_end *end, size_t at, uint64_t value)
 {
-    while (word_at(end, at) < value) {
+    while (drive(end), word_at(end, at) < value) {
         struct pollfd poller = {.events = POLLIN};
         int n = 1;
         if (end->ops->arm(end->link, &poller.fd) != TFR_OK)
@@ -50,6 +66,7 @@ CONFORM_TEST(sleep, never_loses_a_bell)
     pthread_t thread;
 
     pair_open_both(ends, param->name, AREA);
+    pair_part(ends);
     cr_assert_eq(pthread_create(&thread, NULL, echo_main, &echo), 0);
     for (uint64_t i = 1; i <= echo.rounds; i++) {
         seed = seed * 1664525u + 1013904223u;
@@ -77,6 +94,7 @@ CONFORM_TEST(sleep, ring_shows_what_was_put_before)
     void *woken;
 
     pair_open_both(ends, param->name, AREA);
+    pair_part(ends);
     cr_assert_eq(pthread_create(&thread, NULL, sleeper_main, &ends[1]), 0);
     usleep(20000);
     word_put(&ends[0], 2, 0, WORD_AT, 1);
@@ -110,6 +128,7 @@ CONFORM_TEST(sleep, one_bell_wakes_every_thread_that_is_armed)
     pthread_t threads[THREADS];
 
     pair_open_both(ends, param->name, AREA);
+    pair_part(ends);
     for (size_t t = 0; t < THREADS; t++) {
         waiters[t] = (struct waiter){&ends[1], WORD_AT + 8 * t, false};
         cr_assert_eq(pthread_create(&threads[t], NULL, waiter_main, &waiters[t]), 0);
@@ -135,24 +154,27 @@ static void words_put(struct pair_end ends[2], uint64_t base)
     CONFORM_WAIT(&ends[0], word_at(&ends[1], WORD_AT) == base + 1000);
 }
 
+/* Where bytes have to be fetched, they wake by themselves. */
 CONFORM_TEST(sleep, nobody_is_rung_who_is_awake)
 {
     struct pair_end ends[2];
+    uint64_t bells;
     int fd;
 
     pair_open_both(ends, param->name, AREA);
+    bells = ends[0].ops->caps & TFR_CAP_ONESIDED ? 1 : 0;
     words_put(ends, 0);
     usleep(5000);
     cr_assert_eq(atomic_load(&tfr_counters.bells), 0);
     cr_assert_eq(ends[1].ops->arm(ends[1].link, &fd), TFR_OK);
     words_put(ends, 1000);
-    CONFORM_WAIT(&ends[0], atomic_load(&tfr_counters.bells) == 1);
+    CONFORM_WAIT(&ends[0], atomic_load(&tfr_counters.bells) == bells);
     usleep(5000);
-    cr_assert_eq(atomic_load(&tfr_counters.bells), 1, "one bell for one sleep");
+    cr_assert_eq(atomic_load(&tfr_counters.bells), bells, "one bell for one sleep");
     ends[1].ops->disarm(ends[1].link);
     words_put(ends, 2000);
     usleep(5000);
-    cr_assert_eq(atomic_load(&tfr_counters.bells), 1, "awake again");
+    cr_assert_eq(atomic_load(&tfr_counters.bells), bells, "awake again");
     pair_close(&ends[0]);
     pair_close(&ends[1]);
 }
@@ -184,6 +206,7 @@ CONFORM_TEST(sleep, an_old_bell_does_not_disturb_for_ever)
     word_put(&ends[0], 0, TFR_XFER_AFTER | TFR_XFER_BELL, WORD_AT, 1);
     cr_assert_eq(poll(&poller, 1, BELL_MS), 1);
     ends[1].ops->disarm(ends[1].link);
+    CONFORM_WAIT(&ends[1], word_at(&ends[1], WORD_AT) == 1);
     cr_assert_eq(ends[1].ops->arm(ends[1].link, &poller.fd), TFR_OK);
     cr_assert_eq(poll(&poller, 1, 50), 0, "nothing new");
     ends[1].ops->disarm(ends[1].link);

@@ -1,0 +1,497 @@
+/* Joins the sockets of a link.  The worker listens on the address that its boot socket has, for as
+ * long as this takes, and says where over the boot socket; the client connects.  Whoever connects
+ * is sent a number and must answer with a keyed hash of it, of its channel and of a number of its
+ * own, and is answered in kind.  The key comes from what both sides shared over the boot socket.
+ * Strangers are heard beside each other, a few at a time, and turned away. */
+#define TFR_LOG_PART "transport"
+#include <arpa/inet.h>
+#include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/env.h"
+#include "base/log.h"
+#include "transport/tcp/tcp.h"
+
+enum {
+    VERSION = 1,
+    OPEN_MS = 3000,
+    GUEST_N = 16, /* heard at once; one more: the oldest goes */
+    NONCE = 16,
+    MAGIC = 0x31504354, /* "TCP1" */
+};
+
+/* Over the boot socket: from the side that listens, and the answer. */
+struct offer {
+    uint32_t version, sock_n;
+    uint16_t port, reserved[3];
+    uint8_t secret[TFR_BOOT_SECRET]; /* zeros where both have one already */
+    uint8_t nonce[NONCE];
+};
+struct answer {
+    uint32_t version, sock_n;
+};
+
+/* Over each connection: a number, this, and the listener's hash. */
+struct hello {
+    uint32_t magic, channel;
+    uint8_t nonce[NONCE], mac[TCP_KEY_LEN];
+};
+
+struct said { /* what is hashed */
+    char who[8];
+    uint32_t magic, channel;
+    uint8_t listener[NONCE], connector[NONCE];
+};
+
+struct guest {
+    int fd; /* -1: none */
+    uint32_t have;
+    struct hello hello;
+    uint8_t nonce[NONCE];
+};
+
+struct party {
+    struct tfr_boot *boot;
+    uint8_t key[TCP_KEY_LEN];
+    uint64_t deadline_ns;
+    int listener;
+    int *fds; /* joined: not -1 */
+    uint32_t sock_n, joined;
+    uint32_t oldest; /* guest */
+    struct guest guests[GUEST_N];
+};
+
+static int left_ms(uint64_t deadline_ns)
+{
+    uint64_t now = tfr_clock_now();
+
+    return now >= deadline_ns ? 0 : (int)((deadline_ns - now) / TFR_NS_PER_MS + 1);
+}
+
+static void mac_make(const uint8_t *key, const char *who, uint32_t channel, const uint8_t *listener,
+                     const uint8_t *connector, uint8_t *mac_out)
+{
+    struct said said = {.magic = MAGIC, .channel = channel};
+
+    memcpy(said.who, who, strlen(who));
+    memcpy(said.listener, listener, NONCE);
+    memcpy(said.connector, connector, NONCE);
+    tcp_mac(key, &said, sizeof(said), mac_out);
+}
+
+/* The link's own key: what both share, hashed with what only this link was told. */
+static void key_make(struct tfr_boot *boot, const struct offer *offer, uint8_t *key_out)
+{
+    const uint8_t *secret = tfr_boot_secret(boot);
+    uint8_t bytes[TFR_BOOT_SECRET + NONCE + 8] = "tfr tcp";
+
+    if (!secret)
+        secret = offer->secret;
+    memcpy(bytes + 8, secret, TFR_BOOT_SECRET);
+    memcpy(bytes + 8 + TFR_BOOT_SECRET, offer->nonce, NONCE);
+    tcp_mac(secret, bytes, sizeof(bytes), key_out);
+}
+
+static tfr_status random_fill(void *bytes, size_t len)
+{
+    if (getrandom(bytes, len, 0) == (ssize_t)len)
+        return TFR_OK;
+    return tfr_fail(TFR_E_SYS, "random numbers: %s", strerror(errno));
+}
+
+/* A dead host shows within four seconds on a socket that is idle; recv.c looks at the others. */
+static void options_set(int fd)
+{
+    static const struct {
+        int level, name, value;
+    } options[] = {
+        {IPPROTO_TCP, TCP_NODELAY, 1},  {SOL_SOCKET, SO_KEEPALIVE, 1},
+        {IPPROTO_TCP, TCP_KEEPIDLE, 1}, {IPPROTO_TCP, TCP_KEEPINTVL, 1},
+        {IPPROTO_TCP, TCP_KEEPCNT, 2},
+    };
+
+    for (size_t i = 0; i < sizeof(options) / sizeof(options[0]); i++)
+        setsockopt(fd, options[i].level, options[i].name, &options[i].value, sizeof(int));
+}
+
+static tfr_status msg_send(struct tfr_boot *boot, void *body, uint32_t len)
+{
+    struct tfr_boot_msg msg = {.type = TFR_BOOT_LINK, .len = len, .body = body};
+    tfr_status status = tfr_boot_send(boot, &msg, OPEN_MS);
+
+    return status == TFR_OK ? TFR_OK : tfr_fail(status, "tcp link: %s", tfr_status_str(status));
+}
+
+static tfr_status msg_recv(struct tfr_boot *boot, void *body_out, uint32_t len)
+{
+    struct tfr_boot_msg msg;
+    tfr_status status = tfr_boot_recv(boot, &msg, OPEN_MS);
+    uint32_t version = 0;
+
+    if (status != TFR_OK)
+        return tfr_fail(status, "tcp link: %s", tfr_status_str(status));
+    if (msg.len >= sizeof(version))
+        memcpy(&version, msg.body, sizeof(version));
+    if (msg.type != TFR_BOOT_LINK || msg.fd_n || msg.len != len || version != VERSION)
+        status =
+            tfr_fail(TFR_E_PROTO, "tcp link: boot message %#x of version %u", msg.type, version);
+    else
+        memcpy(body_out, msg.body, len);
+    tfr_boot_msg_fini(&msg);
+    return status;
+}
+
+/* One end of the boot connection, with another port; over a unix socket: this machine. */
+static socklen_t addr_get(const struct tfr_boot *boot, bool peer, uint16_t port,
+                          struct sockaddr_storage *addr_out)
+{
+    socklen_t len = sizeof(*addr_out);
+    struct sockaddr_in *in = (struct sockaddr_in *)addr_out;
+    int err;
+
+    memset(addr_out, 0, sizeof(*addr_out));
+    err = peer ? getpeername(boot->fd, (struct sockaddr *)addr_out, &len)
+               : getsockname(boot->fd, (struct sockaddr *)addr_out, &len);
+    if (!err && addr_out->ss_family == AF_INET6) {
+        ((struct sockaddr_in6 *)addr_out)->sin6_port = htons(port);
+        return sizeof(struct sockaddr_in6);
+    }
+    if (err || addr_out->ss_family != AF_INET) {
+        memset(addr_out, 0, sizeof(*addr_out));
+        in->sin_family = AF_INET;
+        in->sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    }
+    in->sin_port = htons(port);
+    return sizeof(*in);
+}
+
+static const char *addr_text(const struct sockaddr_storage *addr, char text[64])
+{
+    char host[INET6_ADDRSTRLEN] = "?";
+    bool six = addr->ss_family == AF_INET6;
+    const struct sockaddr_in *in = (const struct sockaddr_in *)addr;
+    const struct sockaddr_in6 *in6 = (const struct sockaddr_in6 *)addr;
+
+    inet_ntop(addr->ss_family, six ? (const void *)&in6->sin6_addr : (const void *)&in->sin_addr,
+              host, sizeof(host));
+    snprintf(text, 64, six ? "[%s]:%u" : "%s:%u", host, ntohs(six ? in6->sin6_port : in->sin_port));
+    return text;
+}
+
+static tfr_status ports_get(unsigned *lo_out, unsigned *hi_out)
+{
+    const char *text = tfr_env_str("TFR_TCP_PORTS");
+    char rest;
+
+    *lo_out = *hi_out = 0;
+    if (!text || !*text)
+        return TFR_OK;
+    if (sscanf(text, "%u-%u%c", lo_out, hi_out, &rest) != 2 || !*lo_out || *lo_out > *hi_out ||
+        *hi_out > UINT16_MAX)
+        return tfr_fail(TFR_E_INVAL, "TFR_TCP_PORTS=%s: expected two ports, 5000-5100", text);
+    return TFR_OK;
+}
+
+static tfr_status listener_open(struct party *party, uint16_t *port_out)
+{
+    struct sockaddr_storage addr;
+    socklen_t len = 0;
+    unsigned port, hi;
+    tfr_status status = ports_get(&port, &hi);
+    char text[64];
+    int fd, err;
+
+    if (status != TFR_OK)
+        return status;
+    do {
+        len = addr_get(party->boot, false, (uint16_t)port, &addr);
+        fd = socket(addr.ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+        if (fd >= 0 && bind(fd, (struct sockaddr *)&addr, len) == 0 && listen(fd, 64) == 0)
+            break;
+        err = errno;
+        if (fd >= 0)
+            close(fd);
+        if (err != EADDRINUSE || port >= hi)
+            return tfr_fail(TFR_E_SYS, "tcp link: listen on %s: %s%s", addr_text(&addr, text),
+                            strerror(err), hi ? " (TFR_TCP_PORTS)" : "");
+        port++;
+    } while (true);
+    getsockname(fd, (struct sockaddr *)&addr, &len);
+    *port_out = ntohs(addr.ss_family == AF_INET6 ? ((struct sockaddr_in6 *)&addr)->sin6_port
+                                                 : ((struct sockaddr_in *)&addr)->sin_port);
+    party->listener = fd;
+    return TFR_OK;
+}
+
+static void guest_end(struct guest *guest)
+{
+    close(guest->fd);
+    guest->fd = -1;
+}
+
+static void guests_accept(struct party *party)
+{
+    struct guest *guest;
+    int fd;
+
+    while ((fd = accept4(party->listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK)) >= 0) {
+        guest = &party->guests[party->oldest++ % GUEST_N];
+        if (guest->fd >= 0)
+            guest_end(guest);
+        *guest = (struct guest){.fd = fd};
+        if (getrandom(guest->nonce, NONCE, 0) != NONCE ||
+            send(fd, guest->nonce, NONCE, MSG_NOSIGNAL) != NONCE)
+            guest_end(guest);
+    }
+}
+
+/* The guest has said all: is it ours? */
+static void guest_judge(struct party *party, struct guest *guest)
+{
+    const struct hello *hello = &guest->hello;
+    uint8_t mac[TCP_KEY_LEN];
+
+    mac_make(party->key, "connect", hello->channel, guest->nonce, hello->nonce, mac);
+    if (hello->magic != MAGIC || !tcp_mac_same(mac, hello->mac) ||
+        hello->channel >= party->sock_n || party->fds[hello->channel] >= 0) {
+        tfr_info("tcp link: turned a stranger away");
+        guest_end(guest);
+        return;
+    }
+    mac_make(party->key, "listen", hello->channel, guest->nonce, hello->nonce, mac);
+    if (send(guest->fd, mac, sizeof(mac), MSG_NOSIGNAL) != sizeof(mac)) {
+        guest_end(guest);
+        return;
+    }
+    party->fds[hello->channel] = guest->fd;
+    party->joined++;
+    guest->fd = -1;
+}
+
+static void guest_hear(struct party *party, struct guest *guest)
+{
+    ssize_t got = recv(guest->fd, (char *)&guest->hello + guest->have,
+                       sizeof(guest->hello) - guest->have, MSG_DONTWAIT);
+
+    if (got < 0 && (errno == EAGAIN || errno == EINTR))
+        return;
+    if (got <= 0) {
+        guest_end(guest);
+        return;
+    }
+    guest->have += (uint32_t)got;
+    if (guest->have == sizeof(guest->hello))
+        guest_judge(party, guest);
+}
+
+static tfr_status guests_join(struct party *party)
+{
+    struct pollfd pollers[GUEST_N + 2];
+
+    while (party->joined < party->sock_n) {
+        int left = left_ms(party->deadline_ns);
+        pollers[GUEST_N] = (struct pollfd){.fd = party->listener, .events = POLLIN};
+        pollers[GUEST_N + 1] = (struct pollfd){.fd = party->boot->fd, .events = POLLRDHUP};
+        for (int i = 0; i < GUEST_N; i++)
+            pollers[i] = (struct pollfd){.fd = party->guests[i].fd, .events = POLLIN};
+        if (!left)
+            return tfr_fail(TFR_E_TIMEOUT,
+                            "tcp link: the client has joined %u of %u connections: is a firewall "
+                            "in the way? TFR_TCP_PORTS names the ports",
+                            party->joined, party->sock_n);
+        if (poll(pollers, GUEST_N + 2, left) < 0)
+            continue;
+        if (pollers[GUEST_N + 1].revents)
+            return tfr_fail(TFR_E_PEER, "tcp link: %s", tfr_status_str(TFR_E_PEER));
+        for (int i = 0; i < GUEST_N; i++)
+            if (pollers[i].revents && party->guests[i].fd >= 0)
+                guest_hear(party, &party->guests[i]);
+        if (pollers[GUEST_N].revents)
+            guests_accept(party);
+    }
+    return TFR_OK;
+}
+
+static uint32_t sock_n_wanted(void)
+{
+    uint64_t n = tfr_env_u64("TFR_TCP_SOCKETS");
+
+    return n < 1 ? 1 : n > TFR_CHANNELS ? TFR_CHANNELS : (uint32_t)n;
+}
+
+static tfr_status worker_join(struct party *party)
+{
+    struct offer offer = {.version = VERSION, .sock_n = sock_n_wanted()};
+    tfr_status status = listener_open(party, &offer.port);
+    struct answer answer;
+
+    if (status != TFR_OK)
+        return status;
+    status = random_fill(offer.nonce, NONCE);
+    if (status == TFR_OK && !tfr_boot_secret(party->boot))
+        status = random_fill(offer.secret, sizeof(offer.secret));
+    if (status == TFR_OK)
+        status = msg_send(party->boot, &offer, sizeof(offer));
+    if (status == TFR_OK)
+        status = msg_recv(party->boot, &answer, sizeof(answer));
+    if (status == TFR_OK && (!answer.sock_n || answer.sock_n > offer.sock_n))
+        status = tfr_fail(TFR_E_PROTO, "tcp link: %u sockets", answer.sock_n);
+    if (status == TFR_OK) {
+        party->sock_n = answer.sock_n;
+        key_make(party->boot, &offer, party->key);
+        status = guests_join(party);
+    }
+    for (int i = 0; i < GUEST_N; i++)
+        if (party->guests[i].fd >= 0)
+            guest_end(&party->guests[i]);
+    close(party->listener);
+    return status;
+}
+
+/* Exactly so many bytes within the time. */
+static tfr_status bytes_recv(int fd, void *to, size_t len, uint64_t deadline_ns)
+{
+    while (len) {
+        struct pollfd poller = {.fd = fd, .events = POLLIN};
+        ssize_t got = recv(fd, to, len, MSG_DONTWAIT);
+        if (got == 0 || (got < 0 && errno != EAGAIN && errno != EINTR))
+            return TFR_E_PEER;
+        if (got < 0 && !left_ms(deadline_ns))
+            return TFR_E_TIMEOUT;
+        if (got < 0) {
+            poll(&poller, 1, left_ms(deadline_ns));
+        } else {
+            to = (char *)to + got;
+            len -= (size_t)got;
+        }
+    }
+    return TFR_OK;
+}
+
+static tfr_status channel_prove(const struct party *party, int fd, uint32_t channel)
+{
+    struct hello hello = {.magic = MAGIC, .channel = channel};
+    uint8_t nonce[NONCE], mac[TCP_KEY_LEN], theirs[TCP_KEY_LEN];
+    tfr_status status = bytes_recv(fd, nonce, NONCE, party->deadline_ns);
+
+    if (status == TFR_OK)
+        status = random_fill(hello.nonce, NONCE);
+    if (status != TFR_OK)
+        return status;
+    mac_make(party->key, "connect", channel, nonce, hello.nonce, hello.mac);
+    if (send(fd, &hello, sizeof(hello), MSG_NOSIGNAL) != sizeof(hello))
+        return TFR_E_PEER;
+    status = bytes_recv(fd, theirs, sizeof(theirs), party->deadline_ns);
+    if (status != TFR_OK)
+        return status;
+    mac_make(party->key, "listen", channel, nonce, hello.nonce, mac);
+    return tcp_mac_same(mac, theirs) ? TFR_OK : TFR_E_ACCESS;
+}
+
+/* 0, or errno */
+static int connect_wait(int fd, const struct sockaddr_storage *addr, socklen_t len,
+                        uint64_t deadline_ns)
+{
+    struct pollfd poller = {.fd = fd, .events = POLLOUT};
+    socklen_t err_len = sizeof(int);
+    int err = 0, n;
+
+    if (connect(fd, (const struct sockaddr *)addr, len) == 0)
+        return 0;
+    if (errno != EINPROGRESS && errno != EINTR)
+        return errno;
+    do {
+        n = poll(&poller, 1, left_ms(deadline_ns));
+    } while (n < 0 && errno == EINTR);
+    if (n <= 0)
+        return ETIMEDOUT;
+    getsockopt(fd, SOL_SOCKET, SO_ERROR, &err, &err_len);
+    return err;
+}
+
+static tfr_status channel_join(struct party *party, uint16_t port, uint32_t channel)
+{
+    struct sockaddr_storage addr;
+    socklen_t len = addr_get(party->boot, true, port, &addr);
+    int fd = socket(addr.ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0), err;
+    tfr_status status;
+    char text[64];
+
+    if (fd < 0)
+        return tfr_fail(TFR_E_SYS, "tcp link: socket: %s", strerror(errno));
+    err = connect_wait(fd, &addr, len, party->deadline_ns);
+    if (err) {
+        status = tfr_fail(TFR_E_PEER,
+                          "tcp link: connect to %s: %s: a firewall may be in the way, "
+                          "TFR_TCP_PORTS at the executor names the ports",
+                          addr_text(&addr, text), strerror(err));
+        goto fd_close;
+    }
+    status = channel_prove(party, fd, channel);
+    if (status != TFR_OK) {
+        tfr_fail(status, "tcp link: proof at %s: %s", addr_text(&addr, text),
+                 tfr_status_str(status));
+        goto fd_close;
+    }
+    party->fds[channel] = fd;
+    party->joined++;
+    return TFR_OK;
+
+fd_close:
+    close(fd);
+    return status;
+}
+
+static tfr_status client_join(struct party *party)
+{
+    struct answer answer = {.version = VERSION, .sock_n = sock_n_wanted()};
+    struct offer offer;
+    tfr_status status = msg_recv(party->boot, &offer, sizeof(offer));
+
+    if (status != TFR_OK)
+        return status;
+    if (!offer.sock_n || offer.sock_n > TFR_CHANNELS)
+        return tfr_fail(TFR_E_PROTO, "tcp link: %u sockets", offer.sock_n);
+    if (answer.sock_n > offer.sock_n)
+        answer.sock_n = offer.sock_n;
+    party->sock_n = answer.sock_n;
+    key_make(party->boot, &offer, party->key);
+    status = msg_send(party->boot, &answer, sizeof(answer));
+    while (status == TFR_OK && party->joined < party->sock_n)
+        status = channel_join(party, offer.port, party->joined);
+    return status;
+}
+
+tfr_status tcp_connect(struct tfr_boot *boot, bool first, int fds[TFR_CHANNELS],
+                       uint32_t *sock_n_out)
+{
+    struct party party = {
+        .boot = boot,
+        .deadline_ns = tfr_clock_now() + OPEN_MS * TFR_NS_PER_MS,
+        .fds = fds,
+    };
+    tfr_status status;
+
+    for (int i = 0; i < GUEST_N; i++)
+        party.guests[i].fd = -1;
+    for (int i = 0; i < TFR_CHANNELS; i++)
+        fds[i] = -1;
+    status = first ? client_join(&party) : worker_join(&party);
+    for (int i = 0; i < TFR_CHANNELS; i++) {
+        if (fds[i] >= 0 && status == TFR_OK)
+            options_set(fds[i]);
+        else if (fds[i] >= 0)
+            close(fds[i]);
+    }
+    *sock_n_out = party.sock_n;
+    return status;
+}
