@@ -1,28 +1,48 @@
 /* Handlers of copies and fills. */
 #define TFR_LOG_PART "executor"
-#include "executor/session.h"
+#include "executor/arrival.h"
 #include "executor/stat.h"
 #include "tfr_dispatch_decl.h"
 
-/* Where the host side of the copy is: behind the record, in the lane, in mapped memory; NULL:
+/* Where the client's side of the copy is: behind the record, in a lane, in mapped memory; neither:
  * nowhere. */
-static void *copy_host_side(struct tfr_session *s, const struct tfr_copy_req *req)
+struct side {
+    void *host;
+    CUdeviceptr gpu;
+};
+
+static struct side lane_side(struct tfr_session *s, uint64_t place, uint64_t len)
+{
+    uint64_t at;
+    const struct tfr_lane *lane = tfr_lane_find(s, place, len, &at);
+    if (!lane)
+        return (struct side){0};
+    return lane->host ? (struct side){.host = lane->host + at}
+                      : (struct side){.gpu = lane->gpu + at};
+}
+
+static struct side side_find(struct tfr_session *s, const struct tfr_copy_req *req)
 {
     bool to_device = req->kind != TFR_COPY_PULL && req->kind != TFR_COPY_FROM_DEVICE;
     uint64_t at = to_device ? req->src : req->dst;
+    struct side side = {0};
     switch ((enum tfr_copy_kind)req->kind) {
     case TFR_COPY_INLINE:
-        return req->len <= req->head.size - sizeof *req ? (void *)(uintptr_t)(req + 1) : NULL;
+        if (req->len <= req->head.size - sizeof *req)
+            side.host = (void *)(uintptr_t)(req + 1);
+        break;
     case TFR_COPY_PUSH:
     case TFR_COPY_PULL:
-        return tfr_span_inside(at, req->len, s->lane_len) ? s->lane + at : NULL;
+        side = lane_side(s, at, req->len);
+        break;
     case TFR_COPY_TO_DEVICE:
     case TFR_COPY_FROM_DEVICE:
-        return tfr_host_at(s, at, req->len);
+        side.host = tfr_host_at(s, at, req->len);
+        break;
     case TFR_COPY_DEVICE:
         break;
     }
-    return NULL;
+    return side;
 }
 
 static CUresult copy_submit(struct tfr_session *s, const struct tfr_rec *rec, CUstream stream)
@@ -30,12 +50,16 @@ static CUresult copy_submit(struct tfr_session *s, const struct tfr_rec *rec, CU
     const struct tfr_copy_req *req = (const struct tfr_copy_req *)rec;
     if (req->kind == TFR_COPY_DEVICE)
         return s->cu->cuMemcpyDtoDAsync_v2(req->dst, req->src, req->len, stream);
-    void *host = copy_host_side(s, req);
-    if (!host)
+    struct side side = side_find(s, req);
+    if (!side.host && !side.gpu)
         return tfr_session_bad(s, rec, "bytes outside of lane and mapped memory");
+    if (side.gpu)
+        return s->cu->cuMemcpyDtoDAsync_v2(req->kind == TFR_COPY_PULL ? side.gpu : req->dst,
+                                           req->kind == TFR_COPY_PULL ? req->src : side.gpu,
+                                           req->len, stream);
     if (req->kind == TFR_COPY_PULL || req->kind == TFR_COPY_FROM_DEVICE)
-        return s->cu->cuMemcpyDtoHAsync_v2(host, req->src, req->len, stream);
-    return s->cu->cuMemcpyHtoDAsync_v2(req->dst, host, req->len, stream);
+        return s->cu->cuMemcpyDtoHAsync_v2(side.host, req->src, req->len, stream);
+    return s->cu->cuMemcpyHtoDAsync_v2(req->dst, side.host, req->len, stream);
 }
 
 /* By the device whose memory it is, where that is not the stream's. */
@@ -103,12 +127,14 @@ CUresult do_copy(struct tfr_session *s, const struct tfr_rec *rec, struct tfr_re
     (void)reply;
     const struct tfr_copy_req *req = (const struct tfr_copy_req *)rec;
     struct tfr_stream *stream;
+    if (__builtin_expect(req->stamp && !tfr_arrival_here(s, rec, req->stream), 0))
+        return TFR_RESULT_PARK;
     CUresult result = tfr_stream_get(s, req->stream, &stream);
     if (result == CUDA_SUCCESS)
         result = tfr_hop_possible(s, stream) ? copy_route(s, rec, stream)
                                              : copy_submit(s, rec, stream->real);
     copy_count(req);
-    if (result == CUDA_SUCCESS && req->kind == TFR_COPY_PULL)
+    if (result == CUDA_SUCCESS && req->kind == TFR_COPY_PULL && !(req->flags & TFR_COPY_FETCH))
         result = tfr_news_deliver(s, stream, rec->seq, req->dst, req->len);
     return result == CUDA_SUCCESS ? tfr_copy_submitted(s, stream, rec->seq, req->flags) : result;
 }

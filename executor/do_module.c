@@ -4,8 +4,8 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "executor/arrival.h"
 #include "executor/jit.h"
-#include "executor/session.h"
 #include "executor/stat.h"
 #include "tfr_dispatch_decl.h"
 
@@ -51,16 +51,19 @@ CUresult do_image_put(struct tfr_session *s, const struct tfr_rec *rec, struct t
 {
     (void)reply;
     const struct tfr_image_put_req *req = (const struct tfr_image_put_req *)rec;
+    uint64_t lane_at;
+    if (__builtin_expect(req->stamp && !tfr_arrival_here(s, rec, 0), 0))
+        return TFR_RESULT_PARK;
+    const struct tfr_lane *lane = tfr_lane_find(s, req->lane_at, req->len, &lane_at);
     struct tfr_image *image = image_open(s, req);
     if (!image)
         return CUDA_ERROR_OUT_OF_MEMORY;
     if (req->total != image->len || req->at != image->have ||
-        !tfr_span_inside(req->at, req->len, image->len) ||
-        !tfr_span_inside(req->lane_at, req->len, s->lane_len))
+        !tfr_span_inside(req->at, req->len, image->len) || !lane || !lane->host)
         return tfr_session_bad(s, rec, "a piece that does not fit its image");
     if (!image_room(image, req->at + req->len))
         return CUDA_ERROR_OUT_OF_MEMORY;
-    memcpy(image->bytes + req->at, s->lane + req->lane_at, req->len);
+    memcpy(image->bytes + req->at, lane->host + lane_at, req->len);
     image->have += req->len;
     image->bytes[image->have] = 0;
     return CUDA_SUCCESS;

@@ -2,7 +2,7 @@
  * memory and device, and copies between devices.  A rectangle in the lane is packed: the driver
  * spreads it over the rows. */
 #define TFR_LOG_PART "executor"
-#include "executor/session.h"
+#include "executor/arrival.h"
 #include "tfr_dispatch_decl.h"
 
 /* A side as the driver wants it. */
@@ -30,8 +30,14 @@ static bool side_find(struct tfr_session *s, const struct tfr_rect_req *req,
         return false;
     *side_out = (struct side){.type = CU_MEMORYTYPE_HOST, .pitch = from->pitch, .rows = from->rows};
     if (lane) {
-        side_out->host = tfr_span_inside(from->at, span, s->lane_len) ? s->lane + from->at : NULL;
-        return side_out->host != NULL;
+        uint64_t at;
+        const struct tfr_lane *in = tfr_lane_find(s, from->at, span, &at);
+        if (in && in->host)
+            side_out->host = in->host + at;
+        else if (in)
+            *side_out = (struct side){CU_MEMORYTYPE_DEVICE, NULL,       in->gpu + at,
+                                      from->pitch,          from->rows, NULL};
+        return in != NULL;
     }
     if (mapped) {
         side_out->host = tfr_host_at(s, from->at, span);
@@ -155,10 +161,13 @@ CUresult do_rect(struct tfr_session *s, const struct tfr_rec *rec, struct tfr_re
     (void)reply;
     const struct tfr_rect_req *req = (const struct tfr_rect_req *)rec;
     struct tfr_stream *stream;
+    if (__builtin_expect(req->stamp && !tfr_arrival_here(s, rec, req->stream), 0))
+        return TFR_RESULT_PARK;
     CUresult result = tfr_stream_get(s, req->stream, &stream);
     if (result == CUDA_SUCCESS)
         result = rect_run(s, rec, stream);
-    if (result == CUDA_SUCCESS && req->kind == TFR_COPY_PULL) /* packed: no gaps */
+    bool sends = req->kind == TFR_COPY_PULL && !(req->flags & TFR_COPY_FETCH);
+    if (result == CUDA_SUCCESS && sends) /* packed: no gaps */
         result = tfr_news_deliver(s, stream, rec->seq, req->dst.at,
                                   req->width * req->height * req->depth);
     return result == CUDA_SUCCESS ? tfr_copy_submitted(s, stream, rec->seq, req->flags) : result;

@@ -38,6 +38,9 @@ CUresult tfr_news_ask(struct tfr_session *s, struct tfr_stream *stream, uint64_t
 
 bool tfr_news_expected(struct tfr_session *s)
 {
+    /* After a failure marks may never come, and nobody waits for them. */
+    if (atomic_load_explicit(&s->sticky, memory_order_relaxed))
+        return false;
     for (int i = 0; i < WORDS; i++)
         if (atomic_load_explicit(&s->active[i], memory_order_relaxed))
             return true;
@@ -136,31 +139,31 @@ static void pass_show(struct tfr_session *s, const struct pass *p)
     struct tfr_feedback *f = s->feedback;
     uint64_t cut = atomic_load_explicit(&f->cut, memory_order_relaxed);
     if (p->n > 1)
-        tfr_out_word(s, &f->cut, cut + 1, false);
+        tfr_out_word(s, &f->cut, cut + 1, TFR_OUT_MORE);
     for (uint32_t i = 0; i < p->n; i++) {
         uint32_t word = p->word[i];
         if (p->value[i] <= s->shown[word])
             continue;
         s->shown[word] = p->value[i];
         /* pairs with the acquire in tfr_word_reached; release also keeps it behind cut + 1 */
-        tfr_out_word(s, &f->stream[word], p->value[i], p->n == 1);
+        tfr_out_word(s, &f->stream[word], p->value[i], p->n == 1 ? TFR_OUT_BELL : TFR_OUT_MORE);
         news_clear(s, word, p->value[i]);
     }
     if (p->n > 1)
-        tfr_out_word(s, &f->cut, cut + 2, true);
+        tfr_out_word(s, &f->cut, cut + 2, TFR_OUT_BELL);
 }
 
 /* ---- bytes before news ---- */
 
 CUresult tfr_news_deliver(struct tfr_session *s, const struct tfr_stream *stream, uint64_t seq,
-                          uint64_t at, uint64_t len)
+                          uint64_t place, uint64_t len)
 {
     if (s->mapped)
         return CUDA_SUCCESS;
     struct tfr_delivery *d = malloc(sizeof *d);
     if (!d)
         return CUDA_ERROR_OUT_OF_MEMORY;
-    *d = (struct tfr_delivery){.word = stream->word, .seq = seq, .at = at, .len = len};
+    *d = (struct tfr_delivery){.word = stream->word, .seq = seq, .at = place, .len = len};
     pthread_mutex_lock(&s->deliveries_lock);
     *s->deliveries_last = d;
     s->deliveries_last = &d->next;
@@ -195,15 +198,14 @@ static struct tfr_delivery *delivery_take(struct tfr_session *s, const struct pa
     return found;
 }
 
-/* Everything that the words of the pass speak of leaves; no word is shown before it has arrived. */
+/* Everything that the words of the pass speak of leaves before them, on their channel. */
 static void pass_deliver(struct tfr_session *s, const struct pass *p)
 {
     struct tfr_delivery *d;
     while ((d = delivery_take(s, p))) {
-        tfr_out_lane(s, d->at, d->len, &s->delivering_n);
+        tfr_out_lane(s, d->at, d->len);
         free(d);
     }
-    s->delivering = true;
 }
 
 /* Words to show, in p; a pass that is held back for text stays as it is. */
@@ -234,13 +236,6 @@ static bool pass_make(struct tfr_session *s, struct pass *p)
     return true;
 }
 
-static bool pass_arrived(struct tfr_session *s)
-{
-    tfr_out_progress(s);
-    /* pairs with the release in put_done */
-    return !atomic_load_explicit(&s->delivering_n, memory_order_acquire);
-}
-
 bool tfr_news_bring(struct tfr_session *s)
 {
     struct pass *p = &pass;
@@ -249,13 +244,9 @@ bool tfr_news_bring(struct tfr_session *s)
     atomic_store_explicit(&s->news_pass,
                           atomic_load_explicit(&s->news_pass, memory_order_relaxed) + 1,
                           memory_order_relaxed);
-    bool moved = s->delivering || pass_make(s, p);
-    if (moved && s->delivering)
-        moved = pass_arrived(s);
-    if (moved) {
-        s->delivering = false;
+    bool moved = pass_make(s, p);
+    if (moved)
         pass_show(s, p);
-    }
     atomic_store_explicit(&s->news_lock, 0, memory_order_release);
     return moved;
 }
@@ -274,14 +265,14 @@ void tfr_news_reply(struct tfr_session *s, uint32_t slot, uint64_t seq, CUresult
     /* pairs with the acquire in run_asked */
     atomic_store_explicit(&s->answered[slot], seq, memory_order_release);
     /* pairs with the acquire in tfr_wait_word */
-    tfr_out_word(s, &to->seq, seq, true);
+    tfr_out_word(s, &to->seq, seq, TFR_OUT_BELL);
 }
 
 void tfr_news_credit(struct tfr_session *s)
 {
     s->rx.returned = s->rx.head;
     /* pairs with the acquire in tfr_ring_reserve */
-    tfr_out_word(s, &s->feedback->ring_head, s->rx.head, false);
+    tfr_out_word(s, &s->feedback->ring_head, s->rx.head, TFR_OUT_QUIET);
 }
 
 void tfr_session_sticky(struct tfr_session *s, CUresult result, const struct tfr_rec *rec)
@@ -298,7 +289,7 @@ void tfr_session_sticky(struct tfr_session *s, CUresult result, const struct tfr
             tfr_text_last(s);
         atomic_store_explicit(&s->sticky, (uint32_t)result, memory_order_release);
         /* pairs with the acquire in tfr_enter */
-        tfr_out_word(s, &s->feedback->sticky, (uint32_t)result, true);
+        tfr_out_word(s, &s->feedback->sticky, (uint32_t)result, TFR_OUT_BELL);
     }
     pthread_mutex_unlock(&s->sticky_lock);
 }

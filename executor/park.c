@@ -11,7 +11,7 @@
 #include <string.h>
 
 #include "base/env.h"
-#include "executor/session.h"
+#include "executor/arrival.h"
 #include "executor/stat.h"
 #include "tfr_ops.h"
 
@@ -229,6 +229,11 @@ void tfr_park_keep(struct tfr_session *s, const struct tfr_op_info *info, const 
     struct tfr_parked *kept = parked_new(s, info, rec);
     if (!kept)
         return;
+    if (!stream) {
+        kept->next = p->late;
+        p->late = kept;
+        return;
+    }
     if (rec->op == TFR_OP_stream_query)
         mark_from_query(kept);
     kept->stream = stream;
@@ -328,7 +333,8 @@ static bool queue_run(struct tfr_session *s, struct tfr_stream *stream)
     }
     while (stream->first && (failed || unfinished(stream) < s->park.depth)) {
         struct tfr_parked *kept = stream->first;
-        if (others_first(s, stream, kept->event, kept, kept->rec->seq) && !failed)
+        if (!failed && (others_first(s, stream, kept->event, kept, kept->rec->seq) ||
+                        !tfr_arrival_of_kept(s, kept->rec)))
             break;
         play(s, kept);
         moved = true;
@@ -359,9 +365,29 @@ static void barriers_run(struct tfr_session *s)
     }
 }
 
+/* Each is an answered call, whose thread waits: they know no order among themselves. */
+static bool late_run(struct tfr_session *s)
+{
+    bool moved = false, failed = atomic_load_explicit(&s->sticky, memory_order_acquire) != 0;
+    for (struct tfr_parked **at = &s->park.late; *at;) {
+        struct tfr_parked *kept = *at;
+        if (!failed && !tfr_arrival_of_kept(s, kept->rec)) {
+            at = &kept->next;
+            continue;
+        }
+        *at = kept->next;
+        s->park.replay = kept;
+        tfr_session_run(s, kept->info, kept->rec);
+        s->park.replay = NULL;
+        parked_free(s, kept);
+        moved = true;
+    }
+    return moved;
+}
+
 bool tfr_park_run(struct tfr_session *s)
 {
-    bool moved = false;
+    bool moved = late_run(s);
     struct tfr_stream **at = &s->park.streams;
     while (*at) {
         struct tfr_stream *stream = *at;

@@ -1,6 +1,7 @@
 /* Parking: a real driver blocks whoever launches into a stream that has about a thousand unfinished
  * launches, and the pump must never be blocked.  Near TFR_QUEUE_DEPTH the records of a stream are
- * kept in a side queue of ours, and the other streams go on.
+ * kept in a side queue of ours, and the other streams go on.  So they are behind a record whose
+ * bytes have not arrived yet (arrival.h).
  *
  * What a record depends on by order of submission stays before it: records of its stream, earlier
  * uses of its event, the legacy stream and the streams that join it, the session fence.  The pump's
@@ -26,11 +27,12 @@ struct tfr_park {
     uint64_t bytes;
     uint64_t seq;               /* of the record in hand */
     struct tfr_event *event;    /* that it names, */
-    struct tfr_stream *stream;  /* and the stream, if that was looked at */
+    struct tfr_stream *stream;  /* and the stream, if that was looked at; NULL: it has none */
     struct tfr_parked *replay;  /* the record in hand, if it comes from a queue */
     struct tfr_stream *streams; /* those with a queue */
     struct tfr_parked *fences, **fences_last;
     struct tfr_parked *barriers, **barriers_last; /* take away what earlier records use */
+    struct tfr_parked *late;                      /* of no stream; their bytes are on their way */
 };
 
 void tfr_park_init(struct tfr_session *s);

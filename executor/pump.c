@@ -13,8 +13,8 @@
 #include "base/env.h"
 #include "base/log.h"
 #include "base/relax.h"
+#include "executor/out.h"
 #include "executor/place.h"
-#include "executor/session.h"
 #include "executor/spin.h"
 #include "executor/stat.h"
 #include "tfr_ops.h"
@@ -100,6 +100,9 @@ static void pump_sleep(struct tfr_session *s, uint64_t since_ns)
         return;
     }
     bool marks = tfr_news_expected(s);
+    atomic_store_explicit(&s->pump_sleeps, 1, memory_order_relaxed);
+    if (!s->mapped)
+        tfr_out_progress(s);
     if (!tfr_ring_ready(&s->rx)) {
         struct pollfd p[2] = {{.fd = fd, .events = POLLIN},
                               {.fd = s->boot.fd, .events = POLLRDHUP}};
@@ -109,6 +112,7 @@ static void pump_sleep(struct tfr_session *s, uint64_t since_ns)
         ppoll(p, 2, &t, NULL);
         TFR_STAT_SET(waiting, 0);
     }
+    atomic_store_explicit(&s->pump_sleeps, 0, memory_order_relaxed);
     s->link->ops->disarm(s->link);
     if (!marks && tfr_boot_gone(&s->boot))
         atomic_store_explicit(&s->ended, 1, memory_order_release);
@@ -127,6 +131,8 @@ static tfr_status record_take(struct tfr_session *s, struct tfr_rec **rec_out)
 /* News for the client, and records whose turn has come.  True: something moved. */
 static bool look_around(struct tfr_session *s)
 {
+    if (!s->mapped)
+        tfr_out_progress(s);
     bool moved = tfr_news_bring(s);
     if (__builtin_expect(s->park.n != 0, 0))
         moved |= tfr_park_run(s);

@@ -79,14 +79,15 @@ static tfr_status page_register(struct tfr_session *s)
  * stream is there. */
 static tfr_status lane_register(struct tfr_session *s)
 {
+    const struct tfr_lane *lane = &s->lane[0];
     CUresult result = s->cu->cuMemHostRegister_v2(
-        s->lane, s->lane_len, CU_MEMHOSTREGISTER_PORTABLE | CU_MEMHOSTREGISTER_DEVICEMAP);
+        lane->host, lane->len, CU_MEMHOSTREGISTER_PORTABLE | CU_MEMHOSTREGISTER_DEVICEMAP);
     return result == CUDA_SUCCESS
                ? TFR_OK
                : tfr_fail(TFR_E_UNSUP,
                           "the driver does not pin the lane of %llu bytes (error %d): a smaller "
                           "TFR_LANE_SIZE may do",
-                          (unsigned long long)s->lane_len, (int)result);
+                          (unsigned long long)lane->len, (int)result);
 }
 
 static tfr_status mirror_make(struct tfr_session *s)
@@ -125,17 +126,18 @@ tfr_status tfr_session_prepare(struct tfr_session *s, const struct tfr_cu *cu)
 
     uint64_t ring = ring_size();
     uint64_t lane_at = round_up(sizeof *s->client_page + TFR_RING_AREA(ring), huge_page);
-    s->lane_len = round_up(tfr_env_u64("TFR_LANE_SIZE"), huge_page);
-    if (!s->lane_len)
-        s->lane_len = huge_page;
-    tfr_status status = tfr_memfd_create("tfr-session", lane_at + s->lane_len, NULL, &s->area);
+    uint64_t lane_len = round_up(tfr_env_u64("TFR_LANE_SIZE"), huge_page);
+    if (!lane_len)
+        lane_len = huge_page;
+    tfr_status status = tfr_memfd_create("tfr-session", lane_at + lane_len, NULL, &s->area);
     if (status != TFR_OK)
         return status;
     uint8_t *base = s->area.addr;
     madvise(base, s->area.len, MADV_POPULATE_WRITE);
     s->client_page = (struct tfr_client_page *)base;
     tfr_ring_rx_init(&s->rx, base + sizeof *s->client_page, ring);
-    s->lane = base + lane_at;
+    s->lane[0] = (struct tfr_lane){.len = lane_len, .host = base + lane_at, .mem_at = lane_at};
+    s->lane_n = 1;
     s->record = aligned_alloc(64, ring / 8);
     if (!s->record)
         return tfr_fail(TFR_E_NOMEM, "record buffer");
@@ -156,7 +158,9 @@ static tfr_status device_open(struct tfr_session *s, const char *transport)
     tfr_status status = ops->prepare(&cfg, &s->dev);
     if (status == TFR_OK)
         status = ops->reg(s->dev, &s->area, &s->session_mem);
+    s->lane[0].mem = s->session_mem;
     s->mapped = ops->caps & TFR_CAP_MAPPED;
+    s->polled = !s->mapped && !(ops->caps & TFR_CAP_ONESIDED);
     return status;
 }
 
@@ -169,8 +173,8 @@ static tfr_status welcome_send(struct tfr_session *s)
                             .page_at = 0,
                             .ring_at = sizeof *s->client_page,
                             .ring_size = s->rx.size,
-                            .lane_at = (uint64_t)(s->lane - base),
-                            .lane_len = s->lane_len,
+                            .lane_at = (uint64_t)(s->lane[0].host - base),
+                            .lane_len = s->lane[0].len,
                             .pid = getpid()};
     memcpy(w.key, key.words, sizeof w.key);
     struct tfr_boot_msg msg = {.type = TFR_BOOT_WELCOME,
@@ -194,12 +198,14 @@ static tfr_status show_take(struct tfr_session *s, struct tfr_key *key_out)
     }
     memcpy(&show, msg.body, sizeof show);
     bool sane = show.len >= sizeof(struct tfr_page_area) &&
-                (s->mapped || (show.lane_at >= sizeof(struct tfr_page_area) &&
-                               tfr_span_inside(show.lane_at, s->lane_len, show.len)));
+                (s->mapped ||
+                 (show.lane_at >= sizeof(struct tfr_page_area) && show.lane_len <= s->lane[0].len &&
+                  tfr_span_inside(show.lane_at, show.lane_len, show.len)));
     if (sane) {
         *key_out = (struct tfr_key){.len = show.len, .fd = msg.fd_n ? msg.fds[0] : -1};
         memcpy(key_out->words, show.key, sizeof key_out->words);
-        s->peer_lane_at = show.lane_at;
+        s->lane[0].peer_at = show.lane_at;
+        s->lane[0].peer_len = show.lane_len;
         msg.fd_n = 0;
     }
     tfr_boot_msg_fini(&msg);

@@ -67,11 +67,21 @@ struct tfr_host_area {
     uint8_t *addr;
 };
 
+/* Memory that bulk bytes pass through: lane 0 lies in `area`, others may lie in GPU memory. */
+struct tfr_lane {
+    uint64_t len;
+    uint8_t *host;       /* NULL: it is GPU memory, */
+    CUdeviceptr gpu;     /* here */
+    struct tfr_mem *mem; /* registered as part of this, from mem_at on; */
+    uint64_t mem_at;
+    uint64_t peer_at, peer_len; /* the client's twin of it, as far as it goes, in s->page */
+};
+
 /* A copy into the lane whose bytes must be with the client before its stream's word says so. */
 struct tfr_delivery {
     struct tfr_delivery *next;
     uint32_t word;
-    uint64_t seq, at, len;
+    uint64_t seq, at, len; /* at: a place */
 };
 
 /* A chunk of device memory of the client's lease. */
@@ -103,8 +113,8 @@ struct tfr_session {
     struct tfr_client_page *client_page;
     CUdeviceptr gate_gpu;  /* where the GPU sees client_page->gate */
     struct tfr_ring_rx rx; /* the pump's */
-    uint8_t *lane;
-    uint64_t lane_len;
+    struct tfr_lane lane[TFR_LANES_MAX];
+    uint32_t lane_n;
     uint8_t *record; /* the pump's copy of the record in hand */
 
     /* Memory that the client shows. */
@@ -112,14 +122,16 @@ struct tfr_session {
     struct tfr_link *link;
     struct tfr_mem *session_mem; /* `area`, registered */
     bool mapped;                 /* the client's memory is in our address space */
-    struct tfr_peer_mem *page;   /* the client's page area; its lane lies at peer_lane_at */
-    uint64_t peer_lane_at;
+    bool polled;                 /* nothing arrives unless somebody progresses the link */
+    struct tfr_peer_mem *page;   /* the client's page area, and its twin of lane 0 */
     /* The page area itself, or where it is not mapped our image of it (see out.h). */
     struct tfr_feedback *feedback;
     struct tfr_reply_slot *reply;
     struct tfr_mem *image_mem;
-    pthread_mutex_t out_lock;     /* the link's one caller, where nothing is mapped */
-    _Atomic uint32_t out_pending; /* puts that read the image */
+    /* Where nothing is mapped: puts on channel 0, one at a time, and progress. */
+    pthread_mutex_t out_lock;
+    _Atomic uint32_t progress_lock; /* try-lock */
+    _Atomic uint32_t pump_sleeps;   /* the pump itself wakes when something arrives */
     /* The last answer in each slot: a slot goes from thread to thread by way of the client, which
      * is no order that this process could rely on. */
     _Atomic uint64_t answered[TFR_REPLY_SLOTS];
@@ -158,8 +170,6 @@ struct tfr_session {
     pthread_mutex_t deliveries_lock;
     struct tfr_delivery *deliveries, **deliveries_last; /* guarded by deliveries_lock */
     bool holding, text_late; /* guarded by news_lock: a pass waits for text, or for room for it */
-    bool delivering;         /* guarded by news_lock: a pass waits for bytes */
-    _Atomic uint32_t delivering_n; /* puts of that pass under way */
 
     /* A synchronous copy that returned early: later work of other streams comes after it. */
     uint64_t fence;
@@ -229,9 +239,9 @@ bool tfr_news_expected(struct tfr_session *s);
 /* Submits a mark: mirror[word] := seq in stream order. */
 CUresult tfr_news_ask(struct tfr_session *s, struct tfr_stream *stream, uint64_t seq);
 
-/* The stream's copy into lane bytes [at, at + len) ends at seq, which is a mark to come. */
+/* The stream's copy into lane bytes [place, place + len) ends at seq, which is a mark to come. */
 CUresult tfr_news_deliver(struct tfr_session *s, const struct tfr_stream *stream, uint64_t seq,
-                          uint64_t at, uint64_t len);
+                          uint64_t place, uint64_t len);
 
 void tfr_news_reply(struct tfr_session *s, uint32_t slot, uint64_t seq, CUresult result,
                     uint32_t len);

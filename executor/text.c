@@ -110,7 +110,7 @@ static bool channel_bring(struct tfr_session *s, struct channel *c, const struct
     c->done = to;
     pages_give_back(c->fd, from, to);
     /* pairs with the acquire in tfr_text_waiting */
-    tfr_out_word(s, r->tail, tail + (to - from), true);
+    tfr_out_word(s, r->tail, tail + (to - from), TFR_OUT_BELL);
     return !text_there(c);
 }
 

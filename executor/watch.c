@@ -100,7 +100,7 @@ static void relief_sleep(struct tfr_session *s, int client_fd)
 static void beat(struct tfr_session *s)
 {
     uint64_t now_ms = tfr_clock_now() / TFR_NS_PER_MS;
-    tfr_out_word(s, &s->feedback->heartbeat, now_ms, false);
+    tfr_out_word(s, &s->feedback->heartbeat, now_ms, TFR_OUT_QUIET);
     TFR_STAT_SET(heartbeat_ms, now_ms);
 }
 
@@ -113,19 +113,34 @@ static void relieve(struct tfr_session *s, uint32_t *seen)
     watch_wake();
 }
 
+/* Takes in what arrives meanwhile: the GPU, and so the driver call, may wait for a word of the
+ * client.  True: the pump is in one.  *seen: passes made at the last look. */
+static bool take_in(struct tfr_session *s, uint32_t *seen)
+{
+    uint32_t before = *seen;
+    *seen = atomic_load_explicit(&s->news_pass, memory_order_relaxed);
+    if (*seen != before || atomic_load_explicit(&s->pump_sleeps, memory_order_relaxed))
+        return false;
+    tfr_out_progress(s);
+    return true;
+}
+
 static void *relief_main(void *arg)
 {
     struct tfr_session *s = arg;
     int client_fd = client_watch(s);
-    uint32_t seen = 0, idle = 0;
+    uint32_t seen = 0, taken = 0, idle = 0;
     prctl(PR_SET_NAME, "tfr-relief");
     tfr_place_thread();
     while (!atomic_load_explicit(&s->ended, memory_order_acquire)) {
+        bool away = s->polled && take_in(s, &taken);
         beat(s);
         tfr_place_strays();
         if (tfr_news_expected(s)) {
             idle = 0;
             relieve(s, &seen);
+            relief_nap(s, client_fd, RELIEF_US);
+        } else if (away) {
             relief_nap(s, client_fd, RELIEF_US);
         } else if (idle < LINGER) {
             idle++;

@@ -11,6 +11,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "intercept/bulk.h"
 #include "intercept/entry.h"
 #include "intercept/gate.h"
 #include "intercept/pulse.h"
@@ -91,12 +92,14 @@ static void sleep_as_leader(const struct sleeper *s)
         return;
     }
     leader_set(TFR_SLEEP_ARMED);
+    tfr_client_progress();
     if (!wait_over(s)) {
         struct pollfd p[2] = {{.fd = fd, .events = POLLIN},
                               {.fd = tfr_client.boot.fd, .events = POLLRDHUP}};
         poll(p, 2, s->limit_ms);
     }
     link->ops->disarm(link);
+    tfr_client_progress();
     if (tfr_boot_gone(&tfr_client.boot) && !wait_over(s))
         tfr_client_broken("the executor is gone");
 }
@@ -166,10 +169,11 @@ static CUresult wait_long(const _Atomic uint64_t *word, uint64_t want, enum tfr_
     while (atomic_load_explicit(word, memory_order_acquire) < want) {
         enum tfr_relax_step step = tfr_relax(&relax);
         tfr_gate_help(); /* the stream may wait for our bytes */
+        if (tfr_client.polled || step != TFR_RELAX_SPUN)
+            tfr_client_progress();
         if (step == TFR_RELAX_SPUN)
             continue;
         tfr_text_take(); /* news may wait behind it */
-        tfr_client_progress();
         CUresult error = tfr_client_error();
         if (error == CUDA_SUCCESS && !word_alive(word))
             error = CUDA_ERROR_CONTEXT_IS_DESTROYED;
@@ -199,79 +203,41 @@ CUresult tfr_wait_word(const _Atomic uint64_t *word, uint64_t want, enum tfr_wai
 
 /* ---- the ring ---- */
 
-static void ring_lock(void)
+void tfr_spin_lock_slow(_Atomic uint32_t *lock)
 {
-    /* pairs with the release in ring_unlock */
-    while (atomic_exchange_explicit(&tfr_client.ring_lock, 1, memory_order_acquire)) {
+    do {
         struct tfr_relax relax = TFR_RELAX_INIT(TFR_WAIT_LOCK);
-        while (atomic_load_explicit(&tfr_client.ring_lock, memory_order_relaxed))
+        while (atomic_load_explicit(lock, memory_order_relaxed))
             if (tfr_relax(&relax) == TFR_RELAX_SLEEP)
                 tfr_relax_nap(&relax);
-    }
+        /* pairs with the release in tfr_spin_unlock */
+    } while (atomic_exchange_explicit(lock, 1, memory_order_acquire));
+}
+
+static void ring_lock(void)
+{
+    tfr_spin_lock(&tfr_client.ring_lock);
 }
 
 static void ring_unlock(void)
 {
-    atomic_store_explicit(&tfr_client.ring_lock, 0, memory_order_release);
+    tfr_spin_unlock(&tfr_client.ring_lock);
 }
 
 /* ---- where nothing is mapped ---- */
 
-/* With the ring lock held: one put, when the link has room. */
-static CUresult put(const struct tfr_xfer *xfer)
-{
-    struct tfr_relax relax = TFR_RELAX_INIT(TFR_WAIT_TRANSFER);
-    struct tfr_link *link = tfr_client.link;
-    for (;;) {
-        tfr_status status = link->ops->put(link, xfer);
-        if (status == TFR_OK)
-            return CUDA_SUCCESS;
-        if (status != TFR_AGAIN || link->ops->progress(link) != TFR_OK)
-            return tfr_client_broken("the executor is gone");
-        if (tfr_relax(&relax) == TFR_RELAX_SLEEP)
-            tfr_relax_nap(&relax);
-    }
-}
-
+/* With the ring lock held. */
 static CUresult flush(void)
 {
     struct tfr_relax relax = TFR_RELAX_INIT(TFR_WAIT_TRANSFER);
-    struct tfr_link *link = tfr_client.link;
-    tfr_status status;
-    while ((status = tfr_ring_flush(&tfr_client.tx)) == TFR_AGAIN) {
-        if (link->ops->progress(link) != TFR_OK)
-            break;
-        if (tfr_relax(&relax) == TFR_RELAX_SLEEP)
-            tfr_relax_nap(&relax);
+    CUresult result = CUDA_SUCCESS;
+    while (result == CUDA_SUCCESS) {
+        tfr_status status = tfr_ring_flush(&tfr_client.tx);
+        if (status == TFR_OK)
+            return CUDA_SUCCESS;
+        result = status == TFR_AGAIN ? tfr_bulk_room_wait(&relax)
+                                     : tfr_client_broken("the executor is gone");
     }
-    return status == TFR_OK ? CUDA_SUCCESS : tfr_client_broken("the executor is gone");
-}
-
-static void shipped(void *arg, tfr_status status)
-{
-    (void)status; /* the link keeps its error */
-    /* pairs with the acquire in lane.c */
-    atomic_fetch_sub_explicit((_Atomic uint32_t *)arg, 1, memory_order_release);
-}
-
-CUresult tfr_client_ship(uint64_t at, uint64_t len, _Atomic uint32_t *shipping)
-{
-    struct tfr_xfer xfer = {.local = tfr_client.lane + at,
-                            .mem = tfr_client.shown,
-                            .peer = tfr_client.session,
-                            .peer_at = tfr_client.lane_at + at,
-                            .len = len,
-                            .done = shipped,
-                            .arg = shipping};
-    CUresult result = CUDA_ERROR_CONTEXT_IS_DESTROYED;
-    ring_lock();
-    if (tfr_client.open) {
-        atomic_fetch_add_explicit(shipping, 1, memory_order_relaxed);
-        result = put(&xfer);
-        if (result != CUDA_SUCCESS)
-            shipped(shipping, TFR_E_PEER);
-    }
-    ring_unlock();
     return result;
 }
 
@@ -289,17 +255,7 @@ void tfr_page_store(_Atomic uint64_t *word, uint64_t value)
                             .len = sizeof value};
     ring_lock();
     if (tfr_client.open)
-        put(&xfer);
-    ring_unlock();
-}
-
-void tfr_client_progress(void)
-{
-    if (tfr_client.mapped ||
-        atomic_exchange_explicit(&tfr_client.ring_lock, 1, memory_order_acquire))
-        return;
-    if (tfr_client.open && tfr_client.link->ops->progress(tfr_client.link) != TFR_OK)
-        tfr_client_broken("the executor is gone");
+        tfr_bulk_send(&xfer);
     ring_unlock();
 }
 
@@ -333,6 +289,7 @@ void tfr_client_quiet(void)
     ring_lock();
     tfr_client.open = false;
     ring_unlock();
+    tfr_bulk_close();
     /* One that began to wait while we looked. */
     pthread_mutex_lock(&tfr_client.sleep_lock);
     while (tfr_client.sleep_leader != TFR_SLEEP_NONE)
@@ -345,9 +302,7 @@ static CUresult ring_error(void)
 {
     if (!tfr_client.open)
         return CUDA_ERROR_CONTEXT_IS_DESTROYED;
-    if (tfr_ring_flush(&tfr_client.tx) < 0 ||
-        tfr_client.link->ops->progress(tfr_client.link) != TFR_OK ||
-        tfr_boot_gone(&tfr_client.boot))
+    if (tfr_ring_flush(&tfr_client.tx) < 0 || tfr_boot_gone(&tfr_client.boot))
         tfr_client_broken("the executor is gone");
     return (CUresult)atomic_load_explicit(&tfr_client.error, memory_order_acquire);
 }
@@ -367,6 +322,7 @@ static void *reserve_slow(uint16_t op, uint32_t len, uint16_t ctx)
         enum tfr_relax_step step = tfr_relax(&relax);
         if (step == TFR_RELAX_SLEEP)
             tfr_relax_nap(&relax);
+        tfr_client_progress();
         ring_lock();
         if (step != TFR_RELAX_SPUN) {
             tfr_pulse_look(TFR_WAIT_RING_SPACE);

@@ -22,19 +22,31 @@
 struct tfr_stream;
 struct tfr_context;
 
+/* A lane of the executor's, and our twin of it: host memory whose bytes are shipped to the same
+ * offsets.  Where the executor's memory is mapped the twin is the lane itself. */
+struct tfr_client_lane {
+    uint8_t *twin;
+    uint64_t len;
+    struct tfr_mem *mem; /* the twin's */
+    struct tfr_peer_mem *peer;
+    uint64_t peer_at;
+};
+
 struct tfr_client {
     /* Set up under set_up_lock, then read by everybody. */
     struct tfr_feedback *feedback; /* a page of zeros before there is a session: never NULL */
     struct tfr_reply_slot *reply;
-    bool mapped;           /* the executor's memory is in our address space */
-    uint8_t *lane;         /* the lane, or where it is not mapped ours, that is shipped (lane.c) */
-    uint64_t lane_at;      /* of the lane in the executor's memory */
-    struct tfr_mem *shown; /* our page area and lane, registered */
-    uint8_t *text;         /* what kernels printed: a ring of TFR_TEXT_MAX bytes */
-    uint8_t *error_text;   /* what the driver said: one of TFR_ERROR_TEXT_MAX bytes */
-    struct tfr_client_page *page; /* the executor's, or our image of it: see tfr_page_store */
-    uint64_t page_at;             /* its place in the executor's memory */
-    uint64_t lane_len;
+    bool mapped;          /* the executor's memory is in our address space */
+    bool polled;          /* nothing arrives unless we progress the link */
+    bool gets, any_local; /* what the transport can: TFR_CAP_GET, TFR_CAP_ANY_LOCAL */
+    uint32_t session_at;  /* number of the session: what is left of older ones is known by it */
+    struct tfr_client_lane lanes[TFR_LANES_MAX];
+    uint32_t lane_n;
+    struct tfr_mem *shown;         /* our page area and twin of lane 0, registered */
+    uint8_t *text;                 /* what kernels printed: a ring of TFR_TEXT_MAX bytes */
+    uint8_t *error_text;           /* what the driver said: one of TFR_ERROR_TEXT_MAX bytes */
+    struct tfr_client_page *page;  /* the executor's, or our image of it: see tfr_page_store */
+    uint64_t page_at;              /* its place in the executor's memory */
     struct tfr_snapshot *snapshot; /* its devices are those that the program may see */
     uint8_t real[TFR_DEVICES_MAX]; /* which of the executor's each of them is */
     struct tfr_link *link;
@@ -172,13 +184,25 @@ CUresult tfr_ask_end(struct tfr_ask *ask);
 /* Stores a word of the client page; the executor sees it after everything stored before. */
 void tfr_page_store(_Atomic uint64_t *word, uint64_t value);
 
-/* Puts `len` bytes of our lane at `at` to the same place of the executor's, before any record that
- * is ended later.  *shipping is counted up, and down when our bytes may change again.  Not where
- * the lane is mapped. */
-CUresult tfr_client_ship(uint64_t at, uint64_t len, _Atomic uint32_t *shipping);
+/* ---- bulk.c ---- */
 
-/* Where nothing is mapped: lets earlier puts end.  Called by whoever waits. */
+/* Where nothing is mapped: lets what is under way, both ways, arrive.  Called by whoever waits. */
 void tfr_client_progress(void);
+
+/* For locks that are held for moments. */
+void tfr_spin_lock_slow(_Atomic uint32_t *lock);
+
+static inline void tfr_spin_lock(_Atomic uint32_t *lock)
+{
+    /* pairs with the release in tfr_spin_unlock */
+    if (__builtin_expect(atomic_exchange_explicit(lock, 1, memory_order_acquire) != 0, 0))
+        tfr_spin_lock_slow(lock);
+}
+
+static inline void tfr_spin_unlock(_Atomic uint32_t *lock)
+{
+    atomic_store_explicit(lock, 0, memory_order_release);
+}
 
 /* Has the stream word passed seq?  One load. */
 static inline bool tfr_word_reached(uint32_t word, uint64_t seq)

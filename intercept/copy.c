@@ -46,21 +46,17 @@ static uint64_t piece_len(uint64_t done, uint64_t left)
     return left < n ? left : n;
 }
 
-/* One copy record without its bytes. */
-CUresult tfr_copy_post(struct tfr_stream *stream, enum tfr_copy_kind kind, uint64_t dst,
-                       uint64_t src, uint64_t len, uint32_t flags, uint64_t *seq_out)
+CUresult tfr_copy_post(struct tfr_stream *stream, const struct tfr_copy_req *body,
+                       uint64_t *seq_out)
 {
     struct tfr_copy_req *req = tfr_post_begin(TFR_OP_copy, sizeof *req);
     if (!req)
         return tfr_post_failed();
+    struct tfr_rec head = req->head;
+    *req = *body;
+    req->head = head;
     req->stream = stream->id;
-    req->dst = dst;
-    req->src = src;
-    req->len = len;
-    req->kind = kind;
-    req->flags = flags;
-    req->reserved = 0;
-    if (flags & TFR_COPY_MARK)
+    if (body->flags & TFR_COPY_MARK)
         atomic_store_explicit(&stream->mark, req->head.seq, memory_order_relaxed);
     return tfr_post_end_on(stream, seq_out);
 }
@@ -94,7 +90,7 @@ static CUresult send_inline(struct tfr_stream *stream, uint64_t dst, const void 
     req->len = len;
     req->kind = TFR_COPY_INLINE;
     req->flags = flags;
-    req->reserved = 0;
+    req->stamp = 0;
     memcpy(req + 1, src, len);
     TFR_COUNT(bytes_inline, len);
     return tfr_post_end_on(stream, NULL);
@@ -104,13 +100,17 @@ static CUresult send_inline(struct tfr_stream *stream, uint64_t dst, const void 
 static CUresult send_piece(struct tfr_stream *stream, uint64_t dst, const uint8_t *src,
                            uint64_t len, uint32_t flags, struct tfr_extent extent)
 {
+    struct tfr_copy_req req = {.kind = TFR_COPY_PUSH,
+                               .dst = dst,
+                               .src = tfr_extent_place(&extent),
+                               .len = len,
+                               .flags = TFR_COPY_MARK | flags};
     uint64_t seq;
-    memcpy(tfr_client.lane + extent.at, src, len);
+    memcpy(tfr_extent_twin(&extent), src, len);
     TFR_COUNT(bytes_push, len);
-    CUresult result = tfr_lane_ship(&extent, len);
+    CUresult result = tfr_lane_ship(&extent, len, &req.stamp);
     if (result == CUDA_SUCCESS) /* the mark gives the extent back */
-        result =
-            tfr_copy_post(stream, TFR_COPY_PUSH, dst, extent.at, len, TFR_COPY_MARK | flags, &seq);
+        result = tfr_copy_post(stream, &req, &seq);
     if (result == CUDA_SUCCESS)
         tfr_lane_give(extent, stream, seq);
     else
@@ -191,10 +191,14 @@ static CUresult to_device(uint64_t dst, const void *src, enum tfr_place from, ui
                           struct tfr_stream *stream, bool sync)
 {
     if (from == TFR_PLACE_MAPPED) {
+        struct tfr_copy_req req = {.kind = TFR_COPY_TO_DEVICE,
+                                   .dst = dst,
+                                   .src = (uint64_t)src,
+                                   .len = len,
+                                   .flags = sync ? TFR_COPY_MARK : 0};
         uint64_t seq;
         TFR_COUNT(bytes_mapped, len);
-        CUresult result = tfr_copy_post(stream, TFR_COPY_TO_DEVICE, dst, (uint64_t)src, len,
-                                        sync ? TFR_COPY_MARK : 0, &seq);
+        CUresult result = tfr_copy_post(stream, &req, &seq);
         return result == CUDA_SUCCESS && sync ? wait_for(stream, seq) : result;
     }
     CUresult result;
@@ -254,7 +258,7 @@ bool tfr_copy_unsettled(uint64_t at, uint64_t len)
 
 static void owed_bring(const struct tfr_owed *o)
 {
-    const uint8_t *from = tfr_client.lane + o->extent.at;
+    const uint8_t *from = tfr_extent_twin(&o->extent);
     for (uint64_t z = 0; z < o->depth; z++) {
         uint8_t *row = (uint8_t *)o->dst.at + z * o->dst.rows * o->dst.pitch;
         for (uint64_t y = 0; y < o->height; y++, row += o->dst.pitch, from += o->width)
@@ -374,7 +378,12 @@ void tfr_copy_forget_all(void)
 static CUresult pull_piece(struct tfr_stream *stream, uint64_t src, uint64_t len,
                            const struct tfr_extent *extent, uint64_t *seq_out)
 {
-    return tfr_copy_post(stream, TFR_COPY_PULL, extent->at, src, len, TFR_COPY_MARK, seq_out);
+    struct tfr_copy_req req = {.kind = TFR_COPY_PULL,
+                               .dst = tfr_extent_place(extent),
+                               .src = src,
+                               .len = len,
+                               .flags = TFR_COPY_MARK};
+    return tfr_copy_post(stream, &req, seq_out);
 }
 
 static CUresult pull_later(struct tfr_stream *stream, uint8_t *dst, uint64_t src, uint64_t len)
@@ -441,7 +450,7 @@ static CUresult pull_now(struct tfr_stream *stream, uint8_t *dst, uint64_t src, 
         CUresult waited = wait_for(stream, flight[at].seq);
         if (waited != CUDA_SUCCESS)
             return waited;
-        memcpy(dst + done, tfr_client.lane + flight[at].extent.at, flight[at].len);
+        memcpy(dst + done, tfr_extent_twin(&flight[at].extent), flight[at].len);
         tfr_lane_free(flight[at].extent);
         done += flight[at].len;
     }
@@ -452,17 +461,21 @@ static CUresult from_device(void *dst, enum tfr_place to, uint64_t src, uint64_t
                             struct tfr_stream *stream, bool sync)
 {
     if (to == TFR_PLACE_MAPPED) {
+        struct tfr_copy_req req = {.kind = TFR_COPY_FROM_DEVICE,
+                                   .dst = (uint64_t)dst,
+                                   .src = src,
+                                   .len = len,
+                                   .flags = sync ? TFR_COPY_MARK : 0};
         uint64_t seq;
         TFR_COUNT(bytes_mapped, len);
         CUresult result = tfr_gate_settle(stream);
         if (result == CUDA_SUCCESS)
-            result = tfr_copy_post(stream, TFR_COPY_FROM_DEVICE, (uint64_t)dst, src, len,
-                                   sync ? TFR_COPY_MARK : 0, &seq);
+            result = tfr_copy_post(stream, &req, &seq);
         return result == CUDA_SUCCESS && sync ? wait_for(stream, seq) : result;
     }
     TFR_COUNT(bytes_push, len);
     if (!sync && to == TFR_PLACE_REGISTERED &&
-        (tfr_gate_able(stream->ctx) || len <= tfr_client.lane_len / 8))
+        (tfr_gate_able(stream->ctx) || len <= tfr_client.lanes[0].len / 8))
         return pull_later(stream, dst, src, len);
     return pull_now(stream, dst, src, len);
 }
@@ -491,8 +504,10 @@ CUresult tfr_copy_bytes(enum tfr_direction way, uint64_t dst, uint64_t src, uint
         result = tfr_gate_settle(stream);
     if (result != CUDA_SUCCESS)
         return result;
+    struct tfr_copy_req on_device = {
+        .kind = TFR_COPY_DEVICE, .dst = to.gpu, .src = from.gpu, .len = len};
     if (to.place == TFR_PLACE_GPU && from.place == TFR_PLACE_GPU)
-        result = tfr_copy_post(stream, TFR_COPY_DEVICE, to.gpu, from.gpu, len, 0, NULL);
+        result = tfr_copy_post(stream, &on_device, NULL);
     else if (to.place == TFR_PLACE_GPU)
         result = to_device(to.gpu, (const void *)src, from.place, len, stream, sync);
     else if (from.place == TFR_PLACE_GPU)

@@ -9,7 +9,21 @@
 struct tfr_extent {
     uint64_t at;
     uint32_t units;
+    uint16_t lane;
+    uint16_t session; /* of tfr_client.session_at: an older session's is nobody's */
 };
+
+/* Its name in records. */
+static inline uint64_t tfr_extent_place(const struct tfr_extent *extent)
+{
+    return tfr_place_make(extent->lane, extent->at);
+}
+
+/* Its bytes on our side. */
+static inline uint8_t *tfr_extent_twin(const struct tfr_extent *extent)
+{
+    return tfr_client.lanes[extent->lane].twin + extent->at;
+}
 
 enum { TFR_LANE_UNIT = 16384, TFR_LANE_CHUNK = 1 << 20, TFR_PULL_MAX = 256 << 10 };
 
@@ -34,13 +48,16 @@ bool tfr_lane_try_ahead(uint64_t len, struct tfr_extent *extent_out);
 /* An extent for pulls, of at most TFR_PULL_MAX bytes and maybe fewer than len. */
 bool tfr_lane_try_pull(uint64_t len, struct tfr_extent *extent_out);
 
-/* After bytes were written to it and before a record that names it is posted: they will be there
- * when the executor reads the record. */
-CUresult tfr_lane_ship(const struct tfr_extent *extent, uint64_t len);
+/* After bytes were written to its twin: they leave for the executor's lane, and the record that
+ * needs them names *stamp_out. */
+CUresult tfr_lane_ship(const struct tfr_extent *extent, uint64_t len, uint64_t *stamp_out);
 
-/* Returns when no put reads the extent any more (also when the session has failed): its bytes may
- * change. */
+/* Returns when no transfer reads or writes our side of the extent any more (also when the session
+ * is lost). */
 void tfr_lane_settle(const struct tfr_extent *extent);
+
+/* Transfers under way whose remote side is the extent. */
+_Atomic uint32_t *tfr_lane_shipping(const struct tfr_extent *extent);
 
 /* The extent is free once the stream has passed seq. */
 void tfr_lane_give(struct tfr_extent extent, struct tfr_stream *stream, uint64_t seq);
@@ -58,9 +75,10 @@ void tfr_copy_init(void);
 
 enum tfr_direction { TFR_TO_DEVICE, TFR_FROM_DEVICE, TFR_ON_DEVICE, TFR_BY_ADDRESS };
 
-/* One copy record without its bytes: `dst` or `src` is an address, or a place in the lane. */
-CUresult tfr_copy_post(struct tfr_stream *stream, enum tfr_copy_kind kind, uint64_t dst,
-                       uint64_t src, uint64_t len, uint32_t flags, uint64_t *seq_out);
+/* One copy record without its bytes: `dst` or `src` is an address, or a place in a lane.  Of *body:
+ * all but head and stream. */
+CUresult tfr_copy_post(struct tfr_stream *stream, const struct tfr_copy_req *body,
+                       uint64_t *seq_out);
 
 /* One copy in stream order; sync: the host side is done with when it returns.  Errors as the
  * driver's. */

@@ -173,11 +173,11 @@ static CUresult push(const struct tfr_box *box, struct tfr_stream *stream, bool 
         CUresult result = sync ? tfr_lane_take(len, &extent) : CUDA_SUCCESS;
         if (result != CUDA_SUCCESS)
             return result;
-        rows_move(box, &p, &box->src, tfr_client.lane + extent.at, true);
+        rows_move(box, &p, &box->src, tfr_extent_twin(&extent), true);
         TFR_COUNT(bytes_push, len);
         done += p.height * p.depth;
         struct tfr_rect_req req = {.dst = side_at(&box->dst, &p),
-                                   .src = packed(box, &p, extent.at),
+                                   .src = packed(box, &p, tfr_extent_place(&extent)),
                                    .width = box->width,
                                    .height = p.height,
                                    .depth = p.depth,
@@ -185,7 +185,7 @@ static CUresult push(const struct tfr_box *box, struct tfr_stream *stream, bool 
                                    .flags =
                                        TFR_COPY_MARK | (sync && done == all ? TFR_COPY_FENCE : 0)};
         req.dst.at += box->dst_shift;
-        result = tfr_lane_ship(&extent, len);
+        result = tfr_lane_ship(&extent, len, &req.stamp);
         if (result == CUDA_SUCCESS)
             result = rect_post(stream, &req, &seq);
         if (result != CUDA_SUCCESS)
@@ -199,7 +199,7 @@ static CUresult pull_piece(const struct tfr_box *box, const struct piece *p,
                            struct tfr_stream *stream, const struct tfr_extent *extent,
                            uint64_t *seq_out)
 {
-    struct tfr_rect_req req = {.dst = packed(box, p, extent->at),
+    struct tfr_rect_req req = {.dst = packed(box, p, tfr_extent_place(extent)),
                                .src = side_at(&box->src, p),
                                .width = box->width,
                                .height = p->height,
@@ -270,7 +270,7 @@ static CUresult pull(const struct tfr_box *box, struct tfr_stream *stream)
         CUresult waited = wait_for(stream, flight[at].seq);
         if (waited != CUDA_SUCCESS)
             return waited;
-        rows_move(box, &flight[at].piece, &box->dst, tfr_client.lane + flight[at].extent.at, false);
+        rows_move(box, &flight[at].piece, &box->dst, tfr_extent_twin(&flight[at].extent), false);
         TFR_COUNT(bytes_push, box->width * flight[at].piece.height * flight[at].piece.depth);
         tfr_lane_free(flight[at].extent);
     }

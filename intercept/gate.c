@@ -8,6 +8,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "intercept/bulk.h"
 #include "intercept/copy.h"
 #include "intercept/pull.h"
 
@@ -76,6 +77,7 @@ CUresult tfr_gate_post(struct tfr_stream *stream, enum tfr_gate_who who, struct 
     gate->word = stream->word;
     gate->seq = seq;
     gate->open = &tfr_client.page->gate[stream->word];
+    gate->session = tfr_client.session_at;
     if (atomic_load_explicit(&stream->mark, memory_order_relaxed) < seq - 1)
         atomic_store_explicit(&stream->mark, seq - 1, memory_order_relaxed);
     TFR_COUNT(gates, 1);
@@ -107,6 +109,7 @@ CUresult tfr_gate_settle(struct tfr_stream *stream)
     if (!gate)
         return CUDA_ERROR_OUT_OF_MEMORY;
     gate->run = settle_run;
+    gate->channel = 0;
     CUresult result = tfr_gate_post(stream, TFR_GATE_MOVE, gate);
     if (result != CUDA_SUCCESS)
         free(gate);
@@ -172,6 +175,16 @@ static void finish(uint32_t word, enum tfr_gate_who who)
     pthread_mutex_unlock(&lock);
 }
 
+/* The GPU sees what `run` wrote; a failed session has nobody to wait. */
+static void open_up(const struct tfr_gate *gate)
+{
+    if (tfr_client.mapped)
+        atomic_store_explicit(gate->open, gate->seq, memory_order_release);
+    else
+        tfr_bulk_word(gate->open, gate->seq, gate->channel ? gate->channel : tfr_bulk_channel(),
+                      gate->session);
+}
+
 uint32_t tfr_gate_serve(enum tfr_gate_who who, uint32_t limit)
 {
     uint32_t n = 0;
@@ -180,13 +193,10 @@ uint32_t tfr_gate_serve(enum tfr_gate_who who, uint32_t limit)
         struct tfr_gate *gate = take(who, &status);
         if (!gate)
             break;
-        uint32_t word = gate->word;
-        uint64_t seq = gate->seq;
-        _Atomic uint64_t *open = gate->open;
+        const struct tfr_gate was = *gate;
         gate->run(gate, status);
-        /* The GPU sees what `run` wrote; a failed session has nobody to wait. */
-        tfr_page_store(open, seq);
-        finish(word, who);
+        open_up(&was);
+        finish(was.word, who);
     }
     return n;
 }

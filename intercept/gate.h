@@ -30,7 +30,9 @@ struct tfr_gate {
     enum tfr_gate_who who;
     uint32_t word;
     uint64_t seq;
-    _Atomic uint64_t *open; /* on the client page of the gate's own session */
+    _Atomic uint64_t *open; /* on the client page of the gate's own session, */
+    uint32_t session;       /* this one */
+    uint16_t channel; /* the caller's to set: what `run` puts goes there; 0: it puts nothing */
 };
 
 /* Puts a gate behind all that the stream was given.  An error: nothing was posted and the gate is

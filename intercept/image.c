@@ -151,8 +151,9 @@ static CUresult put_piece(uint64_t id, const uint8_t *bytes, uint64_t total, uin
     CUresult result = tfr_lane_take_some(&n, &extent);
     if (result != CUDA_SUCCESS)
         return result;
-    memcpy(tfr_client.lane + extent.at, bytes + at, n);
-    struct tfr_ask ask = {.result = tfr_lane_ship(&extent, n)};
+    uint64_t stamp;
+    memcpy(tfr_extent_twin(&extent), bytes + at, n);
+    struct tfr_ask ask = {.result = tfr_lane_ship(&extent, n, &stamp)};
     struct tfr_image_put_req *req = NULL;
     if (ask.result == CUDA_SUCCESS)
         req = tfr_ask_begin(&ask, TFR_OP_image_put, sizeof *req);
@@ -160,8 +161,9 @@ static CUresult put_piece(uint64_t id, const uint8_t *bytes, uint64_t total, uin
         req->image = id;
         req->total = total;
         req->at = at;
-        req->lane_at = extent.at;
+        req->lane_at = tfr_extent_place(&extent);
         req->len = n;
+        req->stamp = stamp;
         tfr_ask_send(&ask, 0);
         result = tfr_ask_end(&ask);
         TFR_COUNT(bytes_image, n);

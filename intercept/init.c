@@ -12,6 +12,7 @@
 #include "base/clock.h"
 #include "base/env.h"
 #include "base/log.h"
+#include "intercept/bulk.h"
 #include "intercept/entry.h"
 #include "intercept/gate.h"
 #include "intercept/memory.h"
@@ -285,7 +286,9 @@ static tfr_status show_page(struct set_up *up, int limit_ms)
     struct tfr_key key;
     up->dev->ops->key(up->shown, &key);
     struct tfr_show show = {.len = up->page.len,
-                            .lane_at = up->mapped ? 0 : sizeof(struct tfr_page_area)};
+                            .lane_at = up->mapped ? 0 : sizeof(struct tfr_page_area),
+                            .lane_len =
+                                up->mapped ? 0 : up->page.len - sizeof(struct tfr_page_area)};
     memcpy(show.key, key.words, sizeof show.key);
     tfr_window_get(&show.host_base, &show.host_len);
     struct tfr_boot_msg msg = {.type = TFR_BOOT_SHOW,
@@ -334,12 +337,20 @@ static void memories_take(const struct set_up *up)
     tfr_client.session = up->session;
     tfr_client.shown = up->shown;
     tfr_client.mapped = up->mapped;
+    tfr_client.polled = !up->mapped && !(up->dev->ops->caps & TFR_CAP_ONESIDED);
+    tfr_client.gets = up->dev->ops->caps & TFR_CAP_GET;
+    tfr_client.any_local = up->dev->ops->caps & TFR_CAP_ANY_LOCAL;
+    tfr_client.session_at++;
     tfr_client.reply = page->reply;
     tfr_client.text = page->text;
     tfr_client.error_text = page->error_text;
-    tfr_client.lane = session ? session + w->lane_at : (uint8_t *)(page + 1);
-    tfr_client.lane_at = w->lane_at;
-    tfr_client.lane_len = w->lane_len;
+    tfr_client.lanes[0] =
+        (struct tfr_client_lane){.twin = session ? session + w->lane_at : (uint8_t *)(page + 1),
+                                 .len = w->lane_len,
+                                 .mem = up->shown,
+                                 .peer = up->session,
+                                 .peer_at = w->lane_at};
+    tfr_client.lane_n = 1;
     tfr_client.page = session ? (struct tfr_client_page *)(session + w->page_at) : &image;
     tfr_client.page_at = w->page_at;
     tfr_client.executor = w->pid;
@@ -386,6 +397,7 @@ CUresult tfr_client_attach(void)
         if (up.page.fd >= 0)
             close(up.page.fd);
         if (result == CUDA_SUCCESS) {
+            tfr_bulk_open();
             tfr_lane_init();
             tfr_copy_init();
             atomic_store_explicit(&tfr_client.attached, true, memory_order_release);
@@ -401,7 +413,7 @@ CUresult tfr_client_attach(void)
 static void memory_drop(const struct tfr_peer_mem *session)
 {
     if (!tfr_client.mapped)
-        madvise(tfr_client.lane, tfr_client.lane_len, MADV_REMOVE);
+        madvise(tfr_client.lanes[0].twin, tfr_client.lanes[0].len, MADV_REMOVE);
     else if (mmap(session->ops->addr(session), session->len, PROT_READ | PROT_WRITE,
                   MAP_FIXED | MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0) == MAP_FAILED)
         tfr_warn("memory of the session that ended: %m");

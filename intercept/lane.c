@@ -4,6 +4,7 @@
 #define TFR_LOG_PART "intercept"
 #include <string.h>
 
+#include "intercept/bulk.h"
 #include "intercept/gate.h"
 #include "intercept/memory.h"
 #include "intercept/stream.h"
@@ -35,7 +36,7 @@ static _Atomic uint32_t shipping[UNITS_MAX];
 void tfr_lane_init(void)
 {
     pthread_mutex_lock(&lock);
-    uint64_t units = tfr_client.lane_len / TFR_LANE_UNIT;
+    uint64_t units = tfr_client.lanes[0].len / TFR_LANE_UNIT;
     unit_n = units > UNITS_MAX ? UNITS_MAX : (uint32_t)units;
     push_n = unit_n - unit_n / PULL_SHARE;
     ahead_n = push_n - push_n / WAIT_SHARE;
@@ -61,15 +62,21 @@ static void units_set(uint32_t at, uint32_t n, bool on)
     }
 }
 
-static _Atomic uint32_t *shipping_of(const struct tfr_extent *extent)
+_Atomic uint32_t *tfr_lane_shipping(const struct tfr_extent *extent)
 {
     return &shipping[extent->at / TFR_LANE_UNIT];
 }
 
-/* pairs with the release in shipped (client.c) */
+/* pairs with the release in landed (bulk.c) */
 static bool is_shipping(const struct tfr_extent *extent)
 {
-    return atomic_load_explicit(shipping_of(extent), memory_order_acquire) != 0;
+    return atomic_load_explicit(tfr_lane_shipping(extent), memory_order_acquire) != 0;
+}
+
+/* Other threads may still have extents of a session that has ended. */
+static bool is_ours(const struct tfr_extent *extent)
+{
+    return extent->session == (uint16_t)tfr_client.session_at;
 }
 
 static bool has_passed(const struct held *h)
@@ -115,8 +122,9 @@ static bool find(uint32_t from, uint32_t to, uint32_t want, struct tfr_extent *e
         }
         run = used[i / WORD_BITS] >> (i % WORD_BITS) & 1 ? 0 : run + 1;
         if (run == want) {
-            extent_out->at = (uint64_t)(i + 1 - want) * TFR_LANE_UNIT;
-            extent_out->units = want;
+            *extent_out = (struct tfr_extent){.at = (uint64_t)(i + 1 - want) * TFR_LANE_UNIT,
+                                              .units = want,
+                                              .session = (uint16_t)tfr_client.session_at};
             units_set(i + 1 - want, want, true);
             return true;
         }
@@ -230,33 +238,33 @@ CUresult tfr_lane_take_some(uint64_t *len, struct tfr_extent *extent_out)
 void tfr_lane_give(struct tfr_extent extent, struct tfr_stream *stream, uint64_t seq)
 {
     pthread_mutex_lock(&lock);
-    held[(held_head + held_n++) % UNITS_MAX] = (struct held){extent, stream->word, seq};
+    if (is_ours(&extent))
+        held[(held_head + held_n++) % UNITS_MAX] = (struct held){extent, stream->word, seq};
     pthread_mutex_unlock(&lock);
 }
 
-CUresult tfr_lane_ship(const struct tfr_extent *extent, uint64_t len)
+CUresult tfr_lane_ship(const struct tfr_extent *extent, uint64_t len, uint64_t *stamp_out)
 {
-    if (__builtin_expect(tfr_client.mapped, 1))
-        return CUDA_SUCCESS;
-    return tfr_client_ship(extent->at, len, shipping_of(extent));
+    const struct tfr_load load = {.extent = extent, .len = len};
+    *stamp_out = 0;
+    return __builtin_expect(tfr_client.mapped, 1) ? CUDA_SUCCESS : tfr_bulk_put(&load, stamp_out);
 }
 
 void tfr_lane_settle(const struct tfr_extent *extent)
 {
     struct tfr_relax relax = TFR_RELAX_INIT(TFR_WAIT_TRANSFER);
-    while (__builtin_expect(is_shipping(extent), 0) && tfr_client_error() == CUDA_SUCCESS) {
-        tfr_client_progress();
-        if (tfr_relax(&relax) == TFR_RELAX_SLEEP)
-            tfr_relax_nap(&relax);
-    }
+    while (__builtin_expect(is_shipping(extent), 0))
+        if (tfr_bulk_room_wait(&relax) != CUDA_SUCCESS)
+            break;
 }
 
 void tfr_lane_free(struct tfr_extent extent)
 {
     pthread_mutex_lock(&lock);
-    if (is_shipping(&extent)) /* nobody waits for it but its last put */
+    bool ours = is_ours(&extent);
+    if (ours && is_shipping(&extent)) /* nobody waits for it but its last put */
         held[(held_head + held_n++) % UNITS_MAX] = (struct held){.extent = extent};
-    else
+    else if (ours)
         units_set((uint32_t)(extent.at / TFR_LANE_UNIT), extent.units, false);
     pthread_mutex_unlock(&lock);
 }

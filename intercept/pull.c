@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "base/env.h"
+#include "intercept/bulk.h"
 #include "intercept/gate.h"
 #include "intercept/stream.h"
 
@@ -20,6 +21,7 @@ struct puller {
     uint32_t word;
     uint64_t last; /* of its last copy out of the extent */
     struct tfr_extent extent;
+    uint16_t channel;
     _Atomic uint32_t pieces; /* that have not been run; pairs the release in piece_end with reap */
 };
 
@@ -96,14 +98,24 @@ static void piece_end(struct pull *p)
     free(p);
 }
 
+/* The word that opens the gate goes behind the bytes, on their channel. */
+static void piece_ship(const struct pull *p)
+{
+    const struct tfr_load load = {
+        .extent = &p->puller->extent, .len = p->len, .channel = p->puller->channel};
+    uint64_t stamp;
+    tfr_bulk_put(&load, &stamp);
+}
+
 static void piece_fill(struct tfr_gate *gate, CUresult status)
 {
     struct pull *p = (struct pull *)gate;
     if (status == CUDA_SUCCESS) {
         tfr_copy_deliver(); /* the source may be the target of a copy that has just ended */
         tfr_lane_settle(&p->puller->extent);
-        memcpy(tfr_client.lane + p->puller->extent.at, p->host, p->len);
-        tfr_lane_ship(&p->puller->extent, p->len);
+        memcpy(tfr_extent_twin(&p->puller->extent), p->host, p->len);
+        if (!tfr_client.mapped)
+            piece_ship(p);
         TFR_COUNT(bytes_pull, p->len);
     }
     piece_end(p);
@@ -113,7 +125,7 @@ static void piece_bring(struct tfr_gate *gate, CUresult status)
 {
     struct pull *p = (struct pull *)gate;
     if (status == CUDA_SUCCESS) {
-        memcpy(p->host, tfr_client.lane + p->puller->extent.at, p->len);
+        memcpy(p->host, tfr_extent_twin(&p->puller->extent), p->len);
         TFR_COUNT(bytes_pull, p->len);
     }
     atomic_fetch_sub_explicit(&bringing, 1, memory_order_release); /* pairs with tfr_pull_brings */
@@ -159,6 +171,7 @@ static CUresult puller_get(struct tfr_stream *stream, uint64_t len, struct pulle
             break;
         if (tfr_lane_try_pull(len, &made->extent)) {
             made->stream = stream->id;
+            made->channel = tfr_bulk_channel();
             made->word = stream->word;
             made->next = pullers;
             pullers = *puller_out = made;
@@ -205,6 +218,7 @@ static CUresult piece_post(struct tfr_stream *stream, const struct piece *piece)
     if (!p)
         return CUDA_ERROR_OUT_OF_MEMORY;
     p->gate.run = piece->run;
+    p->gate.channel = piece->puller->channel;
     p->puller = piece->puller;
     p->host = piece->host;
     p->len = piece->len;
@@ -237,9 +251,13 @@ CUresult tfr_pull_to_device(struct tfr_stream *stream, uint64_t dst, const void 
                               .heap = heap,
                               .run = piece_fill};
         result = piece_post(stream, &piece);
+        struct tfr_copy_req req = {.kind = TFR_COPY_PUSH,
+                                   .dst = dst + at,
+                                   .src = tfr_extent_place(&puller->extent),
+                                   .len = n,
+                                   .flags = TFR_COPY_MARK};
         if (result == CUDA_SUCCESS)
-            result = tfr_copy_post(stream, TFR_COPY_PUSH, dst + at, puller->extent.at, n,
-                                   TFR_COPY_MARK, &puller->last);
+            result = tfr_copy_post(stream, &req, &puller->last);
     }
     pthread_mutex_unlock(&lock);
     spill_give(heap);
@@ -256,7 +274,11 @@ CUresult tfr_pull_from_device(struct tfr_stream *stream, void *dst, uint64_t src
         struct piece piece = {
             .puller = puller, .host = (uint8_t *)dst + at, .len = n, .run = piece_bring};
         atomic_fetch_add_explicit(&bringing, 1, memory_order_relaxed);
-        result = tfr_copy_post(stream, TFR_COPY_PULL, puller->extent.at, src + at, n, 0, NULL);
+        struct tfr_copy_req req = {.kind = TFR_COPY_PULL,
+                                   .dst = tfr_extent_place(&puller->extent),
+                                   .src = src + at,
+                                   .len = n};
+        result = tfr_copy_post(stream, &req, NULL);
         if (result == CUDA_SUCCESS)
             result = piece_post(stream, &piece);
         if (result != CUDA_SUCCESS)

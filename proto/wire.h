@@ -10,6 +10,7 @@
 #include "base/rec.h"
 #include "proto/wire_context.h"
 #include "proto/wire_copy.h"
+#include "proto/wire_lane.h"
 
 /* ---- handles ---- */
 
@@ -138,8 +139,8 @@ struct tfr_welcome {
 };
 
 struct tfr_show {
-    uint64_t len, key[3];         /* of the page memory: struct tfr_page_area, then our lane */
-    uint64_t lane_at;             /* our lane, as long as the worker's; 0: we map the worker's */
+    uint64_t len, key[3];       /* of the page memory: struct tfr_page_area, then our lane */
+    uint64_t lane_at, lane_len; /* our twin of lane 0, as much as we use; 0: we map the worker's */
     uint64_t host_base, host_len; /* the host window that the client reserved; 0: none */
 };
 
@@ -193,6 +194,7 @@ struct tfr_client_page {
     _Alignas(64) _Atomic uint64_t text_head; /* bytes of text taken */
     _Atomic uint64_t error_text_head;
     _Alignas(64) _Atomic uint32_t cpu; /* where a thread last began to wait, plus one; a hint */
+    _Alignas(64) _Atomic uint64_t arrived[TFR_STAMPS]; /* stamps: see wire_lane.h */
     /* The last gate of each stream (index: its word) that the client has opened.  The GPU waits on
      * these: nothing that un-blocks it travels in the ring. */
     _Alignas(4096) _Atomic uint64_t gate[TFR_STREAM_SLOTS];
@@ -277,8 +279,8 @@ struct tfr_stream_wait_req {
 
 enum tfr_copy_kind {
     TFR_COPY_INLINE,      /* bytes behind the record -> dst (device) */
-    TFR_COPY_PUSH,        /* lane at src -> dst (device) */
-    TFR_COPY_PULL,        /* src (device) -> lane at dst */
+    TFR_COPY_PUSH,        /* place in a lane, src -> dst (device) */
+    TFR_COPY_PULL,        /* src (device) -> place in a lane, dst */
     TFR_COPY_TO_DEVICE,   /* src (mapped host) -> dst (device) */
     TFR_COPY_FROM_DEVICE, /* src (device) -> dst (mapped host) */
     TFR_COPY_DEVICE,      /* device -> device */
@@ -287,6 +289,7 @@ enum {
     TFR_COPY_MARK = 1 << 0,  /* the stream's word becomes this seq when the copy has been done */
     TFR_COPY_FENCE = 1 << 1, /* later records of every stream come after it (a synchronous copy that
                                 returned early) */
+    TFR_COPY_FETCH = 1 << 2, /* PULL: the client reads the lane itself, nothing is sent */
 };
 
 struct tfr_copy_req {
@@ -294,7 +297,7 @@ struct tfr_copy_req {
     uint64_t stream;
     uint64_t dst, src, len;
     uint32_t kind, flags;
-    uint64_t reserved;
+    uint64_t stamp; /* of PUSH */
 };
 
 struct tfr_memset_req {
@@ -335,7 +338,7 @@ struct tfr_image_put_req { /* one piece of an image, out of the lane */
     struct tfr_rec head;
     uint32_t slot, in_len;
     uint64_t image, total, at;
-    uint64_t lane_at, len;
+    uint64_t lane_at, len, stamp;
 };
 
 /* An image may be several fatbins end to end: relocatable code. */

@@ -20,8 +20,10 @@ struct tfr_rect_req {
     uint64_t width, height, depth; /* width in bytes; depth 1: a rectangle */
     uint32_t kind, flags;
     uint32_t dst_ctx, src_ctx; /* of TFR_COPY_DEVICE: slots of their contexts */
+    uint64_t stamp;            /* of TFR_COPY_PUSH */
+    uint64_t reserved;
 };
-static_assert(sizeof(struct tfr_rect_req) == 112, "rect");
+static_assert(sizeof(struct tfr_rect_req) == 128, "rect");
 
 struct tfr_peer_req {
     struct tfr_rec head;

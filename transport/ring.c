@@ -17,7 +17,7 @@ enum { SIZE_MIN = 4096, CHUNK_N = 64, CHUNK_MAX = 64 << 10 };
 
 struct chunk {
     uint64_t start;
-    bool done;
+    _Atomic bool done; /* set by whoever progresses the link */
 };
 
 struct tfr_ring_shadow {
@@ -112,7 +112,8 @@ static void chunk_done(void *arg, tfr_status status)
     struct chunk *chunk = arg;
 
     (void)status; /* the link keeps its error */
-    chunk->done = true;
+    /* pairs with the acquire in shadow_free_to */
+    atomic_store_explicit(&chunk->done, true, memory_order_release);
 }
 
 /* Up to where the shadow may be overwritten as far as our own puts are concerned. */
@@ -120,7 +121,9 @@ static uint64_t shadow_free_to(struct tfr_ring_tx *tx)
 {
     struct tfr_ring_shadow *shadow = tx->shadow;
 
-    while (shadow->first != shadow->last && shadow->chunks[shadow->first % CHUNK_N].done)
+    while (
+        shadow->first != shadow->last &&
+        atomic_load_explicit(&shadow->chunks[shadow->first % CHUNK_N].done, memory_order_acquire))
         shadow->first++;
     return shadow->first == shadow->last ? tx->sent : shadow->chunks[shadow->first % CHUNK_N].start;
 }
@@ -158,11 +161,13 @@ static tfr_status chunk_put(struct tfr_ring_tx *tx)
     len = len < CHUNK_MAX ? len : CHUNK_MAX;
     xfer.peer_at = tx->peer_at + sizeof(struct tfr_ring_ctl) + at;
     xfer.len = (size_t)len;
+    xfer.flags = TFR_XFER_MORE; /* the tail comes behind it */
     if (len > TFR_SMALL_MAX) {
         shadow_free_to(tx);
         if (shadow->last - shadow->first == CHUNK_N)
             return TFR_AGAIN;
-        *chunk = (struct chunk){.start = tx->sent};
+        chunk->start = tx->sent;
+        atomic_store_explicit(&chunk->done, false, memory_order_relaxed);
         xfer.done = chunk_done;
         xfer.arg = chunk;
         shadow->last++; /* before put: done may run inside it */
@@ -217,7 +222,6 @@ struct tfr_rec *tfr_ring_reserve_slow(struct tfr_ring_tx *tx, uint64_t size, uin
     credit_look(tx);
     if (tx->shadow && tx->tail + pad + size - tx->freed > tx->size) {
         tfr_ring_flush(tx); /* else the reader might never see what it is to give credit for */
-        tx->link->ops->progress(tx->link);
         credit_look(tx);
     }
     if (tx->error != TFR_OK || tx->tail + pad + size - tx->freed > tx->size)

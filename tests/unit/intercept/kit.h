@@ -16,8 +16,7 @@ static inline void kit_lane(uint64_t len)
     uint64_t all = len / TFR_LANE_UNIT * 4 / 3 * TFR_LANE_UNIT;
     tfr_client.feedback = &kit_page;
     tfr_client.mapped = true;
-    tfr_client.lane = calloc(1, all);
-    tfr_client.lane_len = all;
+    tfr_client.lanes[0] = (struct tfr_client_lane){.twin = calloc(1, all), .len = all};
     tfr_lane_init();
 }
 
