@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <poll.h>
 #include <sched.h>
+#include <sys/eventfd.h>
 #include <time.h>
 
 #include "base/clock.h"
@@ -18,7 +19,7 @@
 #include "intercept/stream.h"
 #include "transport/boot.h"
 
-enum { LOOK_MS = 50, LOOK_SLEEP_MS = 100, SLOT_NONE = TFR_REPLY_SLOTS };
+enum { LOOK_MS = 50, LOOK_SLEEP_MS = 100, POLL_NS = 2000, SLOT_NONE = TFR_REPLY_SLOTS };
 
 CUresult tfr_client_error(void)
 {
@@ -40,11 +41,22 @@ CUresult tfr_client_broken(const char *why)
     return tfr_client_error();
 }
 
+/* Where nothing arrives by itself; a program that polls gets no slower by more than that. */
+static void poll_progress(uint64_t now)
+{
+    static __thread uint64_t next_ns __attribute__((tls_model("initial-exec")));
+    if (!tfr_client.polled || now < next_ns)
+        return;
+    tfr_client_progress();
+    next_ns = now + POLL_NS;
+}
+
 /* Programs poll events and streams for hours, and a socket that closes rings no bell. */
 CUresult tfr_client_look(void)
 {
     static __thread uint64_t next_ns __attribute__((tls_model("initial-exec")));
     uint64_t now = tfr_clock_now();
+    poll_progress(now);
     tfr_text_take(); /* news may wait behind it */
     if (now >= next_ns) {
         next_ns = now + LOOK_MS * TFR_NS_PER_MS;
@@ -94,9 +106,10 @@ static void sleep_as_leader(const struct sleeper *s)
     leader_set(TFR_SLEEP_ARMED);
     tfr_client_progress();
     if (!wait_over(s)) {
-        struct pollfd p[2] = {{.fd = fd, .events = POLLIN},
-                              {.fd = tfr_client.boot.fd, .events = POLLRDHUP}};
-        poll(p, 2, s->limit_ms);
+        struct pollfd p[3] = {{.fd = fd, .events = POLLIN},
+                              {.fd = tfr_client.boot.fd, .events = POLLRDHUP},
+                              {.fd = tfr_client.wake, .events = POLLIN}};
+        poll(p, 3, s->limit_ms);
     }
     link->ops->disarm(link);
     tfr_client_progress();
@@ -282,6 +295,7 @@ void tfr_client_quiet(void)
     struct tfr_relax relax = TFR_RELAX_INIT(TFR_WAIT_LOCK);
     /* pairs with the acquire in word_alive */
     atomic_store_explicit(&tfr_client.attached, false, memory_order_release);
+    eventfd_write(tfr_client.wake, 1);
     while (atomic_load_explicit(&tfr_client.waiters, memory_order_acquire)) {
         pthread_cond_broadcast(&tfr_client.sleep_cond);
         tfr_relax_nap(&relax);

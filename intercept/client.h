@@ -53,8 +53,9 @@ struct tfr_client {
     struct tfr_dev *dev;
     struct tfr_peer_mem *session; /* the worker's memory */
     struct tfr_boot boot;         /* closed by the peer: the executor is gone */
-    int executor;                 /* the worker's process */
-    _Atomic bool attached;        /* pairs with the acquire in word_alive */
+    int wake;     /* an eventfd: who sleeps on the link's descriptor is to leave; -1: none */
+    int executor; /* the worker's process */
+    _Atomic bool attached; /* pairs with the acquire in word_alive */
     /* What every call answers from now on (CUresult): the executor is gone, or we are a forked
      * child. Pairs with the acquire in tfr_enter. */
     _Atomic uint32_t error;

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <time.h>
 #include <unistd.h>
@@ -25,6 +26,7 @@ static struct tfr_feedback page_of_zeros;
 
 struct tfr_client tfr_client = {
     .feedback = &page_of_zeros,
+    .wake = -1,
     .boot = {.fd = -1},
     .slots = ~0ull,
     .set_up_lock = PTHREAD_MUTEX_INITIALIZER,
@@ -168,6 +170,9 @@ static void fork_child(void)
      * is its. */
     if (atomic_load_explicit(&tfr_client.attached, memory_order_acquire))
         tfr_client.link->ops->forked(tfr_client.link);
+    if (tfr_client.wake >= 0)
+        close(tfr_client.wake);
+    tfr_client.wake = -1;
     tfr_boot_close(&tfr_client.boot);
     atomic_store_explicit(&tfr_client.error, CUDA_ERROR_NOT_INITIALIZED, memory_order_release);
     tfr_client.snapshot = NULL;           /* what queries see: cuInit was not for this process */
@@ -400,7 +405,11 @@ CUresult tfr_client_attach(void)
             tfr_bulk_open();
             tfr_lane_init();
             tfr_copy_init();
+            tfr_client.wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
             atomic_store_explicit(&tfr_client.attached, true, memory_order_release);
+            /* Without the thread the executor gets an answer when some call waits. */
+            if (tfr_client.polled && tfr_tick_start() == CUDA_SUCCESS)
+                tfr_tick_wake();
             result = tfr_module_restore_all();
         }
     }
@@ -435,6 +444,8 @@ static void session_end(void)
     tfr_ring_tx_fini(&tfr_client.tx);
     memory_drop(tfr_client.session);
     ops->close(tfr_client.link);
+    close(tfr_client.wake);
+    tfr_client.wake = -1;
     ops->unreg(tfr_client.shown);
     ops->release(tfr_client.dev);
 }

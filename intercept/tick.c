@@ -15,7 +15,13 @@
 #include "intercept/copy.h"
 #include "intercept/gate.h"
 
-enum { CALLS_MAX = 8, LONG_MS = 100, NAP_FIRST_MS = 1, NAP_LAST_MS = 16 };
+enum {
+    CALLS_MAX = 8,
+    LONG_MS = 100,
+    NAP_FIRST_MS = 1,
+    NAP_LAST_MS = 16,
+    ATTEND_NAP_US = 500, /* news that nobody waits for is taken in so often at most */
+};
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* guards all below but the atomics */
 static pthread_cond_t tick_cond = PTHREAD_COND_INITIALIZER;
@@ -96,13 +102,25 @@ static bool copies(void)
     return tfr_copy_owed() && tfr_client_error() == CUDA_SUCCESS;
 }
 
+/* Nothing arrives unless somebody progresses the link, and the program may be computing. */
+static bool attends(void)
+{
+    return tfr_client.polled && atomic_load_explicit(&tfr_client.attached, memory_order_acquire) &&
+           !atomic_load_explicit(&tfr_client.error, memory_order_acquire);
+}
+
+static bool idle(void)
+{
+    return !gates(TFR_GATE_MOVE) && !gates(TFR_GATE_CALL) && !copies() && !attends();
+}
+
 static void sleep_idle(void)
 {
     pthread_mutex_lock(&lock);
     /* Dekker's handshake with tfr_tick_wake: either it sees us asleep or we see its work. */
     atomic_store_explicit(&asleep, true, memory_order_relaxed);
     atomic_thread_fence(memory_order_seq_cst); /* pairs with the one in tfr_tick_wake */
-    while (!gates(TFR_GATE_MOVE) && !gates(TFR_GATE_CALL) && !copies())
+    while (idle())
         pthread_cond_wait(&tick_cond, &lock);
     atomic_store_explicit(&asleep, false, memory_order_relaxed);
     pthread_mutex_unlock(&lock);
@@ -136,13 +154,22 @@ static void sleep_pending(bool stalled, int *nap_ms)
         *nap_ms *= 2;
 }
 
+/* While nobody else is at it. */
+static void attend(void)
+{
+    struct timespec nap = {.tv_nsec = ATTEND_NAP_US * (long)TFR_NS_PER_US};
+    if (!atomic_load_explicit(&tfr_client.waiters, memory_order_relaxed))
+        tfr_wait_news(any_due, LONG_MS);
+    nanosleep(&nap, NULL);
+}
+
 static void *tick_main(void *arg)
 {
     uint64_t stalled_ns = 0;
     int nap_ms = NAP_FIRST_MS;
     prctl(PR_SET_NAME, "tfr-tick");
     for (;;) {
-        if (!gates(TFR_GATE_MOVE) && !gates(TFR_GATE_CALL) && !copies()) {
+        if (idle()) {
             sleep_idle();
             nap_ms = NAP_FIRST_MS;
         }
@@ -156,6 +183,8 @@ static void *tick_main(void *arg)
         bool stalled = calls_see(&stalled_ns);
         if (moved)
             nap_ms = NAP_FIRST_MS;
+        else if (attends() && !gates(TFR_GATE_CALL) && !gates(TFR_GATE_MOVE))
+            attend();
         else
             sleep_pending(stalled, &nap_ms);
     }
