@@ -14,6 +14,7 @@
     X(marks, "marks asked for")                                                                    \
     X(bytes_inline, "copy bytes that travelled inside a record")                                   \
     X(bytes_push, "copy bytes staged through a lane")                                              \
+    X(bytes_direct, "copy bytes that the transport read or wrote in the program's own memory")      \
     X(bytes_mapped, "copy bytes read or written in place")                                         \
     X(bytes_pull, "copy bytes read or written by the client when the stream got there")            \
     X(bytes_spilled, "copy bytes kept in the client's heap until then")                            \

@@ -15,6 +15,7 @@
 
 #include "base/clock.h"
 #include "base/env.h"
+#include "intercept/bulk.h"
 #include "intercept/copy_rect.h"
 #include "intercept/gate.h"
 #include "intercept/pull.h"
@@ -25,6 +26,7 @@ enum {
     CHUNK_MIN = 64 << 10,
     CHUNK_MAX = 512 << 10,
     IN_FLIGHT = 8,
+    COMING_HOME = 4,    /* of these, pieces that leave the lane at once */
     AHEAD_NS = 1000000, /* an asynchronous copy looks for lane space so long */
 };
 
@@ -96,19 +98,43 @@ static CUresult send_inline(struct tfr_stream *stream, uint64_t dst, const void 
     return tfr_post_end_on(stream, NULL);
 }
 
-/* One piece that is staged already. */
-static CUresult send_piece(struct tfr_stream *stream, uint64_t dst, const uint8_t *src,
-                           uint64_t len, uint32_t flags, struct tfr_extent extent)
+/* Where the bytes of a copy to the device lie. */
+struct source {
+    const uint8_t *at;
+    enum tfr_place place;
+    struct tfr_mem *mem;
+    bool direct; /* the transport reads them where they are */
+};
+
+/* Into the lane: staged, or straight from the source, which then may not change before
+ * tfr_lane_settle. */
+static CUresult piece_ship(const struct source *src, uint64_t done, uint64_t len,
+                           const struct tfr_extent *extent, uint64_t *stamp_out)
+{
+    if (!src->direct) {
+        memcpy(tfr_extent_twin(extent), src->at + done, len);
+        TFR_COUNT(bytes_push, len);
+        return tfr_lane_ship(extent, len, stamp_out);
+    }
+    const struct tfr_load load = {.extent = extent,
+                                  .local = (void *)(uintptr_t)(src->at + done),
+                                  .mem = src->mem,
+                                  .len = len};
+    TFR_COUNT(bytes_direct, len);
+    return tfr_bulk_put(&load, stamp_out);
+}
+
+/* The bytes [done, done + len) of the source. */
+static CUresult send_piece(struct tfr_stream *stream, uint64_t dst, const struct source *src,
+                           uint64_t done, uint64_t len, uint32_t flags, struct tfr_extent extent)
 {
     struct tfr_copy_req req = {.kind = TFR_COPY_PUSH,
-                               .dst = dst,
+                               .dst = dst + done,
                                .src = tfr_extent_place(&extent),
                                .len = len,
                                .flags = TFR_COPY_MARK | flags};
     uint64_t seq;
-    memcpy(tfr_extent_twin(&extent), src, len);
-    TFR_COUNT(bytes_push, len);
-    CUresult result = tfr_lane_ship(&extent, len, &req.stamp);
+    CUresult result = piece_ship(src, done, len, &extent, &req.stamp);
     if (result == CUDA_SUCCESS) /* the mark gives the extent back */
         result = tfr_copy_post(stream, &req, &seq);
     if (result == CUDA_SUCCESS)
@@ -119,18 +145,24 @@ static CUresult send_piece(struct tfr_stream *stream, uint64_t dst, const uint8_
 }
 
 /* The source has been read when it returns: the caller waits for room as long as it takes. */
-static CUresult send_now(struct tfr_stream *stream, uint64_t dst, const uint8_t *src, uint64_t len,
-                         uint32_t flags)
+static CUresult send_now(struct tfr_stream *stream, uint64_t dst, const struct source *src,
+                         uint64_t len, uint32_t flags)
 {
+    struct tfr_extent flight[IN_FLIGHT];
     CUresult result = CUDA_SUCCESS;
-    for (uint64_t done = 0, n; result == CUDA_SUCCESS && done < len; done += n) {
-        struct tfr_extent extent;
-        n = piece_len(done, len - done);
-        result = tfr_lane_take_some(&n, &extent);
+    unsigned int n = 0;
+    for (uint64_t done = 0, part; result == CUDA_SUCCESS && done < len; done += part, n++) {
+        struct tfr_extent *extent = &flight[n % IN_FLIGHT];
+        if (src->direct && n >= IN_FLIGHT)
+            tfr_lane_settle(extent);
+        part = piece_len(done, len - done);
+        result = tfr_lane_take_some(&part, extent);
         if (result == CUDA_SUCCESS) /* only the last piece has to fence */
             result =
-                send_piece(stream, dst + done, src + done, n, done + n == len ? flags : 0, extent);
+                send_piece(stream, dst, src, done, part, done + part == len ? flags : 0, *extent);
     }
+    for (unsigned int i = 0; src->direct && i < n && i < IN_FLIGHT; i++)
+        tfr_lane_settle(&flight[i]);
     return result;
 }
 
@@ -159,38 +191,46 @@ bool tfr_copy_room(uint64_t len, struct tfr_extent *extent_out)
     return false;
 }
 
-/* What found no room: registered memory is read when the stream gets there, pageable memory, which
- * the caller may change at once, goes to our heap first. */
-static CUresult send_later(struct tfr_stream *stream, uint64_t dst, const uint8_t *src,
-                           uint64_t len, enum tfr_place from)
+/* What found no room, from `done` on: registered memory is read when the stream gets there,
+ * pageable memory, which the caller may change at once, goes to our heap first. */
+static CUresult send_later(struct tfr_stream *stream, uint64_t dst, const struct source *src,
+                           uint64_t done, uint64_t len)
 {
+    struct source rest = *src;
+    rest.at += done;
+    dst += done;
+    len -= done;
     if (!tfr_gate_able(stream->ctx))
-        return send_now(stream, dst, src, len, 0);
-    if (from == TFR_PLACE_REGISTERED)
-        return tfr_pull_to_device(stream, dst, src, len, NULL);
-    void *heap = tfr_spill_take(src, len);
+        return send_now(stream, dst, &rest, len, 0);
+    if (src->place == TFR_PLACE_REGISTERED)
+        return tfr_pull_to_device(stream, dst, rest.at, len, NULL);
+    void *heap = tfr_spill_take(rest.at, len);
     return heap ? tfr_pull_to_device(stream, dst, heap, len, heap)
-                : send_now(stream, dst, src, len, 0);
+                : send_now(stream, dst, &rest, len, 0);
 }
 
-static CUresult send_ahead(struct tfr_stream *stream, uint64_t dst, const uint8_t *src,
-                           uint64_t len, enum tfr_place from)
+static CUresult send_ahead(struct tfr_stream *stream, uint64_t dst, const struct source *src,
+                           uint64_t len)
 {
+    struct source ahead = *src;
     CUresult result = CUDA_SUCCESS;
+    /* Pageable memory may change when the call returns. */
+    ahead.direct = src->direct && src->place == TFR_PLACE_REGISTERED;
     for (uint64_t done = 0, n; result == CUDA_SUCCESS && done < len; done += n) {
         struct tfr_extent extent;
         n = piece_len(done, len - done);
         if (!tfr_copy_room(n, &extent))
-            return send_later(stream, dst + done, src + done, len - done, from);
-        result = send_piece(stream, dst + done, src + done, n, 0, extent);
+            return send_later(stream, dst, src, done, len);
+        result = send_piece(stream, dst, &ahead, done, n, 0, extent);
     }
     return result;
 }
 
-static CUresult to_device(uint64_t dst, const void *src, enum tfr_place from, uint64_t len,
+static CUresult to_device(uint64_t dst, const void *src, const struct tfr_side *side, uint64_t len,
                           struct tfr_stream *stream, bool sync)
 {
-    if (from == TFR_PLACE_MAPPED) {
+    const struct source from = {src, side->place, side->mem, tfr_bulk_takes(side->mem)};
+    if (from.place == TFR_PLACE_MAPPED) {
         struct tfr_copy_req req = {.kind = TFR_COPY_TO_DEVICE,
                                    .dst = dst,
                                    .src = (uint64_t)src,
@@ -203,7 +243,7 @@ static CUresult to_device(uint64_t dst, const void *src, enum tfr_place from, ui
     }
     CUresult result;
     /* Something that the stream comes after may still write the source. */
-    if (from == TFR_PLACE_REGISTERED && tfr_copy_unsettled((uint64_t)src, len)) {
+    if (from.place == TFR_PLACE_REGISTERED && tfr_copy_unsettled((uint64_t)src, len)) {
         if (tfr_gate_able(stream->ctx)) {
             result = tfr_pull_to_device(stream, dst, src, len, NULL);
             return result == CUDA_SUCCESS && sync ? tfr_stream_wait(stream) : result;
@@ -213,166 +253,13 @@ static CUresult to_device(uint64_t dst, const void *src, enum tfr_place from, ui
     if (len <= INLINE_MAX && perf_inline)
         result = send_inline(stream, dst, src, len, sync ? TFR_COPY_FENCE : 0);
     else if (sync)
-        result = send_now(stream, dst, src, len, TFR_COPY_FENCE);
+        result = send_now(stream, dst, &from, len, TFR_COPY_FENCE);
     else
-        result = send_ahead(stream, dst, src, len, from);
+        result = send_ahead(stream, dst, &from, len);
     return result == CUDA_SUCCESS && sync && !perf_early ? tfr_stream_wait(stream) : result;
 }
 
 /* ---- device to host ---- */
-
-struct owed {
-    struct owed *next;
-    struct tfr_owed body;
-};
-
-static pthread_mutex_t owed_lock = PTHREAD_MUTEX_INITIALIZER; /* guards the list */
-static struct owed *owed_head, **owed_tail = &owed_head;
-static _Atomic uint32_t owed_n; /* length of the list, read without the lock as a hint */
-
-bool tfr_copy_owed(void)
-{
-    return atomic_load_explicit(&owed_n, memory_order_acquire) != 0;
-}
-
-static bool owed_overlaps(const struct tfr_owed *o, uint64_t at, uint64_t len)
-{
-    uint64_t rows = (o->depth - 1) * o->dst.rows + o->height;
-    uint64_t end = o->dst.at + (rows - 1) * o->dst.pitch + o->width;
-    return o->dst.at < at + len && at < end;
-}
-
-bool tfr_copy_unsettled(uint64_t at, uint64_t len)
-{
-    /* What kernels see of host memory they may be waiting for: the program fills its buffers after
-     * it has posted their copies, and then tells the kernel. */
-    bool into = tfr_range_mapped() || tfr_gate_caller_pending() || tfr_pull_brings();
-    if (into || !tfr_copy_owed())
-        return into;
-    pthread_mutex_lock(&owed_lock);
-    for (const struct owed *o = owed_head; o && !into; o = o->next)
-        into = owed_overlaps(&o->body, at, len);
-    pthread_mutex_unlock(&owed_lock);
-    return into;
-}
-
-static void owed_bring(const struct tfr_owed *o)
-{
-    const uint8_t *from = tfr_extent_twin(&o->extent);
-    for (uint64_t z = 0; z < o->depth; z++) {
-        uint8_t *row = (uint8_t *)o->dst.at + z * o->dst.rows * o->dst.pitch;
-        for (uint64_t y = 0; y < o->height; y++, row += o->dst.pitch, from += o->width)
-            memcpy(row, from, o->width);
-    }
-    tfr_lane_free(o->extent);
-}
-
-CUresult tfr_copy_owe(const struct tfr_owed *body)
-{
-    struct owed *o = malloc(sizeof *o);
-    if (!o) {
-        CUresult result =
-            tfr_wait_word(&tfr_client.feedback->stream[body->word], body->seq, TFR_WAIT_STREAM);
-        if (result == CUDA_SUCCESS)
-            owed_bring(body);
-        return result;
-    }
-    o->body = *body;
-    o->next = NULL;
-    pthread_mutex_lock(&owed_lock);
-    *owed_tail = o;
-    owed_tail = &o->next;
-    atomic_fetch_add_explicit(&owed_n, 1, memory_order_release);
-    pthread_mutex_unlock(&owed_lock);
-    /* Should nobody ever wait for it.  Without a thread it comes when somebody does. */
-    if (tfr_tick_start() == CUDA_SUCCESS)
-        tfr_tick_wake();
-    return CUDA_SUCCESS;
-}
-
-/* Stream words are stored in sets that form a consistent cut; while one is being stored, a stream
- * may be seen to have passed an event whose own stream's word is still on its way. */
-static void cut_settle(void)
-{
-    struct tfr_relax relax = TFR_RELAX_INIT(TFR_WAIT_LOCK);
-    while (atomic_load_explicit(&tfr_client.feedback->cut, memory_order_acquire) & 1) {
-        if (tfr_relax(&relax) == TFR_RELAX_SPUN)
-            continue;
-        if (tfr_client_look() != CUDA_SUCCESS)
-            return;
-        tfr_relax_nap(&relax);
-    }
-}
-
-void tfr_copy_deliver(void)
-{
-    /* Whose wait is over may read what was brought home at a gate: the news went through the
-     * executor, which is no order that this process could rely on. */
-    (void)tfr_pull_brings();
-    if (__builtin_expect(!tfr_copy_owed(), 1))
-        return;
-    cut_settle();
-    pthread_mutex_lock(&owed_lock);
-    for (struct owed **at = &owed_head; *at;) {
-        struct owed *o = *at;
-        if (!tfr_word_reached(o->body.word, o->body.seq)) {
-            at = &o->next;
-            continue;
-        }
-        *at = o->next;
-        if (!o->next)
-            owed_tail = at;
-        owed_bring(&o->body);
-        free(o);
-        /* Only now: who finds nothing owed does not take the lock, and the bytes must be there. */
-        atomic_fetch_sub_explicit(&owed_n, 1, memory_order_release);
-    }
-    pthread_mutex_unlock(&owed_lock);
-}
-
-bool tfr_copy_due(void)
-{
-    bool due = false;
-    if (!tfr_copy_owed())
-        return false;
-    pthread_mutex_lock(&owed_lock);
-    for (struct owed *o = owed_head; o && !due; o = o->next)
-        due = tfr_word_reached(o->body.word, o->body.seq);
-    pthread_mutex_unlock(&owed_lock);
-    return due;
-}
-
-void tfr_copy_deliver_into(uint64_t at, uint64_t len)
-{
-    CUresult result = CUDA_SUCCESS;
-    while (tfr_copy_owed() && result == CUDA_SUCCESS) {
-        struct tfr_point point = {0};
-        pthread_mutex_lock(&owed_lock);
-        for (struct owed *o = owed_head; o && !point.seq; o = o->next)
-            if (owed_overlaps(&o->body, at, len))
-                point = (struct tfr_point){o->body.word, o->body.seq};
-        pthread_mutex_unlock(&owed_lock);
-        if (!point.seq)
-            break;
-        result =
-            tfr_wait_word(&tfr_client.feedback->stream[point.word], point.seq, TFR_WAIT_STREAM);
-        tfr_copy_deliver();
-    }
-}
-
-void tfr_copy_forget_all(void)
-{
-    tfr_pull_forget_all();
-    pthread_mutex_lock(&owed_lock);
-    while (owed_head) {
-        struct owed *o = owed_head;
-        owed_head = o->next;
-        free(o);
-    }
-    owed_tail = &owed_head;
-    atomic_store_explicit(&owed_n, 0, memory_order_release);
-    pthread_mutex_unlock(&owed_lock);
-}
 
 /* One piece into an extent; its mark tells that it is there. */
 static CUresult pull_piece(struct tfr_stream *stream, uint64_t src, uint64_t len,
@@ -382,11 +269,12 @@ static CUresult pull_piece(struct tfr_stream *stream, uint64_t src, uint64_t len
                                .dst = tfr_extent_place(extent),
                                .src = src,
                                .len = len,
-                               .flags = TFR_COPY_MARK};
+                               .flags = TFR_COPY_MARK | tfr_home_flags(len)};
     return tfr_copy_post(stream, &req, seq_out);
 }
 
-static CUresult pull_later(struct tfr_stream *stream, uint8_t *dst, uint64_t src, uint64_t len)
+static CUresult pull_later(struct tfr_stream *stream, uint8_t *dst, struct tfr_mem *mem,
+                           uint64_t src, uint64_t len)
 {
     CUresult result = CUDA_SUCCESS;
     bool gates = tfr_gate_able(stream->ctx);
@@ -397,6 +285,8 @@ static CUresult pull_later(struct tfr_stream *stream, uint8_t *dst, uint64_t src
     for (uint64_t done = 0, n; result == CUDA_SUCCESS && done < len; done += n) {
         n = piece_len(done, len - done);
         struct tfr_owed owed = {.word = stream->word,
+                                .flags = tfr_home_flags(n),
+                                .mem = mem,
                                 .dst = {(uint64_t)dst + done, n, 1},
                                 .width = n,
                                 .height = 1,
@@ -414,53 +304,88 @@ static CUresult pull_later(struct tfr_stream *stream, uint8_t *dst, uint64_t src
     return result;
 }
 
-/* Waits, with several pieces in flight: the copy engine fills one while we empty another. */
-static CUresult pull_now(struct tfr_stream *stream, uint8_t *dst, uint64_t src, uint64_t len)
+/* A copy that waits, with several pieces in flight: the copy engine fills one while another comes
+ * home.  Free-running counts, asked >= begun >= done. */
+struct pulling {
+    struct tfr_home home[IN_FLIGHT];
+    uint64_t seq[IN_FLIGHT];
+    unsigned int asked, begun, done;
+};
+
+/* Asks for the piece that begins at `at`; *n_out 0: there is no room now. */
+static CUresult pulling_ask(struct pulling *p, struct tfr_stream *stream, uint64_t src, uint64_t at,
+                            uint64_t len, uint64_t *n_out)
 {
-    struct {
-        struct tfr_extent extent;
-        uint64_t seq, len;
-    } flight[IN_FLIGHT];
-    uint64_t asked = 0, done = 0;
-    unsigned int asked_n = 0, done_n = 0;
+    struct tfr_home *home = &p->home[p->asked % IN_FLIGHT];
+    uint64_t n = piece_len(at, len - at);
     CUresult result = CUDA_SUCCESS;
-    while (done < len) {
-        while (result == CUDA_SUCCESS && asked < len && asked_n - done_n < IN_FLIGHT) {
-            uint64_t n = piece_len(asked, len - asked);
-            unsigned int at = asked_n % IN_FLIGHT;
-            /* Who waits for room has none: else threads that pull would wait for each other. */
-            if (asked_n == done_n)
-                result = tfr_lane_take_some(&n, &flight[at].extent);
-            else if (!tfr_lane_try_ahead(n, &flight[at].extent))
-                break;
-            bool placed = result == CUDA_SUCCESS;
-            if (placed)
-                result = pull_piece(stream, src + asked, n, &flight[at].extent, &flight[at].seq);
-            if (result == CUDA_SUCCESS) {
-                flight[at].len = n;
-                asked += n;
-                asked_n++;
-            } else if (placed) {
-                tfr_lane_free(flight[at].extent);
-            }
-        }
-        if (done_n == asked_n)
-            return result;
-        unsigned int at = done_n++ % IN_FLIGHT;
-        CUresult waited = wait_for(stream, flight[at].seq);
-        if (waited != CUDA_SUCCESS)
-            return waited;
-        memcpy(dst + done, tfr_extent_twin(&flight[at].extent), flight[at].len);
-        tfr_lane_free(flight[at].extent);
-        done += flight[at].len;
-    }
+    *n_out = 0;
+    /* Who waits for room has none: else threads that pull would wait for each other. */
+    if (p->asked == p->done)
+        result = tfr_lane_take_some(&n, &home->extent);
+    else if (!tfr_lane_try_ahead(n, &home->extent))
+        return CUDA_SUCCESS;
+    if (result != CUDA_SUCCESS)
+        return result;
+    home->len = n;
+    home->flags = tfr_home_flags(n);
+    result = pull_piece(stream, src + at, n, &home->extent, &p->seq[p->asked % IN_FLIGHT]);
+    if (result == CUDA_SUCCESS)
+        p->asked++;
+    else
+        tfr_lane_free(home->extent);
+    *n_out = n;
     return result;
 }
 
-static CUresult from_device(void *dst, enum tfr_place to, uint64_t src, uint64_t len,
+/* The oldest piece that the stream still has to fill. */
+static CUresult pulling_begin(struct pulling *p, struct tfr_stream *stream)
+{
+    CUresult result = wait_for(stream, p->seq[p->begun % IN_FLIGHT]);
+    if (result == CUDA_SUCCESS)
+        result = tfr_home_begin(&p->home[p->begun % IN_FLIGHT]);
+    p->begun++;
+    return result;
+}
+
+static CUresult pulling_end(struct pulling *p)
+{
+    const struct tfr_home *home = &p->home[p->done++ % IN_FLIGHT];
+    CUresult result = tfr_home_end(home);
+    tfr_lane_free(home->extent);
+    return result;
+}
+
+static CUresult pull_now(struct tfr_stream *stream, uint8_t *dst, struct tfr_mem *mem, uint64_t src,
+                         uint64_t len)
+{
+    struct pulling p = {.asked = 0};
+    CUresult result = CUDA_SUCCESS;
+    for (uint64_t asked = 0, n = 1; result == CUDA_SUCCESS && (asked < len || p.done != p.asked);
+         n = 1) {
+        while (result == CUDA_SUCCESS && n && asked < len && p.asked - p.done < IN_FLIGHT) {
+            struct tfr_home *home = &p.home[p.asked % IN_FLIGHT];
+            home->dst = dst + asked;
+            home->mem = mem;
+            result = pulling_ask(&p, stream, src, asked, len, &n);
+            asked += n;
+        }
+        if (result != CUDA_SUCCESS)
+            break;
+        if (p.begun != p.asked && p.begun - p.done < COMING_HOME)
+            result = pulling_begin(&p, stream);
+        else
+            result = pulling_end(&p);
+    }
+    while (p.done != p.begun) /* nothing writes to the program's memory when we return */
+        pulling_end(&p);
+    return result;
+}
+
+static CUresult from_device(void *dst, const struct tfr_side *to, uint64_t src, uint64_t len,
                             struct tfr_stream *stream, bool sync)
 {
-    if (to == TFR_PLACE_MAPPED) {
+    if (to->place == TFR_PLACE_MAPPED) {
         struct tfr_copy_req req = {.kind = TFR_COPY_FROM_DEVICE,
                                    .dst = (uint64_t)dst,
                                    .src = src,
@@ -474,10 +399,10 @@ static CUresult from_device(void *dst, enum tfr_place to, uint64_t src, uint64_t
         return result == CUDA_SUCCESS && sync ? wait_for(stream, seq) : result;
     }
     TFR_COUNT(bytes_push, len);
-    if (!sync && to == TFR_PLACE_REGISTERED &&
+    if (!sync && to->place == TFR_PLACE_REGISTERED &&
         (tfr_gate_able(stream->ctx) || len <= tfr_client.lanes[0].len / 8))
-        return pull_later(stream, dst, src, len);
-    return pull_now(stream, dst, src, len);
+        return pull_later(stream, dst, to->mem, src, len);
+    return pull_now(stream, dst, to->mem, src, len);
 }
 
 /* ---- which way ---- */
@@ -509,9 +434,9 @@ CUresult tfr_copy_bytes(enum tfr_direction way, uint64_t dst, uint64_t src, uint
     if (to.place == TFR_PLACE_GPU && from.place == TFR_PLACE_GPU)
         result = tfr_copy_post(stream, &on_device, NULL);
     else if (to.place == TFR_PLACE_GPU)
-        result = to_device(to.gpu, (const void *)src, from.place, len, stream, sync);
+        result = to_device(to.gpu, (const void *)src, &from, len, stream, sync);
     else if (from.place == TFR_PLACE_GPU)
-        return from_device((void *)dst, to.place, from.gpu, len, stream, sync);
+        return from_device((void *)dst, &to, from.gpu, len, stream, sync);
     else
         return on_host((void *)dst, (const void *)src, len, stream);
     /* To pinned memory said to be device memory: the application sees the bytes. */

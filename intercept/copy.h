@@ -68,6 +68,24 @@ uint64_t tfr_lane_moves(void);
 /* The extent is free now. */
 void tfr_lane_free(struct tfr_extent extent);
 
+/* ---- home.c: out of an extent ---- */
+
+struct tfr_home {
+    struct tfr_extent extent;
+    void *dst;           /* NULL: they are to be in the twin alone */
+    struct tfr_mem *mem; /* registered memory that dst lies in, or NULL */
+    uint64_t len;
+    uint32_t flags; /* TFR_COPY_FETCH, if the record said so */
+    bool direct;    /* home.c's own */
+};
+
+/* How a PULL record of so many bytes is to say that they come home. */
+uint32_t tfr_home_flags(uint64_t len);
+
+/* The stream has passed: the bytes set out, several pieces at once.  Then end waits for them. */
+CUresult tfr_home_begin(struct tfr_home *home);
+CUresult tfr_home_end(const struct tfr_home *home);
+
 /* ---- copy.c ---- */
 
 /* A session begins. */
@@ -97,6 +115,8 @@ bool tfr_copy_early(void);
 
 /* Bytes of the application that arrive in an extent, packed, when the stream passes seq. */
 struct tfr_owed {
+    uint32_t flags;      /* TFR_COPY_FETCH, if the record said so */
+    struct tfr_mem *mem; /* that they lie in, or NULL */
     struct tfr_extent extent;
     struct tfr_box_side dst; /* where they belong */
     uint64_t width, height, depth;

@@ -29,6 +29,7 @@ CUresult tfr_side_find(uint64_t at, uint64_t span, bool said_device, struct tfr_
         side_out->gpu = range.device_addr + (at - range.base);
     } else {
         side_out->place = known ? TFR_PLACE_REGISTERED : TFR_PLACE_PAGEABLE;
+        side_out->mem = range.mem;
     }
     return CUDA_SUCCESS;
 }
@@ -206,6 +207,7 @@ static CUresult pull_piece(const struct tfr_box *box, const struct piece *p,
                                .depth = p->depth,
                                .kind = TFR_COPY_PULL,
                                .flags = TFR_COPY_MARK};
+    req.flags |= tfr_home_flags(box->width * p->height * p->depth);
     req.src.at += box->src_shift;
     return rect_post(stream, &req, seq_out);
 }
@@ -222,6 +224,7 @@ static CUresult pull_later(const struct tfr_box *box, struct tfr_stream *stream)
                                 .depth = p.depth,
                                 .word = stream->word};
         uint64_t len = box->width * p.height * p.depth;
+        owed.flags = tfr_home_flags(len);
         if (!tfr_copy_room(len, &owed.extent))
             return row_by_row(box, done, stream, false);
         CUresult result = pull_piece(box, &p, stream, &owed.extent, &owed.seq);
@@ -233,6 +236,16 @@ static CUresult pull_later(const struct tfr_box *box, struct tfr_stream *stream)
         done += p.height * p.depth;
     }
     return CUDA_SUCCESS;
+}
+
+/* Into the twin, where the executor does not send it. */
+static CUresult piece_fetch(const struct tfr_box *box, const struct piece *p,
+                            const struct tfr_extent *extent)
+{
+    struct tfr_home home = {.extent = *extent, .len = box->width * p->height * p->depth};
+    home.flags = tfr_home_flags(home.len);
+    CUresult result = tfr_home_begin(&home);
+    return result == CUDA_SUCCESS ? tfr_home_end(&home) : result;
 }
 
 /* Several pieces in flight: the copy engine fills one while we empty another. */
@@ -268,6 +281,8 @@ static CUresult pull(const struct tfr_box *box, struct tfr_stream *stream)
             return result;
         unsigned int at = done_n++ % IN_FLIGHT;
         CUresult waited = wait_for(stream, flight[at].seq);
+        if (waited == CUDA_SUCCESS)
+            waited = piece_fetch(box, &flight[at].piece, &flight[at].extent);
         if (waited != CUDA_SUCCESS)
             return waited;
         rows_move(box, &flight[at].piece, &box->dst, tfr_extent_twin(&flight[at].extent), false);

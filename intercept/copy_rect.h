@@ -14,9 +14,10 @@ enum tfr_place {
 
 struct tfr_side {
     enum tfr_place place;
-    uint64_t gpu; /* GPU and MAPPED: where the GPU sees it */
-    uint32_t ctx; /* GPU and MAPPED: slot of the context that it was made in */
-    bool host;    /* the application can see the bytes: a synchronous copy to here waits */
+    uint64_t gpu;        /* GPU and MAPPED: where the GPU sees it */
+    uint32_t ctx;        /* GPU and MAPPED: slot of the context that it was made in */
+    struct tfr_mem *mem; /* REGISTERED: with the transport, or NULL */
+    bool host;           /* the application can see the bytes: a synchronous copy to here waits */
 };
 
 /* `device`: the call says that it is device memory.  CUDA_ERROR_INVALID_VALUE: it is not, or the

@@ -21,6 +21,7 @@ struct tfr_range {
     uint64_t device_addr;    /* MAPPED: where the GPU sees it */
     struct tfr_context *ctx; /* that it was made in */
     struct tfr_block *block; /* DEVICE: its place in the lease; NULL: the driver chose it */
+    struct tfr_mem *mem;     /* REGISTERED: with the transport too, or NULL */
     int device;
     bool ours; /* REGISTERED: pinned memory that is staged, to be freed, not unregistered */
 };

@@ -101,9 +101,13 @@ static void piece_end(struct pull *p)
 /* The word that opens the gate goes behind the bytes, on their channel. */
 static void piece_ship(const struct pull *p)
 {
-    const struct tfr_load load = {
+    struct tfr_load load = {
         .extent = &p->puller->extent, .len = p->len, .channel = p->puller->channel};
     uint64_t stamp;
+    if (tfr_client.any_local && !p->heap) /* it stays until its stream has passed */
+        load.local = p->host;
+    else
+        memcpy(tfr_extent_twin(&p->puller->extent), p->host, p->len);
     tfr_bulk_put(&load, &stamp);
 }
 
@@ -113,8 +117,9 @@ static void piece_fill(struct tfr_gate *gate, CUresult status)
     if (status == CUDA_SUCCESS) {
         tfr_copy_deliver(); /* the source may be the target of a copy that has just ended */
         tfr_lane_settle(&p->puller->extent);
-        memcpy(tfr_extent_twin(&p->puller->extent), p->host, p->len);
-        if (!tfr_client.mapped)
+        if (tfr_client.mapped)
+            memcpy(tfr_extent_twin(&p->puller->extent), p->host, p->len);
+        else
             piece_ship(p);
         TFR_COUNT(bytes_pull, p->len);
     }

@@ -1,0 +1,244 @@
+/* The last step of copies from the device: out of lane extents into the application's memory.
+ *
+ * Small pieces are sent by the executor ahead of the word that speaks of them; larger ones we read
+ * out of its lane ourselves (get), straight to where they belong if the transport can reach that
+ * memory.  Copies into registered memory are owed: finished by whoever learns that their stream has
+ * passed, because the executor cannot write the application's own pages. */
+#define TFR_LOG_PART "intercept"
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/env.h"
+#include "intercept/bulk.h"
+#include "intercept/gate.h"
+#include "intercept/memory.h"
+#include "intercept/pull.h"
+
+enum { FETCH_MIN = (64 << 10) + 1 };
+
+/* ---- one piece ---- */
+
+uint32_t tfr_home_flags(uint64_t len)
+{
+    return tfr_client.gets && !tfr_client.mapped && len >= FETCH_MIN ? TFR_COPY_FETCH : 0;
+}
+
+CUresult tfr_home_begin(struct tfr_home *home)
+{
+    struct tfr_load load = {.extent = &home->extent, .len = home->len};
+    home->direct = false;
+    if (!(home->flags & TFR_COPY_FETCH))
+        return CUDA_SUCCESS;
+    if (home->dst && tfr_bulk_takes(home->mem)) {
+        load.local = home->dst;
+        load.mem = home->mem;
+        home->direct = true;
+        TFR_COUNT(bytes_direct, home->len);
+    }
+    return tfr_bulk_get(&load);
+}
+
+CUresult tfr_home_end(const struct tfr_home *home)
+{
+    CUresult result = CUDA_SUCCESS;
+    if (home->flags & TFR_COPY_FETCH) {
+        tfr_lane_settle(&home->extent);
+        result = (CUresult)atomic_load_explicit(&tfr_client.error, memory_order_acquire);
+    }
+    if (result == CUDA_SUCCESS && home->dst && !home->direct)
+        memcpy(home->dst, tfr_extent_twin(&home->extent), home->len);
+    return result;
+}
+
+/* ---- owed ---- */
+
+struct owed {
+    struct owed *next;
+    struct tfr_owed body;
+    struct tfr_home home;
+};
+
+static pthread_mutex_t owed_lock = PTHREAD_MUTEX_INITIALIZER; /* guards the list */
+static struct owed *owed_head, **owed_tail = &owed_head;
+static _Atomic uint32_t owed_n; /* length of the list, read without the lock as a hint */
+
+bool tfr_copy_owed(void)
+{
+    return atomic_load_explicit(&owed_n, memory_order_acquire) != 0;
+}
+
+static bool owed_overlaps(const struct tfr_owed *o, uint64_t at, uint64_t len)
+{
+    uint64_t rows = (o->depth - 1) * o->dst.rows + o->height;
+    uint64_t end = o->dst.at + (rows - 1) * o->dst.pitch + o->width;
+    return o->dst.at < at + len && at < end;
+}
+
+bool tfr_copy_unsettled(uint64_t at, uint64_t len)
+{
+    /* What kernels see of host memory they may be waiting for: the program fills its buffers after
+     * it has posted their copies, and then tells the kernel. */
+    bool into = tfr_range_mapped() || tfr_gate_caller_pending() || tfr_pull_brings();
+    if (into || !tfr_copy_owed())
+        return into;
+    pthread_mutex_lock(&owed_lock);
+    for (const struct owed *o = owed_head; o && !into; o = o->next)
+        into = owed_overlaps(&o->body, at, len);
+    pthread_mutex_unlock(&owed_lock);
+    return into;
+}
+
+static CUresult owed_begin(struct owed *o)
+{
+    const struct tfr_owed *body = &o->body;
+    bool run = body->height == 1 && body->depth == 1;
+    o->home = (struct tfr_home){.extent = body->extent,
+                                .dst = run ? (void *)body->dst.at : NULL,
+                                .mem = body->mem,
+                                .len = body->width * body->height * body->depth,
+                                .flags = body->flags};
+    return tfr_home_begin(&o->home);
+}
+
+static void rows_bring(const struct tfr_owed *o)
+{
+    const uint8_t *from = tfr_extent_twin(&o->extent);
+    for (uint64_t z = 0; z < o->depth; z++) {
+        uint8_t *row = (uint8_t *)o->dst.at + z * o->dst.rows * o->dst.pitch;
+        for (uint64_t y = 0; y < o->height; y++, row += o->dst.pitch, from += o->width)
+            memcpy(row, from, o->width);
+    }
+}
+
+static CUresult owed_end(const struct owed *o)
+{
+    CUresult result = tfr_home_end(&o->home);
+    if (result == CUDA_SUCCESS && !o->home.dst)
+        rows_bring(&o->body);
+    tfr_lane_free(o->body.extent);
+    return result;
+}
+
+CUresult tfr_copy_owe(const struct tfr_owed *body)
+{
+    struct owed *o = malloc(sizeof *o);
+    if (!o) {
+        struct owed now = {.body = *body};
+        CUresult result =
+            tfr_wait_word(&tfr_client.feedback->stream[body->word], body->seq, TFR_WAIT_STREAM);
+        if (result == CUDA_SUCCESS)
+            result = owed_begin(&now);
+        return result == CUDA_SUCCESS ? owed_end(&now) : result;
+    }
+    o->body = *body;
+    o->next = NULL;
+    pthread_mutex_lock(&owed_lock);
+    *owed_tail = o;
+    owed_tail = &o->next;
+    atomic_fetch_add_explicit(&owed_n, 1, memory_order_release);
+    pthread_mutex_unlock(&owed_lock);
+    /* Should nobody ever wait for it.  Without a thread it comes when somebody does. */
+    if (tfr_tick_start() == CUDA_SUCCESS)
+        tfr_tick_wake();
+    return CUDA_SUCCESS;
+}
+
+/* Stream words are stored in sets that form a consistent cut; while one is being stored, a stream
+ * may be seen to have passed an event whose own stream's word is still on its way. */
+static void cut_settle(void)
+{
+    struct tfr_relax relax = TFR_RELAX_INIT(TFR_WAIT_LOCK);
+    while (atomic_load_explicit(&tfr_client.feedback->cut, memory_order_acquire) & 1) {
+        if (tfr_relax(&relax) == TFR_RELAX_SPUN)
+            continue;
+        if (tfr_client_look() != CUDA_SUCCESS)
+            return;
+        tfr_relax_nap(&relax);
+    }
+}
+
+/* Takes off the list what has arrived, and sends for it, all at once.  With the lock held. */
+static struct owed *due_begin(void)
+{
+    struct owed *due = NULL, **last = &due;
+    for (struct owed **at = &owed_head; *at;) {
+        struct owed *o = *at;
+        if (!tfr_word_reached(o->body.word, o->body.seq)) {
+            at = &o->next;
+            continue;
+        }
+        *at = o->next;
+        if (!o->next)
+            owed_tail = at;
+        owed_begin(o); /* fails with the session alone */
+        o->next = NULL;
+        *last = o;
+        last = &o->next;
+    }
+    return due;
+}
+
+void tfr_copy_deliver(void)
+{
+    /* Whose wait is over may read what was brought home at a gate: the news went through the
+     * executor, which is no order that this process could rely on. */
+    (void)tfr_pull_brings();
+    if (__builtin_expect(!tfr_copy_owed(), 1))
+        return;
+    cut_settle();
+    pthread_mutex_lock(&owed_lock);
+    struct owed *due = due_begin();
+    while (due) {
+        struct owed *o = due;
+        due = o->next;
+        owed_end(o);
+        free(o);
+        /* Only now: who finds nothing owed does not take the lock, and the bytes must be there. */
+        atomic_fetch_sub_explicit(&owed_n, 1, memory_order_release);
+    }
+    pthread_mutex_unlock(&owed_lock);
+}
+
+bool tfr_copy_due(void)
+{
+    bool due = false;
+    if (!tfr_copy_owed())
+        return false;
+    pthread_mutex_lock(&owed_lock);
+    for (struct owed *o = owed_head; o && !due; o = o->next)
+        due = tfr_word_reached(o->body.word, o->body.seq);
+    pthread_mutex_unlock(&owed_lock);
+    return due;
+}
+
+void tfr_copy_deliver_into(uint64_t at, uint64_t len)
+{
+    CUresult result = CUDA_SUCCESS;
+    while (tfr_copy_owed() && result == CUDA_SUCCESS) {
+        struct tfr_point point = {0};
+        pthread_mutex_lock(&owed_lock);
+        for (struct owed *o = owed_head; o && !point.seq; o = o->next)
+            if (owed_overlaps(&o->body, at, len))
+                point = (struct tfr_point){o->body.word, o->body.seq};
+        pthread_mutex_unlock(&owed_lock);
+        if (!point.seq)
+            break;
+        result =
+            tfr_wait_word(&tfr_client.feedback->stream[point.word], point.seq, TFR_WAIT_STREAM);
+        tfr_copy_deliver();
+    }
+}
+
+void tfr_copy_forget_all(void)
+{
+    tfr_pull_forget_all();
+    pthread_mutex_lock(&owed_lock);
+    while (owed_head) {
+        struct owed *o = owed_head;
+        owed_head = o->next;
+        free(o);
+    }
+    owed_tail = &owed_head;
+    atomic_store_explicit(&owed_n, 0, memory_order_release);
+    pthread_mutex_unlock(&owed_lock);
+}
