@@ -1,0 +1,11 @@
+# shellcheck shell=bash
+# The transport conformance suite: conform TRANSPORT, its two ends on a device each.
+[ -x "$LAB_BUILD/tests/conform/conform_test" ] || {
+    echo "conform_test is not built"
+    exit 77
+}
+export TFR_TEST_TRANSPORTS=$1 TFR_TEST_NICS=rxe0,rxe1
+"$LAB_BUILD/tests/conform/conform_test" -j1 2>&1 | tee /tmp/conform
+status=${PIPESTATUS[0]}
+grep Synthesis /tmp/conform | grep -o 'Tested.*'
+exit "$status"

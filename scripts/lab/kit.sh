@@ -1,0 +1,106 @@
+# shellcheck shell=bash
+# Sourced by the lab's jobs, in the guest.  Client and executor have an RDMA device each, so that every byte
+# between them crosses the wire.  In the guest soft-RoCE works on the same processors as the two ends:
+# waits sleep, and limits are ample; how long things take is told and proves nothing.
+
+: "${LAB_TRANSPORT:=verbs}" "${LAB_LISTEN:=tcp:10.0.0.2:0}" "${LAB_BIN:=$LAB_BUILD/tests/e2e/bin}"
+near=(env TFR_VERBS_DEVICE=rxe0 TFR_UCX_NET_DEVICES=rxe0:1)
+far=(env TFR_VERBS_DEVICE=rxe1 TFR_UCX_NET_DEVICES=rxe1:1)
+export TFR_SPIN_US=0 TFR_CONNECT_MS=20000 TFR_TRANSPORT=$LAB_TRANSPORT
+executor_pid=
+executor_log=/tmp/executor.log
+
+fail() {
+    [ ! -s "$executor_log" ] || sed 's/^/executor: /' "$executor_log" | tail -n 40
+    echo "FAILED: $*"
+    exit 1
+}
+
+# Starts an executor on the far device, with further settings; its address is in `address` then.
+# shellcheck disable=SC2120 # few jobs have settings
+executor_start() {
+    local pipe=/tmp/ready line=
+    rm -f "$pipe"
+    mkfifo "$pipe"
+    "${far[@]}" "$@" "$LAB_BUILD/bin/tf-executor" --listen "$LAB_LISTEN" --gpu soft --ready-fd 9 \
+        9>"$pipe" >"$executor_log" 2>&1 </dev/null &
+    executor_pid=$!
+    trap executor_stop EXIT
+    read -r -t 60 line <"$pipe" || fail "the executor did not get ready"
+    [ -n "$line" ] || fail "the executor ended"
+    address=$(sed -n 's/.*listening at \([^ ,]*\).*/\1/p' "$executor_log" | head -n 1)
+}
+
+executor_stop() {
+    [ -n "$executor_pid" ] || return 0
+    kill "$executor_pid" 2>/dev/null
+    wait "$executor_pid" 2>/dev/null
+    executor_pid=
+}
+
+# The executor's workers, one a line.
+workers() {
+    pgrep -P "$executor_pid" | sort
+}
+
+client() {
+    "${near[@]}" "$LAB_BUILD/bin/tf-run" --executor "$address" "$@"
+}
+
+# Runs a CUDA program of tests/e2e and compares stdout and status with what is expected of it:
+# program_with GOLDEN NAME [SETTING=VALUE...].
+program_with() {
+    local golden=$1 name=$2 status
+    shift 2
+    client env "$@" timeout -k 5 "${LAB_LIMIT:-100}" "$LAB_BIN/$name" >/tmp/out 2>/tmp/err </dev/null
+    status=$?
+    [ $status -eq 0 ] || echo "exit $status" >>/tmp/out
+    cmp -s /tmp/out "$golden" && return
+    diff "$golden" /tmp/out | head -n 20
+    head -n 20 /tmp/err
+    return 1
+}
+
+program() {
+    program_with "$LAB_TREE/tests/e2e/$1.out" "$1"
+}
+
+# Starts `probe WORD...` and waits until it is at work; its pid is in probe_pid then.
+probe_start() {
+    : >/tmp/probe.out
+    "${near[@]}" "$LAB_BUILD/bin/tf-run" --executor "$address" "$LAB_BIN/probe" "$@" \
+        >/tmp/probe.out 2>/tmp/probe.err </dev/null &
+    probe_pid=$!
+    within 60 grep -q '^ready' /tmp/probe.out ||
+        fail "the probe did not start: $(cat /tmp/probe.err)"
+}
+
+# within SECONDS COMMAND...: asks until it succeeds.
+within() {
+    local end=$((SECONDS + $1 + 1))
+    shift
+    until "$@"; do
+        [ $SECONDS -lt $end ] || return 1
+        sleep 0.1
+    done
+}
+
+gone() {
+    ! kill -0 "$1" 2>/dev/null
+}
+
+now_ms() {
+    local up
+    read -r up _ </proc/uptime
+    echo $((10#${up/./} * 10))
+}
+
+# The probe must end by itself with the error of a lost session: lost_within SECONDS SINCE_MS.
+lost_within() {
+    within "$1" gone "$probe_pid" || fail "the client still waits after $1 s: $(cat /tmp/probe.err)"
+    wait "$probe_pid"
+    local status=$?
+    echo "the client knew after $(($(now_ms) - $2)) ms, exit $status: $(tail -n 1 /tmp/probe.err)"
+    [ $status -ne 0 ] || fail "the client ended as if nothing had happened"
+    [ $status -lt 128 ] || fail "the client died of a signal"
+}
