@@ -24,7 +24,9 @@ static const struct tfr_env_row rows[] = {
     {"TFR_CONNECT_MS", "3000", "milliseconds until an executor that does not answer is given up"},
     {"TFR_WAIT_LIMIT", "60000",
      "milliseconds without a sign of life from the executor until a wait fails; 0: never"},
-    {"TFR_TRANSPORT", "shm", "how bytes move: shm, tcp, fault, fault:NAME"},
+    {"TFR_TRANSPORT", "auto",
+     "how bytes move: auto (the best that both sides have), shm, verbs, ucx, tcp; for tests fault, "
+     "fault:NAME"},
     {"TFR_PLUGINS", NULL, "folder of verbs.so and ucx.so (default: lib/tfr beside our own)"},
     {"TFR_TCP_SOCKETS", "4", "connections of a link over tcp: one for calls, others for bulk"},
     {"TFR_TCP_PORTS", NULL, "executor: ports for these (5000-5100); default: any"},

@@ -225,6 +225,8 @@ static void snapshot_keep(struct tfr_parent *p, const void *from)
         return;
     memcpy(p->snapshot, from, sizeof *p->snapshot);
     tfr_edition_make(tfr_release, &p->snapshot->edition, p->snapshot + 1);
+    strncpy(p->snapshot->transport, tfr_env_str("TFR_TRANSPORT"),
+            sizeof p->snapshot->transport - 1);
     p->snapshot_len =
         sizeof *p->snapshot + p->snapshot->edition.call_n * sizeof(struct tfr_edition_call);
 }

@@ -165,15 +165,21 @@ static void hello_take(struct tfr_parent *p, struct tfr_guest *g, const struct t
         snapshot_send(p, g);
 }
 
-static void attach_take(struct tfr_parent *p, struct tfr_guest *g, const struct tfr_boot_msg *msg)
+static void attach_take(struct tfr_parent *p, struct tfr_guest *g, struct tfr_boot_msg *msg)
 {
+    struct tfr_ways ways;
+    if (!tfr_ways_take(msg->body, msg->len, &ways)) {
+        unknown_say(p);
+        tfr_guest_drop(p, g);
+        return;
+    }
     if (p->queue_n >= TFR_QUEUE_MAX) {
         tfr_guest_refuse(p, g, "1024 programs wait for it already");
         return;
     }
-    if (msg->len)
-        memcpy(g->attach, msg->body, msg->len);
+    g->attach = msg->body;
     g->attach_len = msg->len;
+    msg->body = NULL;
     g->since_ns = tfr_clock_now();
     stage_set(p, g, GUEST_QUEUED);
 }
@@ -227,7 +233,7 @@ static void tool_take(struct tfr_parent *p, struct tfr_guest *g, const struct tf
         guest_send(p, g, TFR_BOOT_PLACED, p->place, strlen(p->place));
 }
 
-static void msg_take(struct tfr_parent *p, struct tfr_guest *g, const struct tfr_boot_msg *msg)
+static void msg_take(struct tfr_parent *p, struct tfr_guest *g, struct tfr_boot_msg *msg)
 {
     bool fresh = g->stage == GUEST_STRANGER;
     if (fresh && msg->type == TFR_BOOT_HELLO) {
@@ -300,6 +306,7 @@ void tfr_guest_tick(struct tfr_parent *p)
         TAILQ_REMOVE(&p->guests, g, all);
         p->guest_n--;
         tfr_boot_in_fini(&g->in);
+        free(g->attach);
         free(g);
     }
 }

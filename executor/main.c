@@ -12,10 +12,12 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/env.h"
 #include "base/log.h"
 #include "executor/server.h"
 #include "executor/spin.h"
 #include "transport/topo.h"
+#include "transport/ways.h"
 
 static const char usage[] =
     "usage: tf-executor --listen unix:PATH [--gpu auto|cuda|soft] [--max-sessions N]\n"
@@ -26,6 +28,9 @@ static const char usage[] =
     "there\n"
     "  --pin WHERE     auto: near the GPU; none; or the cores for its workers, as in 0-3,8\n"
     "  --max-sessions N  programs that may use the GPU at once (default 64); others wait in turn\n"
+    "  --transport NAME  how bytes move, for every session (TFR_TRANSPORT); default: the best that "
+    "both have\n"
+    "  -v, --verbose   say more (TFR_LOG=info): which transport a session takes, and why\n"
     "  --private --ready-fd N --owner-pid PID   what tf-run uses for a private executor\n";
 
 enum {
@@ -38,6 +43,7 @@ enum {
     OPT_STAT,
     OPT_SPIN,
     OPT_MAX,
+    OPT_TRANSPORT,
     OPT_PIN
 };
 
@@ -51,6 +57,8 @@ static const struct option options[] = {{"listen", required_argument, NULL, OPT_
                                         {"spin-fd", required_argument, NULL, OPT_SPIN},
                                         {"max-sessions", required_argument, NULL, OPT_MAX},
                                         {"pin", required_argument, NULL, OPT_PIN},
+                                        {"transport", required_argument, NULL, OPT_TRANSPORT},
+                                        {"verbose", no_argument, NULL, 'v'},
                                         {"help", no_argument, NULL, 'h'},
                                         {0}};
 
@@ -83,7 +91,7 @@ int main(int argc, char **argv)
 {
     struct tfr_server_cfg cfg = {.ready_fd = -1, .max_sessions = 64, .pin = "auto"};
     int worker_fd = -1, stat_fd = -1, option;
-    while ((option = getopt_long(argc, argv, "h", options, NULL)) != -1) {
+    while ((option = getopt_long(argc, argv, "hv", options, NULL)) != -1) {
         switch (option) {
         case OPT_LISTEN:
             cfg.listen = optarg;
@@ -116,6 +124,12 @@ int main(int argc, char **argv)
         case OPT_PIN:
             cfg.pin = optarg;
             break;
+        case OPT_TRANSPORT:
+            setenv("TFR_TRANSPORT", optarg, 1);
+            break;
+        case 'v':
+            setenv("TFR_LOG", "info", 0);
+            break;
         case 'h':
             fputs(usage, stdout);
             return 0;
@@ -128,5 +142,10 @@ int main(int argc, char **argv)
     if (!cfg.listen || optind != argc || cfg.max_sessions < 1 || cfg.max_sessions > 4096 ||
         !pin_good(cfg.pin))
         return bad_usage();
+    if (!tfr_ways_known(tfr_env_str("TFR_TRANSPORT"))) {
+        tfr_say("transport %s: %s", tfr_env_str("TFR_TRANSPORT"),
+                tfr_transport_why(tfr_env_str("TFR_TRANSPORT")));
+        return 2;
+    }
     return tfr_server_run(&cfg);
 }

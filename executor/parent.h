@@ -12,11 +12,11 @@
 #include "proto/hello.h"
 #include "proto/stat.h"
 #include "transport/boot.h"
-#include "transport/transport.h"
+#include "transport/ways.h"
 
 enum {
-    TFR_SPARES = 2,        /* the most workers that wait for a client */
-    TFR_ATTACH_MAX = 256,  /* bytes of an attach message: passed on unread */
+    TFR_SPARES = 2, /* the most workers that wait for a client */
+    TFR_ATTACH_MAX = sizeof(((struct tfr_ways *)0)->way),
     TFR_QUEUE_MAX = 1024,  /* clients that may wait for a worker */
     TFR_GUESTS_MAX = 4096, /* connections of programs that have a device list and no context */
     TFR_STRANGERS_MAX = 64 /* connections that have not said hello */
@@ -57,7 +57,7 @@ struct tfr_guest {
     char program[64];
     struct tfr_fixed_env env;
     uint32_t attach_len;
-    uint8_t attach[TFR_ATTACH_MAX];
+    uint8_t *attach; /* its ways (transport/ways.h), for the worker */
 };
 TAILQ_HEAD(tfr_guests, tfr_guest);
 

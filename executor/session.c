@@ -2,6 +2,7 @@
 #define TFR_LOG_PART "executor"
 #include "executor/session.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -15,6 +16,7 @@
 #include "transport/boot.h"
 
 static const size_t huge_page = 2u << 20;
+enum { SHOW_MS = 10000 }; /* the client registers memory meanwhile */
 
 /* The current context of this thread, so that it is set only when it changes. */
 static __thread uint16_t current;
@@ -149,12 +151,9 @@ tfr_status tfr_session_prepare(struct tfr_session *s, const struct tfr_cu *cu)
 
 /* ---- joining ---- */
 
-static tfr_status device_open(struct tfr_session *s, const char *transport)
+static tfr_status device_open(struct tfr_session *s, const struct tfr_transport_ops *ops)
 {
-    const struct tfr_transport_ops *ops = tfr_transport_find(transport);
     struct tfr_dev_cfg cfg = {.numa_node = tfr_place()->node, .name = tfr_place_nics()};
-    if (!ops)
-        return tfr_fail(TFR_E_INVAL, "the client asks for the unknown transport '%s'", transport);
     tfr_status status = ops->prepare(&cfg, &s->dev);
     if (status == TFR_OK)
         status = ops->reg(s->dev, &s->area, &s->session_mem);
@@ -185,13 +184,18 @@ static tfr_status welcome_send(struct tfr_session *s)
     return tfr_boot_send(&s->boot, &msg, 3000);
 }
 
+/* TFR_E_UNSUP: the client cannot go this way after all. */
 static tfr_status show_take(struct tfr_session *s, struct tfr_key *key_out)
 {
     struct tfr_boot_msg msg;
-    tfr_status status = tfr_boot_recv(&s->boot, &msg, 3000);
+    tfr_status status = tfr_boot_recv(&s->boot, &msg, SHOW_MS);
     if (status != TFR_OK)
         return status;
     struct tfr_show show;
+    if (msg.type == TFR_BOOT_DECLINED) {
+        tfr_boot_msg_fini(&msg);
+        return TFR_E_UNSUP;
+    }
     if (msg.type != TFR_BOOT_SHOW || msg.len != sizeof show || msg.fd_n > 1) {
         tfr_boot_msg_fini(&msg);
         return tfr_fail(TFR_E_PROTO, "the client shows no page");
@@ -215,41 +219,102 @@ static tfr_status show_take(struct tfr_session *s, struct tfr_key *key_out)
 }
 
 /* Our own copy of the page area: what is to be written there is written here first. */
-static tfr_status image_make(struct tfr_session *s, struct tfr_page_area **image_out)
+static tfr_status image_make(struct tfr_session *s)
 {
     struct tfr_area area = {.kind = TFR_AREA_HOST, .len = sizeof(struct tfr_page_area), .fd = -1};
     area.addr = mmap(NULL, area.len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (area.addr == MAP_FAILED)
         return tfr_fail(TFR_E_NOMEM, "image of the client's page: %m");
-    *image_out = area.addr;
+    s->image = area.addr;
     return s->dev->ops->reg(s->dev, &area, &s->image_mem);
 }
 
-tfr_status tfr_session_join(struct tfr_session *s, struct tfr_boot boot, const char *transport)
+static void device_close(struct tfr_session *s)
+{
+    if (s->image_mem)
+        s->dev->ops->unreg(s->image_mem);
+    if (s->image)
+        munmap(s->image, sizeof *s->image);
+    if (s->session_mem)
+        s->dev->ops->unreg(s->session_mem);
+    if (s->dev)
+        s->dev->ops->release(s->dev);
+    s->image_mem = s->session_mem = NULL;
+    s->image = NULL;
+    s->dev = NULL;
+}
+
+static tfr_status text_send(struct tfr_session *s, uint32_t type, const char *text)
+{
+    struct tfr_boot_msg msg = {
+        .type = type, .len = (uint32_t)strlen(text), .body = (void *)(uintptr_t)text};
+    return tfr_boot_send(&s->boot, &msg, 3000);
+}
+
+static tfr_status chosen_send(struct tfr_session *s, const char *name, const char *why)
+{
+    struct tfr_chosen chosen = {0};
+    memcpy(chosen.transport, name, strnlen(name, sizeof chosen.transport - 1));
+    memcpy(chosen.why, why, strnlen(why, sizeof chosen.why - 1));
+    struct tfr_boot_msg msg = {.type = TFR_BOOT_CHOSEN, .len = sizeof chosen, .body = &chosen};
+    return tfr_boot_send(&s->boot, &msg, 3000);
+}
+
+/* TFR_E_UNSUP: it does not work; `cause` says why, and the client waits for the next choice. */
+static tfr_status way_try(struct tfr_session *s, const struct tfr_transport_ops *ops,
+                          const char *name, const char *why, char *cause)
 {
     struct tfr_key key;
-    struct tfr_page_area *area = NULL;
-    s->boot = boot;
-    tfr_status status = device_open(s, transport);
+    tfr_status status = device_open(s, ops);
+    if (status == TFR_OK && !s->mapped)
+        status = image_make(s);
+    if (status != TFR_OK) {
+        snprintf(cause, TFR_WAYS_TEXT, "the executor could not prepare it (%s)",
+                 tfr_status_str(status));
+        return TFR_E_UNSUP;
+    }
+    status = chosen_send(s, name, why);
     if (status == TFR_OK)
         status = welcome_send(s);
     if (status == TFR_OK)
         status = show_take(s, &key);
-    if (status != TFR_OK)
-        return status;
-    status = s->dev->ops->open(s->dev, &s->boot, false, &s->link);
-    if (status != TFR_OK) {
-        if (key.fd >= 0)
-            close(key.fd);
-        return status;
+    if (status == TFR_OK)
+        return tfr_ways_open(s->dev, &s->boot, false, &key, &s->link, &s->page, cause);
+    snprintf(cause, TFR_WAYS_TEXT, "the client could not prepare it");
+    return status;
+}
+
+static tfr_status way_find(struct tfr_session *s, const struct tfr_ways *ways)
+{
+    const char *setting = tfr_env_str("TFR_TRANSPORT");
+    const struct tfr_transport_ops *ops;
+    char why[TFR_WAYS_TEXT] = "", cause[TFR_WAYS_TEXT], text[TFR_WAYS_TEXT + 64];
+    uint32_t at = 0;
+    while ((ops = tfr_ways_next(ways, setting, &s->boot, &at, why))) {
+        const char *name = ways->way[at - 1].name;
+        tfr_status status = way_try(s, ops, name, why, cause);
+        if (status == TFR_OK) {
+            tfr_info("transport %s%s%s%s", name, *why ? " (" : "", why, *why ? ")" : "");
+            return TFR_OK;
+        }
+        device_close(s);
+        if (status != TFR_E_UNSUP)
+            return status;
+        tfr_ways_note(why, name, cause);
     }
-    status = s->dev->ops->import(s->link, &key, &s->page);
-    if (status == TFR_OK && s->mapped)
-        area = s->dev->ops->addr(s->page);
-    else if (status == TFR_OK)
-        status = image_make(s, &area);
+    snprintf(text, sizeof text, "client and executor share no transport: %s", why);
+    text_send(s, TFR_BOOT_REFUSED, text);
+    return tfr_fail(TFR_E_UNSUP, "%s", text);
+}
+
+tfr_status tfr_session_join(struct tfr_session *s, struct tfr_boot boot,
+                            const struct tfr_ways *ways)
+{
+    s->boot = boot;
+    tfr_status status = way_find(s, ways);
     if (status != TFR_OK)
         return status;
+    struct tfr_page_area *area = s->mapped ? s->dev->ops->addr(s->page) : s->image;
     s->feedback = &area->feedback;
     s->reply = area->reply;
     s->text = area->text;

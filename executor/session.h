@@ -14,6 +14,7 @@
 #include "executor/park.h"
 #include "transport/boot.h"
 #include "transport/ring.h"
+#include "transport/ways.h"
 
 enum { TFR_STREAM_CHECKS = 4 };
 
@@ -127,6 +128,7 @@ struct tfr_session {
     /* The page area itself, or where it is not mapped our image of it (see out.h). */
     struct tfr_feedback *feedback;
     struct tfr_reply_slot *reply;
+    struct tfr_page_area *image; /* NULL: the client's is mapped */
     struct tfr_mem *image_mem;
     /* Where nothing is mapped: puts on channel 0, one at a time, and progress. */
     pthread_mutex_t out_lock;
@@ -202,8 +204,9 @@ struct tfr_session {
  * registered with the driver, whose current context must be set. */
 tfr_status tfr_session_prepare(struct tfr_session *s, const struct tfr_cu *cu);
 
-/* Joins the client behind the socket: welcome, show, link. */
-tfr_status tfr_session_join(struct tfr_session *s, struct tfr_boot boot, const char *transport);
+/* Joins the client behind the socket by the best of its ways: welcome, show, link. */
+tfr_status tfr_session_join(struct tfr_session *s, struct tfr_boot boot,
+                            const struct tfr_ways *ways);
 
 /* Serves it until it is gone.  Then the process should exit. */
 void tfr_session_serve(struct tfr_session *s);

@@ -213,7 +213,7 @@ static tfr_status ready(struct tfr_boot *parent, const struct driver *d)
 
 /* Until the parent hands a client over; it may take days. */
 static tfr_status client_take(struct tfr_boot *parent, struct tfr_boot *client_out,
-                              struct tfr_attach *attach_out)
+                              struct tfr_ways *ways_out)
 {
     struct pollfd p = {.fd = parent->fd, .events = POLLIN};
     while (poll(&p, 1, -1) < 0 && errno == EINTR)
@@ -222,10 +222,8 @@ static tfr_status client_take(struct tfr_boot *parent, struct tfr_boot *client_o
     tfr_status status = tfr_boot_recv(parent, &msg, 1000);
     if (status != TFR_OK)
         return status;
-    bool right = msg.type == TFR_WORKER_CLIENT && msg.fd_n == 1 && msg.len == sizeof *attach_out;
-    if (right)
-        memcpy(attach_out, msg.body, sizeof *attach_out);
-    attach_out->transport[sizeof attach_out->transport - 1] = 0;
+    bool right = msg.type == TFR_WORKER_CLIENT && msg.fd_n == 1 &&
+                 tfr_ways_take(msg.body, msg.len, ways_out);
     *client_out = (struct tfr_boot){.fd = right ? msg.fds[0] : -1};
     msg.fd_n = right ? 0 : msg.fd_n;
     tfr_boot_msg_fini(&msg);
@@ -237,7 +235,7 @@ int tfr_worker_main(int fd, int stat_fd, enum tfr_gpu_choice choice, const char 
     /* Big (tables of handles and words): one per process, not on the stack. */
     static struct tfr_session session;
     static struct driver driver;
-    struct tfr_attach attach;
+    static struct tfr_ways ways;
     struct tfr_boot parent = {.fd = fd}, client;
     /* The parent's death is ours; it may have died before this line. */
     prctl(PR_SET_PDEATHSIG, SIGKILL);
@@ -247,10 +245,9 @@ int tfr_worker_main(int fd, int stat_fd, enum tfr_gpu_choice choice, const char 
     if (tfr_boot_gone(&parent))
         return 1;
     if (prepare(&parent, choice, pin, &driver, &session) != TFR_OK ||
-        ready(&parent, &driver) != TFR_OK || client_take(&parent, &client, &attach) != TFR_OK)
+        ready(&parent, &driver) != TFR_OK || client_take(&parent, &client, &ways) != TFR_OK)
         return 1;
-    if (tfr_session_join(&session, client, attach.transport) == TFR_OK &&
-        tfr_text_open(&session) == TFR_OK)
+    if (tfr_session_join(&session, client, &ways) == TFR_OK && tfr_text_open(&session) == TFR_OK)
         tfr_session_serve(&session);
     /* Threads may sit in driver calls: leave without tear-down, the kernel and the driver clean up.
      */

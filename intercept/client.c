@@ -35,7 +35,8 @@ CUresult tfr_client_broken(const char *why)
     /* pairs with the acquire in tfr_enter */
     if (atomic_compare_exchange_strong_explicit(&tfr_client.error, &none,
                                                 CUDA_ERROR_DEVICE_UNAVAILABLE, memory_order_acq_rel,
-                                                memory_order_acquire))
+                                                memory_order_acquire) &&
+        why)
         tfr_say("%s: the GPU session is lost, every call fails from here; start the program again",
                 why);
     return tfr_client_error();

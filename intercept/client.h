@@ -59,6 +59,7 @@ struct tfr_client {
     /* What every call answers from now on (CUresult): the executor is gone, or we are a forked
      * child. Pairs with the acquire in tfr_enter. */
     _Atomic uint32_t error;
+    char transport[sizeof((struct tfr_snapshot *)0)->transport]; /* the executor's setting */
     bool lacks_any; /* calls of ours that the executor does not know: a bit per op (edition.c) */
     uint64_t lacks[(TFR_OP_LIMIT + 63) / 64];
 
@@ -117,7 +118,8 @@ void tfr_text_take(void);
 
 /* ---- client.c ---- */
 
-/* The executor is gone: says why once, and makes every later call answer an error. */
+/* The executor is gone: says why once (NULL: it has been said), and makes every later call answer
+ * an error. */
 CUresult tfr_client_broken(const char *why);
 
 /* Before the session's memory goes: waits until the threads that wait have seen tfr_client.error

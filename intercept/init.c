@@ -20,7 +20,7 @@
 #include "intercept/module.h"
 #include "intercept/stream.h"
 #include "proto/hello.h"
-#include "transport/boot.h"
+#include "transport/ways.h"
 
 static struct tfr_feedback page_of_zeros;
 
@@ -101,6 +101,7 @@ static CUresult ask_snapshot(struct tfr_boot *boot, int limit_ms)
         free(snapshot);
         return CUDA_ERROR_NO_DEVICE;
     }
+    memcpy(tfr_client.transport, snapshot->transport, sizeof tfr_client.transport - 1);
     for (uint32_t i = 0; i < snapshot->device_n; i++)
         snapshot->device[i].name[sizeof snapshot->device[i].name - 1] = 0;
     /* Kept for good: other threads read the first one without a lock. */
@@ -232,19 +233,55 @@ struct set_up {
     struct tfr_mem *shown;
     struct tfr_peer_mem *session;
     struct tfr_area page;
+    struct tfr_chosen chosen;
     struct tfr_welcome welcome;
     int session_fd;
     bool mapped;
 };
 
+/* Our setting, or what the executor insists on. */
+static const char *transport_setting(void)
+{
+    const char *own = tfr_env_str("TFR_TRANSPORT"), *its = tfr_client.transport;
+    return strcmp(own, "auto") == 0 && *its ? its : own;
+}
+
+static tfr_status ways_send(int limit_ms)
+{
+    static struct tfr_ways ways; /* under set_up_lock */
+    const char *setting = transport_setting();
+    char why[TFR_WAYS_TEXT];
+    if (tfr_ways_find(setting, &tfr_client.boot, &ways, why) != TFR_OK) {
+        tfr_say("no transport: %s (TFR_TRANSPORT=auto takes the best that both machines share)",
+                why);
+        return TFR_E_ACCESS;
+    }
+    struct tfr_boot_msg msg = {
+        .type = TFR_BOOT_ATTACH, .len = (uint32_t)(ways.n * sizeof ways.way[0]), .body = ways.way};
+    return tfr_boot_send(&tfr_client.boot, &msg, limit_ms);
+}
+
+static tfr_status take_chosen(struct set_up *up, int limit_ms)
+{
+    struct tfr_boot_msg msg;
+    tfr_status status = recv_queued(&tfr_client.boot, limit_ms, &msg);
+    if (status != TFR_OK)
+        return status;
+    if (msg.type != TFR_BOOT_CHOSEN || msg.len != sizeof up->chosen) {
+        refuse(&msg);
+        return TFR_E_ACCESS;
+    }
+    memcpy(&up->chosen, msg.body, sizeof up->chosen);
+    up->chosen.transport[sizeof up->chosen.transport - 1] = 0;
+    up->chosen.why[sizeof up->chosen.why - 1] = 0;
+    tfr_boot_msg_fini(&msg);
+    return TFR_OK;
+}
+
 static tfr_status take_welcome(struct set_up *up, int limit_ms)
 {
-    struct tfr_attach attach = {0};
-    strncpy(attach.transport, tfr_env_str("TFR_TRANSPORT"), sizeof attach.transport - 1);
-    struct tfr_boot_msg msg = {.type = TFR_BOOT_ATTACH, .len = sizeof attach, .body = &attach};
-    tfr_status status = tfr_boot_send(&tfr_client.boot, &msg, limit_ms);
-    if (status == TFR_OK)
-        status = recv_queued(&tfr_client.boot, limit_ms, &msg);
+    struct tfr_boot_msg msg;
+    tfr_status status = tfr_boot_recv(&tfr_client.boot, &msg, limit_ms);
     if (status != TFR_OK)
         return status;
     if (msg.type != TFR_BOOT_WELCOME || msg.len != sizeof up->welcome || msg.fd_n > 1) {
@@ -269,12 +306,11 @@ static tfr_status take_welcome(struct set_up *up, int limit_ms)
  * where we cannot map the executor's. */
 static tfr_status page_make(struct set_up *up)
 {
-    const struct tfr_transport_ops *ops = tfr_transport_find(tfr_env_str("TFR_TRANSPORT"));
+    const struct tfr_transport_ops *ops = tfr_transport_find(up->chosen.transport);
     struct tfr_dev_cfg cfg = {.numa_node = -1};
     size_t len = sizeof(struct tfr_page_area);
     if (!ops)
-        return tfr_fail(TFR_E_INVAL, "TFR_TRANSPORT=%s: there are shm and fault",
-                        tfr_env_str("TFR_TRANSPORT"));
+        return tfr_fail(TFR_E_PROTO, "the executor chose a transport that was not offered");
     up->mapped = ops->caps & TFR_CAP_MAPPED;
     if (!up->mapped)
         len += up->welcome.lane_len;
@@ -304,23 +340,19 @@ static tfr_status show_page(struct set_up *up, int limit_ms)
     return tfr_boot_send(&tfr_client.boot, &msg, limit_ms);
 }
 
-static tfr_status link_open(struct set_up *up, int limit_ms)
+static tfr_status link_open(struct set_up *up)
 {
-    const struct tfr_transport_ops *ops = up->dev->ops;
+    char why[TFR_WAYS_TEXT]; /* the worker says it, too */
     struct tfr_key key = {.len = up->welcome.len, .fd = up->session_fd};
     memcpy(key.words, up->welcome.key, sizeof key.words);
     up->session_fd = -1;
-    tfr_status status = ops->open(up->dev, &tfr_client.boot, true, &up->link);
-    if (status != TFR_OK) {
-        if (key.fd >= 0)
-            close(key.fd);
-        return status;
-    }
-    status = ops->import(up->link, &key, &up->session);
-    if (status != TFR_OK)
-        return status;
+    return tfr_ways_open(up->dev, &tfr_client.boot, true, &key, &up->link, &up->session, why);
+}
+
+static tfr_status take_ready(int limit_ms)
+{
     struct tfr_boot_msg msg;
-    status = tfr_boot_recv(&tfr_client.boot, &msg, limit_ms);
+    tfr_status status = tfr_boot_recv(&tfr_client.boot, &msg, limit_ms);
     if (status == TFR_OK && msg.type != TFR_BOOT_READY) {
         refuse(&msg);
         return TFR_E_PROTO;
@@ -328,6 +360,39 @@ static tfr_status link_open(struct set_up *up, int limit_ms)
     if (status == TFR_OK)
         tfr_boot_msg_fini(&msg);
     return status;
+}
+
+static void page_drop(struct set_up *up)
+{
+    if (up->shown)
+        up->dev->ops->unreg(up->shown);
+    if (up->dev)
+        up->dev->ops->release(up->dev);
+    if (up->page.fd >= 0) {
+        munmap(up->page.addr, up->page.len);
+        close(up->page.fd);
+    }
+    if (up->session_fd >= 0)
+        close(up->session_fd);
+    *up = (struct set_up){.session_fd = -1, .page = {.fd = -1}};
+}
+
+/* The way that the worker has chosen.  TFR_E_UNSUP: it does not work, the worker will choose
+ * another, or refuse us; TFR_E_ACCESS: it has, and that has been said. */
+static tfr_status way_try(struct set_up *up, int limit_ms)
+{
+    struct tfr_boot_msg declined = {.type = TFR_BOOT_DECLINED};
+    tfr_status status = take_chosen(up, limit_ms);
+    if (status == TFR_OK)
+        status = take_welcome(up, limit_ms);
+    if (status != TFR_OK)
+        return status;
+    if (page_make(up) != TFR_OK) {
+        status = tfr_boot_send(&tfr_client.boot, &declined, limit_ms);
+        return status == TFR_OK ? TFR_E_UNSUP : status;
+    }
+    status = show_page(up, limit_ms);
+    return status == TFR_OK ? link_open(up) : status;
 }
 
 /* From here on the session's memories are where the rest of the client looks for them. */
@@ -366,15 +431,17 @@ static tfr_status attach_steps(struct set_up *up)
     /* Of silence.  A cold worker initialises a driver first, and the executor says meanwhile that
      * we are queued. */
     int limit_ms = 5000;
-    tfr_status status = take_welcome(up, limit_ms);
-    if (status == TFR_OK)
-        status = page_make(up);
-    if (status == TFR_OK)
-        status = show_page(up, limit_ms);
-    if (status == TFR_OK)
-        status = link_open(up, limit_ms);
+    tfr_status status = ways_send(limit_ms);
     if (status != TFR_OK)
         return status;
+    while ((status = way_try(up, limit_ms)) == TFR_E_UNSUP)
+        page_drop(up);
+    if (status == TFR_OK)
+        status = take_ready(limit_ms);
+    if (status != TFR_OK)
+        return status;
+    const char *why = up->chosen.why;
+    tfr_info("transport %s%s%s%s", up->chosen.transport, *why ? " (" : "", why, *why ? ")" : "");
     const struct tfr_welcome *w = &up->welcome;
     struct tfr_page_area *page = up->page.addr;
     madvise(page, up->page.len, MADV_DONTFORK);
@@ -397,8 +464,10 @@ CUresult tfr_client_attach(void)
         if (tfr_client.boot.fd < 0)
             result = connect_boot();
         struct set_up up = {.session_fd = -1, .page = {.fd = -1}};
-        if (result == CUDA_SUCCESS && attach_steps(&up) != TFR_OK)
-            result = tfr_client_broken("the executor gave no worker");
+        tfr_status status = result == CUDA_SUCCESS ? attach_steps(&up) : TFR_OK;
+        if (status != TFR_OK)
+            result =
+                tfr_client_broken(status == TFR_E_ACCESS ? NULL : "the executor gave no worker");
         if (up.page.fd >= 0)
             close(up.page.fd);
         if (result == CUDA_SUCCESS) {

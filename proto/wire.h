@@ -63,8 +63,11 @@ enum tfr_boot_type {
     TFR_BOOT_HELLO = 1, /* client -> executor: struct tfr_hello */
     TFR_BOOT_SNAPSHOT,  /* executor -> client: struct tfr_snapshot */
     TFR_BOOT_REFUSED,   /* executor -> client: text, the reason */
-    TFR_BOOT_ATTACH,    /* client -> executor: struct tfr_attach; a worker answers */
+    TFR_BOOT_ATTACH,    /* client -> executor: struct tfr_way (transport/ways.h), one for each
+                           transport; a worker answers */
+    TFR_BOOT_CHOSEN,    /* worker -> client: struct tfr_chosen, and then: */
     TFR_BOOT_WELCOME,   /* worker -> client: struct tfr_welcome; key descriptor, if any */
+    TFR_BOOT_DECLINED,  /* client -> worker, in place of show: choose another; text, why */
     TFR_BOOT_SHOW,      /* client -> worker: struct tfr_show; key descriptor, if any */
     TFR_BOOT_READY,     /* worker -> client: empty: the ring is served */
     TFR_BOOT_HOST,   /* client -> worker, late: struct tfr_host_msg, descriptor of pinned memory */
@@ -121,11 +124,14 @@ struct tfr_snapshot {
     struct tfr_edition edition;
     uint32_t driver_version, device_n;
     int32_t priority_least, priority_greatest;
+    char transport[32]; /* the only one that it takes; "auto": the best that both have */
     struct tfr_snapshot_device device[TFR_DEVICES_MAX];
 };
 
-struct tfr_attach {
-    char transport[16]; /* how the bytes are to move */
+/* The way that the worker took, before its welcome. */
+struct tfr_chosen {
+    char transport[32];
+    char why[480]; /* what was better and could not be had; empty: nothing was */
 };
 
 /* Offsets inside the session memory, and its key (a descriptor may come with it). */

@@ -26,6 +26,7 @@
 #include "base/env.h"
 #include "base/log.h"
 #include "tools/ask.h"
+#include "transport/ways.h"
 
 enum { EXIT_USAGE = 2, EXIT_NO_EXECUTOR = 125, EXIT_NO_EXEC = 126, EXIT_NO_PROGRAM = 127 };
 enum { READY_LIMIT_MS = 60000, READY_FD = 3 };
@@ -40,7 +41,8 @@ static const char usage[] =
     "Runs a CUDA program on the GPU of an executor.\n"
     "  --executor ADDR  unix:PATH of a running tf-executor; default: $TFR_EXECUTORS, else a\n"
     "                   private executor is started for the life of the program\n"
-    "  -v, --verbose    say more (TFR_LOG=info)\n"
+    "  --transport NAME how bytes move (TFR_TRANSPORT); default: the best that both sides have\n"
+    "  -v, --verbose    say more (TFR_LOG=info): which transport, and why\n"
     "  -h, --help       show this\n";
 
 static bool find_places(struct places *places)
@@ -219,6 +221,7 @@ static bool start_private(const struct places *places)
 static int parse(int argc, char **argv)
 {
     static const struct option options[] = {{"executor", required_argument, NULL, 'e'},
+                                            {"transport", required_argument, NULL, 't'},
                                             {"verbose", no_argument, NULL, 'v'},
                                             {"help", no_argument, NULL, 'h'},
                                             {0}};
@@ -226,6 +229,8 @@ static int parse(int argc, char **argv)
     while ((got = getopt_long(argc, argv, "+vh", options, NULL)) != -1) {
         if (got == 'e') {
             setenv("TFR_EXECUTORS", optarg, 1);
+        } else if (got == 't') {
+            setenv("TFR_TRANSPORT", optarg, 1);
         } else if (got == 'v') {
             setenv("TFR_LOG", "info", 0);
         } else {
@@ -247,6 +252,11 @@ int main(int argc, char **argv)
         return status;
     if (!find_places(&places))
         return EXIT_NO_EXECUTOR;
+    const char *transport = getenv("TFR_TRANSPORT");
+    if (transport && !tfr_ways_known(transport)) {
+        tfr_say("transport %s: %s", transport, tfr_transport_why(transport));
+        return EXIT_USAGE;
+    }
     const char *given = getenv("TFR_EXECUTORS");
     if (given && !tfr_ask_addresses_good(given))
         return EXIT_USAGE;

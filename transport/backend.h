@@ -16,7 +16,8 @@ const struct tfr_transport_ops *tfr_fault_wrap(const struct tfr_transport_ops *i
 enum { TFR_TRANSPORT_ABI = 1 << 16 | (uint16_t)sizeof(struct tfr_transport_ops) };
 typedef struct tfr_transport_ops *tfr_transport_plugin_fn(uint32_t abi);
 
-/* Types of boot messages that open() of a transport sends; callers number theirs below. */
-enum { TFR_BOOT_LINK = 0x7f000000 };
+/* Types of boot messages of our own, callers number theirs below: what open() of a transport sends,
+ * and whether it came to an end (ways.c). */
+enum { TFR_BOOT_LINK = 0x7f000000, TFR_BOOT_OPENED };
 
 #endif

@@ -16,6 +16,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "transport/backend.h"
 #include "transport/boot.h"
 
 struct head {
@@ -203,10 +204,23 @@ tfr_status tfr_boot_connect(const char *addr, int limit_ms, struct tfr_boot *boo
     return TFR_OK;
 }
 
+static void kept_take(struct tfr_boot *boot, struct tfr_boot_msg *msg_out)
+{
+    *msg_out = *boot->kept;
+    free(boot->kept);
+    boot->kept = NULL;
+}
+
 void tfr_boot_close(struct tfr_boot *boot)
 {
+    struct tfr_boot_msg msg;
+
     if (boot->fd >= 0)
         close(boot->fd);
+    if (boot->kept) {
+        kept_take(boot, &msg);
+        tfr_boot_msg_fini(&msg);
+    }
     *boot = (struct tfr_boot){.fd = -1};
 }
 
@@ -358,7 +372,7 @@ static tfr_status head_check(const struct head *head, const struct tfr_boot_msg 
     return TFR_OK;
 }
 
-tfr_status tfr_boot_recv(struct tfr_boot *boot, struct tfr_boot_msg *msg_out, int limit_ms)
+static tfr_status msg_recv(struct tfr_boot *boot, struct tfr_boot_msg *msg_out, int limit_ms)
 {
     uint64_t deadline_ns = deadline_in(limit_ms);
     struct tfr_boot_msg msg = {0};
@@ -388,6 +402,37 @@ tfr_status tfr_boot_recv(struct tfr_boot *boot, struct tfr_boot_msg *msg_out, in
 msg_free:
     tfr_boot_msg_fini(&msg);
     return status;
+}
+
+tfr_status tfr_boot_recv(struct tfr_boot *boot, struct tfr_boot_msg *msg_out, int limit_ms)
+{
+    struct tfr_boot_msg msg;
+    tfr_status status;
+
+    if (boot->kept && boot->linking)
+        return TFR_E_PEER;
+    if (boot->kept) {
+        kept_take(boot, msg_out);
+        return TFR_OK;
+    }
+    status = msg_recv(boot, &msg, limit_ms);
+    if (status != TFR_OK)
+        return status;
+    if (!boot->linking || msg.type == TFR_BOOT_LINK) {
+        *msg_out = msg;
+        return TFR_OK;
+    }
+    boot->kept = malloc(sizeof(*boot->kept));
+    if (boot->kept)
+        *boot->kept = msg;
+    else
+        tfr_boot_msg_fini(&msg);
+    return TFR_E_PEER;
+}
+
+void tfr_boot_linking(struct tfr_boot *boot, bool on)
+{
+    boot->linking = on;
 }
 
 /* The next piece, straight to where it belongs; a descriptor that comes along is a breach. */

@@ -7,6 +7,7 @@
 #ifndef TFR_TRANSPORT_BOOT_H
 #define TFR_TRANSPORT_BOOT_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
@@ -20,7 +21,9 @@ struct tfr_seal;
 /* One end of a boot connection.  A plain one is made with {.fd = fd}. */
 struct tfr_boot {
     int fd;
-    struct tfr_seal *seal; /* keys and counters after a proof of identity; NULL: plain */
+    struct tfr_seal *seal;     /* keys and counters after a proof of identity; NULL: plain */
+    bool linking;              /* see tfr_boot_linking */
+    struct tfr_boot_msg *kept; /* a message that came too early; NULL: none */
 };
 
 struct tfr_boot_msg {
@@ -58,6 +61,10 @@ tfr_status tfr_boot_peer(const struct tfr_boot *boot, uid_t *uid_out, pid_t *pid
 /* TFR_E_PEER (closed) and TFR_E_TIMEOUT (nothing came) make no log line; anything else does. */
 tfr_status tfr_boot_send(struct tfr_boot *boot, const struct tfr_boot_msg *msg, int limit_ms);
 tfr_status tfr_boot_recv(struct tfr_boot *boot, struct tfr_boot_msg *msg_out, int limit_ms);
+/* While a transport opens its link: recv hands out its messages alone.  Any other, which means that
+ * the peer has given up, is kept for the first recv after that, and answered with TFR_E_PEER. */
+void tfr_boot_linking(struct tfr_boot *boot, bool on);
+
 void tfr_boot_msg_fini(struct tfr_boot_msg *msg); /* frees the body and closes fds still in it */
 
 /* A message that comes in pieces, for a loop that must not wait.  Starts as all zeros. */

@@ -45,37 +45,42 @@ static void registry_init(void)
             tfr_transport_defaults(entries[i].ops);
 }
 
-/* The folder that we lie in, or TFR_PLUGINS. */
-static void *plugin_open(const char *name)
+/* In TFR_PLUGINS, or beside us; false: there is none. */
+static bool plugin_path(const char *name, char *path, size_t room)
 {
     static const char *const under[] = {"/tfr/", "/../lib/tfr/"};
     const char *dir = tfr_env_str("TFR_PLUGINS"), *slash;
-    char path[4096];
-    void *lib = NULL;
     Dl_info self;
 
     if (dir) {
-        snprintf(path, sizeof(path), "%s/%s.so", dir, name);
-        return dlopen(path, RTLD_NOW | RTLD_LOCAL);
+        snprintf(path, room, "%s/%s.so", dir, name);
+        return access(path, R_OK) == 0;
     }
-    if (!dladdr((void *)(uintptr_t)plugin_open, &self) || !self.dli_fname)
-        return NULL;
+    if (!dladdr((void *)(uintptr_t)plugin_path, &self) || !self.dli_fname)
+        return false;
     slash = strrchr(self.dli_fname, '/');
-    for (size_t i = 0; i < sizeof(under) / sizeof(under[0]) && !lib; i++) {
-        snprintf(path, sizeof(path), "%.*s%s%s.so", slash ? (int)(slash - self.dli_fname) : 1,
+    for (size_t i = 0; i < sizeof(under) / sizeof(under[0]); i++) {
+        snprintf(path, room, "%.*s%s%s.so", slash ? (int)(slash - self.dli_fname) : 1,
                  slash ? self.dli_fname : ".", under[i], name);
-        lib = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+        if (access(path, R_OK) == 0)
+            return true;
     }
-    return lib;
+    return false;
 }
 
 /* With the lock held.  A plugin stays for the life of the process. */
 static void plugin_load(struct entry *entry)
 {
-    void *lib = plugin_open(entry->name);
     tfr_transport_plugin_fn *make = NULL;
+    char path[4096];
+    void *lib;
 
     entry->asked = true;
+    if (!plugin_path(entry->name, path, sizeof(path))) {
+        snprintf(entry->why, sizeof(entry->why), "lib/tfr/%s.so is not installed", entry->name);
+        return;
+    }
+    lib = dlopen(path, RTLD_NOW | RTLD_LOCAL);
     if (!lib) {
         snprintf(entry->why, sizeof(entry->why), "%s", dlerror());
         return;
@@ -128,7 +133,7 @@ const char *tfr_transport_why(const char *name)
     const char *inner = wrapped_name(name);
     const struct entry *entry = entry_find(inner ? inner : name);
 
-    return entry ? entry->why : "there is none of that name";
+    return entry ? entry->why : "there is none of that name, but shm, verbs, ucx and tcp";
 }
 
 const char *tfr_transport_name(int at)

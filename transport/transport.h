@@ -193,7 +193,8 @@ const struct tfr_transport_ops *tfr_transport_find(const char *name);
 /* Why find answered NULL for the name; a string that stays. */
 const char *tfr_transport_why(const char *name);
 
-/* The names there are, best first, from 0; NULL behind the last. */
+/* The names there are, best first, from 0; NULL behind the last.  The fault wrapper is not among
+ * them. */
 const char *tfr_transport_name(int at);
 
 /* Fills every NULL op with one that answers TFR_E_UNSUP (or does nothing). */

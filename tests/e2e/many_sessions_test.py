@@ -17,7 +17,7 @@ import unittest
 
 from behaviour_test import (GONE_LIMIT_S, LIMIT_S, PROBE, SANITIZE, TF_EXECUTOR, TF_RUN, descendants, env,
                             started, tf_run, within)
-from wire import answer, connected, frame, hello, message
+from wire import answer, connected, frame, hello, message, ways
 
 IN_A_ROW = int(os.environ.get("TFR_TEST_SESSIONS", "200" if SANITIZE else "1000"))
 SPARES = 2  # the most workers that an executor keeps warm
@@ -189,8 +189,8 @@ class Strangers(Resources):
     def test_who_leaves_at_any_stage_leaves_nothing(self):
         stages = [[], [frame(HELLO, hello())[:7]], [frame(HELLO, hello())[:40]], [frame(HELLO, hello())],
                   [frame(HELLO, hello()), frame(ATTACH)[:9]],
-                  [frame(HELLO, hello()), frame(ATTACH, b"shm".ljust(16, b"\0"))],
-                  [frame(HELLO, hello()), frame(ATTACH, b"no such".ljust(16, b"\0"))],
+                  [frame(HELLO, hello()), frame(ATTACH, ways("shm"))],
+                  [frame(HELLO, hello()), frame(ATTACH, ways("no such"))],
                   [frame(STAT, hello())]]
         with executor() as (address, daemon, _):
             before = self.before(address, daemon)
@@ -239,7 +239,7 @@ class Strangers(Resources):
             before = self.before(address, daemon)
             holder = idle(stack, address)
             self.assertEqual(holder.stdout.readline(), "ready\n")
-            attach = [frame(HELLO, hello()), frame(ATTACH, b"shm".ljust(16, b"\0"))]
+            attach = [frame(HELLO, hello()), frame(ATTACH, ways("shm"))]
             socks = [stack.enter_context(connected(address, *attach)) for _ in range(1025)]
             self.assertEqual([answer(socks[0]), answer(socks[0])], [SNAPSHOT, QUEUED])
             self.assertEqual([answer(socks[-1]), answer(socks[-1])], [SNAPSHOT, REFUSED])

@@ -63,6 +63,11 @@ def frame(kind, body=b"", length=None):
                        len(body) if length is None else length, 0) + body
 
 
+def ways(*names):
+    """The body of an attach message that offers these transports, with empty offers."""
+    return b"".join(struct.pack("<32sII488s", name.encode(), 1, 0, b"") for name in names)
+
+
 def connected(address, *frames):
     sock = socket.socket(socket.AF_UNIX)
     sock.connect(address[len("unix:"):])  # waits while the backlog is full

@@ -16,7 +16,7 @@ Test(env, answers_the_default_of_what_is_not_set)
     unsetenv("TFR_RING_SIZE");
     unsetenv("TFR_EXECUTORS");
     cr_assert_eq(tfr_env_u64("TFR_RING_SIZE"), 1u << 20);
-    cr_assert_str_eq(tfr_env_str("TFR_TRANSPORT"), "shm");
+    cr_assert_str_eq(tfr_env_str("TFR_TRANSPORT"), "auto");
     cr_assert_null(tfr_env_str("TFR_EXECUTORS"));
 }
 

@@ -347,8 +347,14 @@ Test(hostile, page_that_can_be_truncated_is_not_mapped)
     struct tfr_boot_msg msg;
     cr_assert_eq(rogue_greet(rogue_hello(), &r.boot), TFR_BOOT_SNAPSHOT);
     rogue_send(&r.boot, TFR_BOOT_ATTACH, &rogue_over_shm, sizeof rogue_over_shm);
-    cr_assert_eq(tfr_boot_recv(&r.boot, &msg, 20000), TFR_OK);
-    tfr_boot_msg_fini(&msg);
+    do {
+        cr_assert_eq(tfr_boot_recv(&r.boot, &msg, 20000), TFR_OK);
+        tfr_boot_msg_fini(&msg);
+    } while (msg.type != TFR_BOOT_CHOSEN);
+    cr_assert_eq(tfr_boot_recv(&r.boot, &msg, 3000), TFR_OK);
+    cr_assert_eq(msg.type, TFR_BOOT_WELCOME);
+    memcpy(&r.welcome, msg.body, sizeof r.welcome);
+    struct tfr_key key = {.len = r.welcome.len, .words = {r.welcome.key[0]}, .fd = msg.fds[0]};
     FILE *file = tmpfile();
     cr_assert_not_null(file);
     struct tfr_show show = {.len = sizeof(struct tfr_page_area)};
@@ -359,7 +365,10 @@ Test(hostile, page_that_can_be_truncated_is_not_mapped)
     struct tfr_dev_cfg cfg = {.numa_node = -1};
     struct tfr_dev *dev;
     cr_assert_eq(ops->prepare(&cfg, &dev), TFR_OK);
-    cr_assert_eq(ops->open(dev, &r.boot, true, &r.link), TFR_OK);
+    char why[TFR_WAYS_TEXT];
+    cr_assert_eq(tfr_ways_open(dev, &r.boot, true, &key, &r.link, &r.session, why), TFR_E_UNSUP);
+    cr_assert_eq(tfr_boot_recv(&r.boot, &msg, 3000), TFR_OK);
+    cr_assert_eq(msg.type, TFR_BOOT_REFUSED);
     cr_assert(rogue_ends(&r));
     rogue_daemon_serves();
 }

@@ -70,7 +70,7 @@ void rogue_send(struct tfr_boot *boot, uint32_t type, void *body, size_t len)
     cr_assert_eq(tfr_boot_send(boot, &msg, 1000), TFR_OK);
 }
 
-struct tfr_attach rogue_over_shm = {.transport = "shm"};
+struct tfr_way rogue_over_shm = {.name = "shm", .usable = 1};
 
 struct tfr_hello rogue_hello(void)
 {
@@ -99,6 +99,7 @@ void rogue_attach(struct rogue *r)
     const struct tfr_transport_ops *ops = tfr_transport_find("shm");
     struct tfr_dev_cfg cfg = {.numa_node = -1};
     struct tfr_boot_msg msg;
+    char why[TFR_WAYS_TEXT];
     cr_assert_eq(rogue_greet(rogue_hello(), &r->boot), TFR_BOOT_SNAPSHOT);
     rogue_send(&r->boot, TFR_BOOT_ATTACH, &rogue_over_shm, sizeof rogue_over_shm);
     /* A test may be faster than the next worker. */
@@ -107,6 +108,9 @@ void rogue_attach(struct rogue *r)
         tfr_boot_msg_fini(&msg);
         cr_assert_eq(tfr_boot_recv(&r->boot, &msg, 20000), TFR_OK);
     }
+    cr_assert_eq(msg.type, TFR_BOOT_CHOSEN);
+    tfr_boot_msg_fini(&msg);
+    cr_assert_eq(tfr_boot_recv(&r->boot, &msg, 3000), TFR_OK);
     cr_assert_eq(msg.type, TFR_BOOT_WELCOME);
     memcpy(&r->welcome, msg.body, sizeof r->welcome);
     struct tfr_key key = {.len = r->welcome.len, .words = {r->welcome.key[0]}, .fd = msg.fds[0]};
@@ -118,8 +122,7 @@ void rogue_attach(struct rogue *r)
         .type = TFR_BOOT_SHOW, .len = sizeof show, .body = &show, .fds = {r->page.fd}, .fd_n = 1};
     cr_assert_eq(tfr_boot_send(&r->boot, &out, 1000), TFR_OK);
     cr_assert_eq(ops->prepare(&cfg, &r->dev), TFR_OK);
-    cr_assert_eq(ops->open(r->dev, &r->boot, true, &r->link), TFR_OK);
-    cr_assert_eq(ops->import(r->link, &key, &r->session), TFR_OK);
+    cr_assert_eq(tfr_ways_open(r->dev, &r->boot, true, &key, &r->link, &r->session, why), TFR_OK);
     cr_assert_eq(tfr_boot_recv(&r->boot, &msg, 3000), TFR_OK);
     cr_assert_eq(msg.type, TFR_BOOT_READY);
     tfr_boot_msg_fini(&msg);

@@ -6,11 +6,11 @@
 #include <stdbool.h>
 
 #include "proto/wire.h"
-#include "transport/boot.h"
+#include "transport/ways.h"
 #include "transport/ring.h"
 
 extern char rogue_addr[64];
-extern struct tfr_attach rogue_over_shm;
+extern struct tfr_way rogue_over_shm;
 
 /* Per test: starts and stops the executor. */
 void rogue_executor_start(void);
