@@ -18,7 +18,10 @@
  * the same time on different threads.  done() runs outside our locks, exactly once per accepted
  * transfer, also on failure, and always before close() returns.  It runs inside put, get, land,
  * progress or close of its link, on whatever thread calls those, never on a thread of the
- * transport, and must not call into the link. */
+ * transport, and must not call into the link.
+ *
+ * Without TFR_CAP_ONESIDED progress moves bytes, on both sides: those of a put that has not left
+ * yet, and those that have come. */
 #ifndef TFR_TRANSPORT_H
 #define TFR_TRANSPORT_H
 

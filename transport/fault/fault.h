@@ -121,9 +121,9 @@ void *fault_wire_main(void *link);
 /* Calls done() for what was delivered long enough ago (all: for everything). */
 void fault_done_run(struct fault_link *link, bool all);
 
-/* Returns when nothing is under way and every done() has run, or the link is dead and the inner one
- * does not give back what it took: false. */
-bool fault_settle(struct fault_link *link);
+/* Returns when *busy is 0, or nothing is under way and every done() has run; false: the link is
+ * dead and the inner one does not give back what it took. */
+bool fault_settle(struct fault_link *link, const _Atomic uint32_t *busy);
 
 tfr_status fault_put(struct tfr_link *link, const struct tfr_xfer *xfer);
 tfr_status fault_get(struct tfr_link *link, const struct tfr_xfer *xfer);

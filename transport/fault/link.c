@@ -88,13 +88,13 @@ static tfr_status fault_reg(struct tfr_dev *base, const struct tfr_area *area,
 }
 
 /* Any link of the device may still read the memory. */
-static bool links_settle(struct fault_dev *dev)
+static bool links_settle(struct fault_dev *dev, const _Atomic uint32_t *busy)
 {
     bool idle = true;
 
     pthread_mutex_lock(&dev->lock);
     for (struct fault_link *link = dev->links; link; link = link->next)
-        idle &= fault_settle(link);
+        idle &= fault_settle(link, busy);
     pthread_mutex_unlock(&dev->lock);
     return idle;
 }
@@ -105,7 +105,7 @@ static void fault_unreg(struct tfr_mem *base)
     struct fault_mem *mem = (struct fault_mem *)base;
 
     while (atomic_load_explicit(&mem->busy, memory_order_acquire)) {
-        if (!links_settle(mem->dev))
+        if (!links_settle(mem->dev, &mem->busy))
             return;
     }
     mem->inner->ops->unreg(mem->inner);
@@ -308,7 +308,7 @@ static void fault_forget(struct tfr_peer_mem *base)
     struct fault_peer_mem *peer = (struct fault_peer_mem *)base;
 
     while (atomic_load_explicit(&peer->busy, memory_order_acquire)) {
-        if (!fault_settle(peer->link))
+        if (!fault_settle(peer->link, &peer->busy))
             return;
     }
     peer->inner->ops->forget(peer->inner);

@@ -164,14 +164,14 @@ static void hurry_add(struct fault_link *link, uint32_t by)
     pthread_mutex_unlock(&link->lock);
 }
 
-bool fault_settle(struct fault_link *link)
+bool fault_settle(struct fault_link *link, const _Atomic uint32_t *busy)
 {
     const struct timespec nap = {.tv_nsec = (long)SETTLE_NAP_NS};
     uint64_t dead_ns = 0;
     bool idle;
 
     hurry_add(link, 1);
-    while (!(idle = settled(link))) {
+    while (!(idle = settled(link) || !atomic_load_explicit(busy, memory_order_acquire))) {
         fault_done_run(link, true);
         if (fault_progress(&link->base) != TFR_OK && !dead_ns)
             dead_ns = tfr_clock_now() + DEAD_NS;

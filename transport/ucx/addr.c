@@ -1,0 +1,199 @@
+/* See addr.h.  Which network interface belongs to an RDMA device is read in /sys: the entries of a
+ * RoCE port's address table name it, and IPoIB interfaces have a type of their own. */
+#define TFR_LOG_PART "transport"
+#include <arpa/inet.h>
+#include <dirent.h>
+#include <ifaddrs.h>
+#include <net/if.h>
+#include <net/if_arp.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "transport/ucx/addr.h"
+
+/* Does a line of some file under dir say the name? */
+static bool dir_names(const char *dir_path, const char *name)
+{
+    DIR *dir = opendir(dir_path);
+    const struct dirent *entry;
+    bool found = false;
+
+    while (dir && !found && (entry = readdir(dir))) {
+        char path[512], line[IF_NAMESIZE + 2] = "";
+        FILE *file;
+        snprintf(path, sizeof(path), "%.240s/%.255s", dir_path, entry->d_name);
+        if (entry->d_name[0] == '.' || !(file = fopen(path, "re")))
+            continue;
+        if (fgets(line, sizeof(line), file)) { /* an unused entry answers EINVAL */
+            line[strcspn(line, "\n")] = 0;
+            found = strcmp(line, name) == 0;
+        }
+        fclose(file);
+    }
+    if (dir)
+        closedir(dir);
+    return found;
+}
+
+static bool is_ipoib(const char *name)
+{
+    char path[128];
+    int type = 0;
+    FILE *file;
+
+    snprintf(path, sizeof(path), "/sys/class/net/%.32s/type", name);
+    file = fopen(path, "re");
+    if (!file)
+        return false;
+    if (fscanf(file, "%d", &type) != 1)
+        type = 0;
+    fclose(file);
+    return type == ARPHRD_INFINIBAND;
+}
+
+static bool is_rdma(const char *name)
+{
+    DIR *dir = opendir("/sys/class/infiniband");
+    const struct dirent *entry;
+    bool found = is_ipoib(name);
+
+    while (dir && !found && (entry = readdir(dir))) {
+        for (int port = 1; port <= 2 && !found && entry->d_name[0] != '.'; port++) {
+            char path[240];
+            snprintf(path, sizeof(path), "/sys/class/infiniband/%.64s/ports/%d/gid_attrs/ndevs",
+                     entry->d_name, port);
+            found = dir_names(path, name);
+        }
+    }
+    if (dir)
+        closedir(dir);
+    return found;
+}
+
+static uint32_t ip_word(const struct ucx_ip *ip)
+{
+    uint32_t word;
+
+    memcpy(&word, ip->addr, sizeof(word));
+    return ntohl(word);
+}
+
+uint32_t ucx_ips_list(struct ucx_ip ips[UCX_IPS])
+{
+    struct ifaddrs *list = NULL;
+    uint32_t n = 0;
+
+    if (getifaddrs(&list) != 0)
+        return 0;
+    for (const struct ifaddrs *at = list; at && n < UCX_IPS; at = at->ifa_next) {
+        const struct sockaddr_in *addr = (const struct sockaddr_in *)(void *)at->ifa_addr;
+        const struct sockaddr_in *mask = (const struct sockaddr_in *)(void *)at->ifa_netmask;
+        if (!addr || !mask || addr->sin_family != AF_INET || !(at->ifa_flags & IFF_UP) ||
+            at->ifa_flags & IFF_LOOPBACK || !is_rdma(at->ifa_name))
+            continue;
+        ips[n] = (struct ucx_ip){.prefix = (uint8_t)__builtin_popcount(mask->sin_addr.s_addr)};
+        memcpy(ips[n].addr, &addr->sin_addr, sizeof(ips[n].addr));
+        n++;
+    }
+    freeifaddrs(list);
+    return n;
+}
+
+static bool same_net(const struct ucx_ip *a, const struct ucx_ip *b)
+{
+    uint32_t shift = a->prefix >= 32 ? 0 : 32u - a->prefix;
+
+    return shift == 32 || ip_word(a) >> shift == ip_word(b) >> shift;
+}
+
+void ucx_ips_sort(struct ucx_ip *ips, uint32_t n)
+{
+    struct ucx_ip own[UCX_IPS];
+    uint32_t own_n = ucx_ips_list(own), front = 0;
+
+    for (uint32_t i = 0; i < n; i++) {
+        bool near = false;
+        struct ucx_ip ip = ips[i];
+        for (uint32_t k = 0; k < own_n; k++)
+            near |= same_net(&own[k], &ip);
+        if (!near)
+            continue;
+        memmove(&ips[front + 1], &ips[front], (i - front) * sizeof(*ips));
+        ips[front++] = ip;
+    }
+}
+
+socklen_t ucx_ip_sockaddr(const struct ucx_ip *ip, uint16_t port, struct sockaddr_storage *out)
+{
+    struct sockaddr_in addr = {.sin_family = AF_INET, .sin_port = htons(port)};
+
+    memcpy(&addr.sin_addr, ip->addr, sizeof(ip->addr));
+    memset(out, 0, sizeof(*out));
+    memcpy(out, &addr, sizeof(addr));
+    return sizeof(addr);
+}
+
+const char *ucx_ip_text(const struct ucx_ip *ip, char *text, size_t len)
+{
+    snprintf(text, len, "%u.%u.%u.%u", ip->addr[0], ip->addr[1], ip->addr[2], ip->addr[3]);
+    return text;
+}
+
+static bool tl_has_rma(const char *name)
+{
+    static const char *const good[] = {"rc_",  "dc_",   "gga_", "ugni_", "posix",
+                                       "sysv", "xpmem", "knem", "cma",   "self"};
+
+    for (size_t i = 0; i < sizeof(good) / sizeof(good[0]); i++) {
+        if (strncmp(name, good[i], strlen(good[i])) == 0)
+            return true;
+    }
+    return false;
+}
+
+/* Lines of lanes read "lane[N]:  R:TRANSPORT/DEVICE ...". */
+bool ucx_lanes_good(const char *text, char *name_out, size_t len)
+{
+    const char *at = text;
+    int lanes = 0;
+
+    *name_out = 0;
+    while ((at = strstr(at, "lane["))) {
+        char tl[32] = "";
+        at += strlen("lane[");
+        if (sscanf(at, "%*d]: %*d:%31[^/ ]", tl) != 1)
+            continue;
+        lanes++;
+        if (tl_has_rma(tl))
+            continue;
+        snprintf(name_out, len, "%s", tl);
+        return false;
+    }
+    return lanes > 0;
+}
+
+tfr_status ucx_lanes_check(ucp_ep_h ep)
+{
+    char *text = NULL, name[32];
+    size_t len = 0;
+    FILE *stream = open_memstream(&text, &len);
+    bool good;
+
+    if (!stream)
+        return tfr_fail(TFR_E_NOMEM, "ucx lanes");
+    ucp_ep_print_info(ep, stream);
+    fclose(stream);
+    good = ucx_lanes_good(text, name, sizeof(name));
+    tfr_debug("ucx endpoint:\n%s", text);
+    free(text);
+    if (good)
+        return TFR_OK;
+    return tfr_fail(
+        TFR_E_UNSUP,
+        "ucx: the lane %s has no RDMA of its own, and UCX's software put is not for us: "
+        "set TFR_UCX_TLS to rc,dc or use tcp of TFR",
+        *name ? name : "that UCX chose");
+}
