@@ -2,6 +2,7 @@
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -44,9 +45,27 @@ static void key_recv(struct pair_end *end)
     tfr_boot_msg_fini(&msg);
 }
 
+/* TFR_TEST_NICS names one for each side, separated by a comma; default: the transport chooses. */
+static struct tfr_dev_cfg nic_of(bool first, char name[64])
+{
+    struct tfr_dev_cfg cfg = {.numa_node = -1};
+    const char *nics = getenv("TFR_TEST_NICS");
+    const char *comma = nics ? strchr(nics, ',') : NULL;
+
+    if (comma) {
+        if (first)
+            snprintf(name, 64, "%.*s", (int)(comma - nics), nics);
+        else
+            snprintf(name, 64, "%s", comma + 1);
+        cfg.name = name;
+    }
+    return cfg;
+}
+
 void pair_open(struct pair_end *end, const char *transport, int sock, bool first, size_t len)
 {
-    const struct tfr_dev_cfg cfg = {.numa_node = -1};
+    char name[64];
+    const struct tfr_dev_cfg cfg = nic_of(first, name);
 
     end->boot = (struct tfr_boot){.fd = sock};
     end->other = NULL;
