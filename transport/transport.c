@@ -333,7 +333,7 @@ tfr_status tfr_memfd_create(const char *name, size_t len, void *at, struct tfr_a
     status = shared_map(fd, 0, size, at, &addr);
     if (status != TFR_OK)
         goto fd_close;
-    *area_out = (struct tfr_area){TFR_AREA_MEMFD, addr, size, fd, 0};
+    *area_out = (struct tfr_area){.kind = TFR_AREA_MEMFD, .addr = addr, .len = size, .fd = fd};
     return TFR_OK;
 
 fd_close:

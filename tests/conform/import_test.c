@@ -62,7 +62,7 @@ CONFORM_TEST(reg, takes_plain_host_memory_as_a_source)
 {
     struct pair_end ends[2];
     static char plain[8192];
-    struct tfr_area area = {TFR_AREA_HOST, plain, sizeof(plain), -1, 0};
+    struct tfr_area area = {.kind = TFR_AREA_HOST, .addr = plain, .len = sizeof(plain), .fd = -1};
     struct tfr_mem *mem;
     struct tfr_key key;
     struct tfr_xfer xfer = {.local = plain, .len = sizeof(plain), .peer_at = 4096};
@@ -86,7 +86,7 @@ CONFORM_TEST(reg, takes_plain_host_memory_as_a_source)
 CONFORM_TEST(reg, refuses_kinds_it_does_not_know)
 {
     struct pair_end ends[2];
-    struct tfr_area area = {TFR_AREA_GPU, NULL, 4096, -1, 0};
+    struct tfr_area area = {.kind = TFR_AREA_GPU, .len = 4096, .fd = -1};
     struct tfr_mem *mem;
 
     pair_open_both(ends, param->name, AREA);

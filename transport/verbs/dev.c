@@ -1,0 +1,51 @@
+/* What a worker prepares once: contexts and protection domains, one per NIC and session. */
+#define TFR_LOG_PART "transport"
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "transport/verbs/verbs.h"
+
+tfr_status verbs_prepare(const struct tfr_dev_cfg *cfg, struct tfr_dev **dev_out)
+{
+    struct verbs_dev *dev = calloc(1, sizeof(*dev));
+    const char *why = NULL;
+    bool stripe;
+
+    if (!dev)
+        return tfr_fail(TFR_E_NOMEM, "verbs device");
+    dev->base.ops = &verbs_ops;
+    dev->nic_n = verbs_nics_open(cfg, dev->nics, &stripe, &why);
+    if (dev->nic_n == 0) {
+        free(dev);
+        return tfr_fail(TFR_E_UNSUP, "verbs: %s", why);
+    }
+    pthread_mutex_init(&dev->lock, NULL);
+    for (uint32_t i = 0; i < dev->nic_n; i++) {
+        int fd = dev->nics[i].ctx->async_fd;
+        fcntl(fd, F_SETFL,
+              fcntl(fd, F_GETFL) | O_NONBLOCK); /* events are looked for, not waited for */
+        dev->nics[i].pd = ibv_alloc_pd(dev->nics[i].ctx);
+        if (!dev->nics[i].pd) {
+            tfr_fail(TFR_E_SYS, "verbs: protection domain of %s: %s",
+                     dev->nics[i].ctx->device->name, strerror(errno));
+            verbs_nics_close(dev->nics, dev->nic_n);
+            free(dev);
+            return TFR_E_SYS;
+        }
+    }
+    verbs_nics_offer(dev->nics, dev->nic_n, stripe, &dev->offer);
+    *dev_out = &dev->base;
+    return TFR_OK;
+}
+
+void verbs_release(struct tfr_dev *base)
+{
+    struct verbs_dev *dev = (struct verbs_dev *)base;
+
+    verbs_nics_close(dev->nics, dev->nic_n);
+    pthread_mutex_destroy(&dev->lock);
+    free(dev);
+}

@@ -1,0 +1,148 @@
+/* See match.h.  A pair of ports has a score; both sides compute the same ones from the same two
+ * offers and break ties alike, so they need not negotiate. */
+#include <string.h>
+
+#include "transport/verbs/match.h"
+
+enum { PREFIX_UNKNOWN = 24 };
+
+bool verbs_gid_is_v4(const uint8_t gid[16])
+{
+    static const uint8_t mapped[12] = {[10] = 0xff, [11] = 0xff};
+
+    return memcmp(gid, mapped, sizeof(mapped)) == 0;
+}
+
+static bool is_link_local(const uint8_t gid[16])
+{
+    return gid[0] == 0xfe && (gid[1] & 0xc0) == 0x80;
+}
+
+/* Are the first `bits` the same? */
+static bool prefix_same(const uint8_t *a, const uint8_t *b, unsigned bits)
+{
+    uint8_t mask = (uint8_t)(0xff00 >> bits % 8);
+
+    return memcmp(a, b, bits / 8) == 0 &&
+           (bits % 8 == 0 || (a[bits / 8] & mask) == (b[bits / 8] & mask));
+}
+
+static unsigned prefix_of(const struct verbs_port *a, const struct verbs_port *b)
+{
+    unsigned prefix = a->prefix > b->prefix ? a->prefix : b->prefix;
+
+    if (prefix == 0 || prefix > 32)
+        prefix = PREFIX_UNKNOWN;
+    return prefix;
+}
+
+/* By IP address: the same network before one that a router may reach. */
+static int ip_score(const struct verbs_port *a, const struct verbs_port *b)
+{
+    bool v4 = verbs_gid_is_v4(a->gid);
+
+    if (v4 != verbs_gid_is_v4(b->gid) || is_link_local(a->gid) != is_link_local(b->gid))
+        return 0;
+    if (is_link_local(a->gid))
+        return 20; /* may be another segment: open() tries */
+    if (v4)
+        return prefix_same(a->gid + 12, b->gid + 12, prefix_of(a, b)) ? 90 : 40;
+    return prefix_same(a->gid, b->gid, 64) ? 85 : 35;
+}
+
+static int score(const struct verbs_port *a, const struct verbs_port *b)
+{
+    if (a->kind != b->kind)
+        return 0;
+    switch (a->kind) {
+    case VERBS_IB:
+        return prefix_same(a->gid, b->gid, 64) && a->lid && b->lid && a->pkey == b->pkey ? 100 : 0;
+    case VERBS_ROCE2:
+        return ip_score(a, b);
+    case VERBS_ROCE1:
+        return is_link_local(a->gid) == is_link_local(b->gid) ? 15 : 0;
+    case VERBS_IWARP:
+        return ip_score(a, b) ? ip_score(a, b) - 5 : 0;
+    }
+    return 0;
+}
+
+/* The best pair of NICs that are free; 0: none. */
+static int best_find(const struct verbs_offer *a, const struct verbs_offer *b, uint32_t a_used,
+                     uint32_t b_used, struct verbs_rail *rail_out)
+{
+    int best = 0;
+
+    for (uint8_t i = 0; i < a->port_n; i++) {
+        for (uint8_t k = 0; k < b->port_n; k++) {
+            const struct verbs_port *x = &a->ports[i], *y = &b->ports[k];
+            int points = score(x, y);
+            if (points <= best || a_used >> x->nic & 1 || b_used >> y->nic & 1)
+                continue;
+            best = points;
+            *rail_out = (struct verbs_rail){i, k};
+        }
+    }
+    return best;
+}
+
+static const char *why_none(const struct verbs_offer *own, const struct verbs_offer *peer)
+{
+    bool kind = false, ib = false;
+
+    if (own->port_n == 0)
+        return "this machine has no active RDMA port";
+    if (peer->port_n == 0)
+        return "the other machine has no active RDMA port";
+    for (int i = 0; i < own->port_n; i++) {
+        for (int k = 0; k < peer->port_n; k++) {
+            bool same = own->ports[i].kind == peer->ports[k].kind;
+            kind |= same;
+            ib |= same && own->ports[i].kind == VERBS_IB;
+        }
+    }
+    if (!kind)
+        return "the machines' RDMA ports are of different kinds (InfiniBand, RoCE v1, RoCE v2, "
+               "iWARP): TFR_VERBS_DEVICE and TFR_VERBS_GID choose others";
+    return ib ? "the machines' InfiniBand ports are in different subnets or partitions: "
+                "TFR_VERBS_DEVICE and TFR_VERBS_PKEY choose others"
+              : "the machines' RDMA ports have addresses that cannot reach each other: "
+                "TFR_VERBS_DEVICE and TFR_VERBS_GID choose others";
+}
+
+bool verbs_match(const struct verbs_offer *own, const struct verbs_offer *peer, bool first,
+                 struct verbs_rail rails_out[VERBS_NIC_MAX], uint32_t *rail_n_out,
+                 const char **why_out)
+{
+    const struct verbs_offer *a = first ? own : peer, *b = first ? peer : own;
+    uint32_t a_used = 0, b_used = 0, n = 0, max = a->stripe || b->stripe ? VERBS_NIC_MAX : 1;
+    int least = 1, points;
+    struct verbs_rail rail;
+
+    while (n < max && (points = best_find(a, b, a_used, b_used, &rail)) >= least) {
+        least = points; /* only equals share the bytes */
+        a_used |= 1u << a->ports[rail.own].nic;
+        b_used |= 1u << b->ports[rail.peer].nic;
+        rails_out[n++] = first ? rail : (struct verbs_rail){rail.peer, rail.own};
+    }
+    *rail_n_out = n;
+    if (n == 0)
+        *why_out = why_none(own, peer);
+    return n > 0;
+}
+
+bool verbs_offer_read(const struct tfr_offer *offer, struct verbs_offer *out)
+{
+    if (offer->len != sizeof(*out))
+        return false;
+    memcpy(out, offer->body, sizeof(*out));
+    if (out->version != VERBS_OFFER_VERSION || out->port_n > VERBS_PORT_MAX)
+        return false;
+    for (int i = 0; i < out->port_n; i++) {
+        const struct verbs_port *port = &out->ports[i];
+        if (port->nic >= VERBS_NIC_MAX || port->mtu < 1 || port->mtu > 5 || port->kind < VERBS_IB ||
+            port->kind > VERBS_IWARP)
+            return false;
+    }
+    return true;
+}

@@ -1,0 +1,320 @@
+/* What RDMA this machine has: devices that are named or chosen, their active ports, and how each
+ * can be reached.  GID types and network interfaces come from sysfs, which says them with any age
+ * of libibverbs. */
+#define TFR_LOG_PART "transport"
+#include <arpa/inet.h>
+#include <errno.h>
+#include <ifaddrs.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "transport/verbs/verbs.h"
+
+enum { DEVICES_MAX = 64, GIDS_MAX = 256 };
+
+/* The first line of /sys/class/infiniband/DEVICE/FILE; "" if there is none. */
+static void sysfs_read(const char *device, const char *file, char *text, size_t size)
+{
+    char path[256];
+    FILE *in;
+
+    snprintf(path, sizeof(path), "/sys/class/infiniband/%s/%s", device, file);
+    text[0] = 0;
+    in = fopen(path, "re");
+    if (!in)
+        return;
+    if (!fgets(text, (int)size, in))
+        text[0] = 0;
+    fclose(in);
+    text[strcspn(text, "\n")] = 0;
+}
+
+static bool is_named(const char *list, const char *name)
+{
+    size_t len = strlen(name);
+
+    while (*list) {
+        size_t item = strcspn(list, ",");
+        if (item == len && strncmp(list, name, len) == 0)
+            return true;
+        list += item + (list[item] == ',');
+    }
+    return false;
+}
+
+static uint32_t speed_of(const struct ibv_port_attr *attr)
+{
+    static const uint32_t lanes[] = {[1] = 1, [2] = 4, [4] = 8, [8] = 12, [16] = 2};
+    static const struct {
+        uint8_t code;
+        uint32_t mbit;
+    } speeds[] = {{1, 2500},   {2, 5000},   {4, 10000},  {8, 10000},
+                  {16, 14000}, {32, 25000}, {64, 50000}, {128, 100000}};
+
+    for (size_t i = 0; i < sizeof(speeds) / sizeof(speeds[0]); i++) {
+        if (speeds[i].code == attr->active_speed && attr->active_width <= 16)
+            return speeds[i].mbit * lanes[attr->active_width];
+    }
+    return 0;
+}
+
+/* The prefix length of the network that the address is in, by the machine's interfaces. */
+static uint8_t prefix_find(const uint8_t gid[16])
+{
+    struct ifaddrs *all, *at;
+    uint8_t prefix = 0;
+
+    if (!verbs_gid_is_v4(gid) || getifaddrs(&all) < 0)
+        return 0;
+    for (at = all; at; at = at->ifa_next) {
+        const struct sockaddr_in *addr = (const void *)at->ifa_addr;
+        const struct sockaddr_in *mask = (const void *)at->ifa_netmask;
+        if (addr && mask && addr->sin_family == AF_INET &&
+            memcmp(&addr->sin_addr, gid + 12, 4) == 0)
+            prefix = (uint8_t)__builtin_popcount(mask->sin_addr.s_addr);
+    }
+    freeifaddrs(all);
+    return prefix;
+}
+
+/* iWARP has no IP address in its GIDs: that of the interface. */
+static void iwarp_address(const char *device, uint8_t gid_out[16])
+{
+    struct ifaddrs *all, *at;
+    char name[64];
+
+    sysfs_read(device, "ports/1/gid_attrs/ndevs/0", name, sizeof(name));
+    if (!name[0] || getifaddrs(&all) < 0)
+        return;
+    for (at = all; at; at = at->ifa_next) {
+        const struct sockaddr_in *addr = (const void *)at->ifa_addr;
+        if (!addr || addr->sin_family != AF_INET || strcmp(at->ifa_name, name) != 0)
+            continue;
+        memset(gid_out, 0, 16);
+        gid_out[10] = gid_out[11] = 0xff;
+        memcpy(gid_out + 12, &addr->sin_addr, 4);
+    }
+    freeifaddrs(all);
+}
+
+static enum verbs_kind kind_of(const struct verbs_nic *nic, const struct ibv_port_attr *attr,
+                               int port, int gid_at)
+{
+    char file[64], type[64];
+
+    if (nic->iwarp)
+        return VERBS_IWARP;
+    if (attr->link_layer == IBV_LINK_LAYER_INFINIBAND)
+        return VERBS_IB;
+    snprintf(file, sizeof(file), "ports/%d/gid_attrs/types/%d", port, gid_at);
+    sysfs_read(nic->ctx->device->name, file, type, sizeof(type));
+    return strstr(type, "v2") ? VERBS_ROCE2 : VERBS_ROCE1;
+}
+
+static uint16_t pkey_of(const struct verbs_nic *nic, uint8_t port)
+{
+    __be16 pkey;
+    int wanted = verbs_conf()->pkey;
+
+    if (wanted >= 0)
+        return (uint16_t)wanted;
+    return ibv_query_pkey(nic->ctx, port, 0, &pkey) == 0 ? ntohs(pkey) : 0xffff;
+}
+
+static void offer_add(struct verbs_offer *offer, const struct verbs_port *port)
+{
+    if (offer->port_n < VERBS_PORT_MAX)
+        offer->ports[offer->port_n++] = *port;
+}
+
+static void gids_add(const struct verbs_nic *nic, struct verbs_port *port,
+                     const struct ibv_port_attr *attr, struct verbs_offer *offer)
+{
+    static const union ibv_gid none;
+    const struct verbs_conf *conf = verbs_conf();
+
+    for (int i = 0; i < attr->gid_tbl_len && i < GIDS_MAX; i++) {
+        union ibv_gid gid;
+        if ((conf->gid_at >= 0 && i != conf->gid_at) ||
+            ibv_query_gid(nic->ctx, port->port, i, &gid) != 0 ||
+            memcmp(&gid, &none, sizeof(gid)) == 0)
+            continue;
+        port->gid_at = (uint8_t)i;
+        memcpy(port->gid, gid.raw, sizeof(port->gid));
+        port->kind = (uint8_t)kind_of(nic, attr, port->port, i);
+        if (port->kind == VERBS_IWARP)
+            iwarp_address(nic->ctx->device->name, port->gid);
+        port->prefix = prefix_find(port->gid);
+        port->cm = conf->cm || port->kind == VERBS_IWARP;
+        port->notify = conf->notify             ? (uint8_t)conf->notify
+                       : port->kind == VERBS_IB ? VERBS_NOTIFY_IMM
+                                                : VERBS_NOTIFY_MEM;
+        offer_add(offer, port);
+        if (port->kind == VERBS_IB || port->kind == VERBS_IWARP)
+            return; /* the others say the same */
+    }
+}
+
+static uint8_t mtu_of(const struct ibv_port_attr *attr)
+{
+    uint8_t mtu = IBV_MTU_256;
+
+    while (mtu < (uint8_t)attr->active_mtu && (128u << (mtu + 1)) <= verbs_conf()->mtu)
+        mtu++;
+    return mtu;
+}
+
+void verbs_nics_offer(const struct verbs_nic *nics, uint32_t n, bool stripe,
+                      struct verbs_offer *offer_out)
+{
+    const struct verbs_conf *conf = verbs_conf();
+
+    *offer_out = (struct verbs_offer){.version = VERBS_OFFER_VERSION, .stripe = stripe};
+    for (uint32_t i = 0; i < n; i++) {
+        for (uint8_t p = 1; p <= nics[i].attr.phys_port_cnt; p++) {
+            struct ibv_port_attr attr;
+            struct verbs_port port = {.nic = (uint8_t)i, .port = p};
+            if ((conf->port >= 0 && p != conf->port) ||
+                ibv_query_port(nics[i].ctx, p, &attr) != 0 || attr.state != IBV_PORT_ACTIVE)
+                continue;
+            port.lid = attr.lid;
+            port.mtu = mtu_of(&attr);
+            port.speed = speed_of(&attr);
+            port.pkey = pkey_of(&nics[i], p);
+            gids_add(&nics[i], &port, &attr, offer_out);
+        }
+    }
+}
+
+/* ---- which devices ---- */
+
+struct candidate {
+    struct verbs_nic nic;
+    struct verbs_offer offer;
+    int near; /* 1: on the memory node that is asked for */
+};
+
+static bool nic_open(struct ibv_device *device, struct verbs_nic *nic_out)
+{
+    *nic_out = (struct verbs_nic){.iwarp = device->transport_type == IBV_TRANSPORT_IWARP};
+    nic_out->ctx = ibv_open_device(device);
+    if (!nic_out->ctx)
+        return false;
+    if (ibv_query_device(nic_out->ctx, &nic_out->attr) == 0)
+        return true;
+    ibv_close_device(nic_out->ctx);
+    return false;
+}
+
+/* Nearer, then faster, then in the order of the system. */
+static bool better(const struct candidate *a, const struct candidate *b)
+{
+    if (a->near != b->near)
+        return a->near > b->near;
+    return a->offer.ports[0].speed > b->offer.ports[0].speed;
+}
+
+/* Takes the candidate if it is named, or else the best of its kind of fabric. */
+static uint32_t candidate_take(struct candidate *taken, uint32_t n, struct candidate *one,
+                               bool named)
+{
+    if (named) {
+        taken[n] = *one;
+        return n + 1;
+    }
+    for (uint32_t i = 0; i < n; i++) {
+        if (taken[i].offer.ports[0].kind != one->offer.ports[0].kind)
+            continue;
+        if (better(one, &taken[i])) {
+            struct candidate old = taken[i];
+            taken[i] = *one;
+            *one = old;
+        }
+        ibv_close_device(one->nic.ctx);
+        return n;
+    }
+    taken[n] = *one;
+    return n + 1;
+}
+
+static bool candidate_open(struct ibv_device *device, int node, struct candidate *out)
+{
+    char text[32];
+
+    if (!nic_open(device, &out->nic))
+        return false;
+    sysfs_read(device->name, "device/numa_node", text, sizeof(text));
+    out->near = node >= 0 && text[0] && atoi(text) == node;
+    verbs_nics_offer(&out->nic, 1, false, &out->offer);
+    if (out->offer.port_n)
+        return true;
+    ibv_close_device(out->nic.ctx);
+    return false;
+}
+
+uint32_t verbs_nics_open(const struct tfr_dev_cfg *cfg, struct verbs_nic nics_out[VERBS_NIC_MAX],
+                         bool *stripe_out, const char **why_out)
+{
+    const char *names = cfg && cfg->name ? cfg->name : verbs_conf()->devices;
+    struct candidate taken[VERBS_NIC_MAX], one;
+    int device_n = 0;
+    struct ibv_device **devices = ibv_get_device_list(&device_n);
+    uint32_t n = 0;
+
+    for (int i = 0; i < device_n && n < VERBS_NIC_MAX; i++) {
+        bool named = names && is_named(names, devices[i]->name);
+        if ((!names || named) && candidate_open(devices[i], cfg ? cfg->numa_node : -1, &one))
+            n = candidate_take(taken, n, &one, named);
+    }
+    if (devices)
+        ibv_free_device_list(devices);
+    for (uint32_t i = 0; i < n; i++)
+        nics_out[i] = taken[i].nic;
+    *stripe_out = names && n > 1;
+    if (n == 0)
+        *why_out = device_n == 0 ? "this machine has no RDMA device"
+                   : names       ? "no RDMA device of the names given has an active port: see "
+                                   "TFR_VERBS_DEVICE, TFR_VERBS_PORT, TFR_VERBS_GID"
+                                 : "no RDMA device has an active port";
+    return n;
+}
+
+void verbs_nics_close(struct verbs_nic *nics, uint32_t n)
+{
+    for (uint32_t i = 0; i < n; i++) {
+        if (nics[i].pd)
+            ibv_dealloc_pd(nics[i].pd);
+        ibv_close_device(nics[i].ctx);
+    }
+}
+
+tfr_status verbs_offer(struct tfr_offer *offer_out, const char **why_out)
+{
+    struct verbs_nic nics[VERBS_NIC_MAX];
+    struct verbs_offer body;
+    bool stripe;
+    uint32_t n = verbs_nics_open(NULL, nics, &stripe, why_out);
+
+    if (n == 0)
+        return TFR_E_UNSUP;
+    verbs_nics_offer(nics, n, stripe, &body);
+    verbs_nics_close(nics, n);
+    *offer_out = (struct tfr_offer){.len = sizeof(body)};
+    memcpy(offer_out->body, &body, sizeof(body));
+    return TFR_OK;
+}
+
+bool verbs_suits(const struct tfr_offer *own, const struct tfr_offer *peer, const char **why_out)
+{
+    struct verbs_rail rails[VERBS_NIC_MAX];
+    struct verbs_offer a, b;
+    uint32_t n;
+
+    if (!verbs_offer_read(own, &a) || !verbs_offer_read(peer, &b)) {
+        *why_out = "the other machine's offer is not one that this release knows";
+        return false;
+    }
+    return verbs_match(&a, &b, true, rails, &n, why_out);
+}

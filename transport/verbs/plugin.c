@@ -1,0 +1,34 @@
+/* The one name that this library exports. */
+#include "transport/verbs/verbs.h"
+
+struct tfr_transport_ops verbs_ops = {
+    .name = "verbs",
+    .caps = TFR_CAP_ONESIDED | TFR_CAP_GET | TFR_CAP_GPU_MEM | TFR_CAP_SLEEP,
+    .prepare = verbs_prepare,
+    .release = verbs_release,
+    .reg = verbs_reg,
+    .unreg = verbs_unreg,
+    .key = verbs_key,
+    .offer = verbs_offer,
+    .suits = verbs_suits,
+    .open = verbs_open,
+    .close = verbs_close,
+    .import = verbs_import,
+    .forget = verbs_forget,
+    .put = verbs_put,
+    .get = verbs_get,
+    .progress = verbs_progress,
+    .busy = verbs_busy,
+    .count = verbs_count,
+    .arm = verbs_arm,
+    .disarm = verbs_disarm,
+    .ring = verbs_ring,
+    .forked = verbs_forked,
+};
+
+__attribute__((visibility("default"))) struct tfr_transport_ops *tfr_transport_plugin(uint32_t abi);
+
+struct tfr_transport_ops *tfr_transport_plugin(uint32_t abi)
+{
+    return abi == TFR_TRANSPORT_ABI ? &verbs_ops : NULL;
+}
