@@ -14,7 +14,8 @@ static struct verbs_port ib(uint8_t nic, uint64_t subnet, uint16_t lid)
     return port;
 }
 
-static struct verbs_port roce(uint8_t nic, enum verbs_kind kind, const uint8_t v4[4], uint8_t prefix)
+static struct verbs_port roce(uint8_t nic, enum verbs_kind kind, const uint8_t v4[4],
+                              uint8_t prefix)
 {
     struct verbs_port port = {.nic = nic,
                               .port = 1,
