@@ -45,23 +45,44 @@ static void registry_init(void)
             tfr_transport_defaults(entries[i].ops);
 }
 
+/* The folder of the file that this code is in.  The loader names a program by its argv[0], which
+ * for a worker is no path. */
+static bool own_folder(char *folder, size_t room)
+{
+    Dl_info self;
+    char *slash;
+
+    if (!dladdr((void *)(uintptr_t)own_folder, &self) || !self.dli_fname)
+        return false;
+    if (strchr(self.dli_fname, '/')) {
+        snprintf(folder, room, "%s", self.dli_fname);
+    } else {
+        ssize_t len = readlink("/proc/self/exe", folder, room - 1);
+        if (len < 0)
+            return false;
+        folder[len] = 0;
+    }
+    slash = strrchr(folder, '/');
+    if (slash)
+        *slash = 0;
+    return slash != NULL;
+}
+
 /* In TFR_PLUGINS, or beside us; false: there is none. */
 static bool plugin_path(const char *name, char *path, size_t room)
 {
-    static const char *const under[] = {"/tfr/", "/../lib/tfr/"};
-    const char *dir = tfr_env_str("TFR_PLUGINS"), *slash;
-    Dl_info self;
+    static const char *const under[] = {"tfr", "../lib/tfr"};
+    const char *dir = tfr_env_str("TFR_PLUGINS");
+    char folder[4000];
 
     if (dir) {
         snprintf(path, room, "%s/%s.so", dir, name);
         return access(path, R_OK) == 0;
     }
-    if (!dladdr((void *)(uintptr_t)plugin_path, &self) || !self.dli_fname)
+    if (!own_folder(folder, sizeof(folder)))
         return false;
-    slash = strrchr(self.dli_fname, '/');
     for (size_t i = 0; i < sizeof(under) / sizeof(under[0]); i++) {
-        snprintf(path, room, "%.*s%s%s.so", slash ? (int)(slash - self.dli_fname) : 1,
-                 slash ? self.dli_fname : ".", under[i], name);
+        snprintf(path, room, "%s/%s/%s.so", folder, under[i], name);
         if (access(path, R_OK) == 0)
             return true;
     }

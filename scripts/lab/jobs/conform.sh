@@ -4,7 +4,7 @@
     echo "conform_test is not built"
     exit 77
 }
-export TFR_TEST_TRANSPORTS=$1 TFR_TEST_NICS=rxe0,rxe1
+export TFR_TEST_TRANSPORTS=$1 TFR_TEST_NICS=rxe0,rxe1 TFR_PLUGINS=$LAB_BUILD/lib/tfr
 "$LAB_BUILD/tests/conform/conform_test" -j1 2>&1 | tee /tmp/conform
 status=${PIPESTATUS[0]}
 grep Synthesis /tmp/conform | grep -o 'Tested.*'
