@@ -12,7 +12,14 @@
 #include "base/log.h"
 
 static const struct tfr_env_row rows[] = {
-    {"TFR_EXECUTORS", NULL, "addresses of executors (unix:PATH, unix:@NAME), separated by commas"},
+    {"TFR_EXECUTORS", NULL,
+     "addresses of executors (tcp:HOST:PORT, unix:PATH, unix:@NAME), separated by commas"},
+    {"TFR_AUTH", "key", "how client and executor prove their identity over TCP: key, munge"},
+    {"TFR_KEY_FILE", NULL, "file of the key that both sides hold (default: ~/.config/tfr/key)"},
+    {"TFR_EXECUTOR_UID", NULL,
+     "with munge: users whose executors are trusted besides our own and root's, separated by "
+     "commas"},
+    {"TFR_MUNGE_SOCKET", NULL, "munged's socket (default: libmunge's)"},
     {"TFR_VISIBLE_DEVICES", NULL,
      "in place of CUDA_VISIBLE_DEVICES, where that is about GPUs of this machine; all: every "
      "device of the executor"},

@@ -268,15 +268,26 @@ void tfr_crew_read(struct tfr_parent *p, struct tfr_worker *w)
 
 /* ---- matching ---- */
 
-static bool hand_over(struct tfr_parent *p, struct tfr_worker *w, struct tfr_guest *g)
+static bool client_send(struct tfr_worker *w, const struct tfr_guest *g)
 {
+    struct tfr_worker_client client = {.sealed = g->boot.seal != NULL, .attach_len = g->attach_len};
     struct tfr_boot_msg msg = {.type = TFR_WORKER_CLIENT,
-                               .len = g->attach_len,
-                               .body = g->attach,
+                               .len = sizeof client,
+                               .body = &client,
                                .fds = {g->boot.fd},
                                .fd_n = 1};
-    uint64_t now = tfr_clock_now();
+    memcpy(client.attach, g->attach, g->attach_len);
+    if (g->boot.seal)
+        client.seal = *g->boot.seal;
     bool sent = tfr_boot_send(&w->boot, &msg, 100) == TFR_OK;
+    explicit_bzero(&client, sizeof client);
+    return sent;
+}
+
+static bool hand_over(struct tfr_parent *p, struct tfr_worker *w, struct tfr_guest *g)
+{
+    uint64_t now = tfr_clock_now();
+    bool sent = client_send(w, g);
     worker_leave(p, w);
     if (!sent)
         return false;

@@ -13,11 +13,12 @@
 #include "base/log.h"
 #include "executor/parent.h"
 
-enum { HELLO_MS = 1000, HELLO_CROWDED_MS = 250, TELL_MS = 1000, DEAF_MS = 100, ACCEPTS = 64 };
+enum { HELLO_MS = 1000, HELLO_CROWDED_MS = 250, HELLO_SILENT_MS = 50, MUNGE_MS = 10000 };
+enum { TELL_MS = 1000, DEAF_MS = 100, ACCEPTS = 64 };
 
 static void stage_set(struct tfr_parent *p, struct tfr_guest *g, enum tfr_guest_stage stage)
 {
-    p->stranger_n += (stage == GUEST_STRANGER) - (g->stage == GUEST_STRANGER);
+    p->stranger_n[g->tcp] += (stage == GUEST_STRANGER) - (g->stage == GUEST_STRANGER);
     if (g->stage == GUEST_QUEUED) {
         TAILQ_REMOVE(&p->queue, g, queue);
         p->queue_n--;
@@ -31,6 +32,7 @@ static void stage_set(struct tfr_parent *p, struct tfr_guest *g, enum tfr_guest_
 
 void tfr_guest_drop(struct tfr_parent *p, struct tfr_guest *g)
 {
+    tfr_identity_forget(g);
     tfr_parent_close(p, &g->boot);
     stage_set(p, g, GUEST_GONE);
 }
@@ -53,7 +55,7 @@ void tfr_guest_refuse(struct tfr_parent *p, struct tfr_guest *g, const char *why
 }
 
 /* At most one line a second, however many come. */
-static void unknown_say(struct tfr_parent *p)
+void tfr_unknown_say(struct tfr_parent *p)
 {
     uint64_t now = tfr_clock_now();
     p->unknown_n++;
@@ -67,7 +69,7 @@ static void unknown_say(struct tfr_parent *p)
 
 /* ---- accept ---- */
 
-static void guest_admit(struct tfr_parent *p, int fd)
+static void guest_admit(struct tfr_parent *p, int fd, bool tcp)
 {
     struct tfr_guest *g = calloc(1, sizeof *g);
     if (!g || !tfr_parent_watch(p, fd, g)) {
@@ -78,27 +80,22 @@ static void guest_admit(struct tfr_parent *p, int fd)
     *g = (struct tfr_guest){.kind = TFR_POLL_GUEST,
                             .stage = GUEST_IDLE,
                             .boot = {.fd = fd},
+                            .tcp = tcp,
                             .since_ns = tfr_clock_now()};
     TAILQ_INSERT_TAIL(&p->guests, g, all);
     p->guest_n++;
     stage_set(p, g, GUEST_STRANGER);
-    if (tfr_boot_peer(&g->boot, &g->uid, &g->pid) != TFR_OK) {
-        tfr_guest_drop(p, g);
-    } else if (g->uid != geteuid()) {
-        tfr_info("process %d of user %u refused: this executor serves user %u", (int)g->pid,
-                 (unsigned)g->uid, (unsigned)geteuid());
-        tfr_guest_refuse(p, g, "it serves another user: start an executor of your own");
-    } else if (p->guest_n > TFR_GUESTS_MAX) {
+    tfr_identity_meet(p, g);
+    if (g->stage != GUEST_GONE && p->guest_n > TFR_GUESTS_MAX)
         tfr_guest_refuse(p, g, "too many programs are connected to it");
-    }
 }
 
-void tfr_guest_accept(struct tfr_parent *p)
+void tfr_guest_accept(struct tfr_parent *p, struct tfr_door *door)
 {
-    for (int i = 0; i < ACCEPTS && p->stranger_n < TFR_STRANGERS_MAX; i++) {
-        int fd = accept4(p->listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+    for (int i = 0; i < ACCEPTS && !tfr_door_crowded(p, door->tcp); i++) {
+        int fd = accept4(door->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
         if (fd >= 0) {
-            guest_admit(p, fd);
+            guest_admit(p, fd, door->tcp);
         } else {
             if (errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == ENOBUFS)
                 p->deaf_to_ns = tfr_clock_now() + DEAF_MS * TFR_NS_PER_MS;
@@ -141,13 +138,13 @@ static bool hello_check(struct tfr_parent *p, struct tfr_guest *g, const struct 
     if (!wrong)
         return true;
     if (!its.magic) {
-        unknown_say(p);
+        tfr_unknown_say(p);
         tfr_guest_drop(p, g);
         return false;
     }
     tfr_edition_make(tfr_release, &own, calls);
     tfr_edition_refusal(&own, &its, cause, why);
-    tfr_warn("process %d refused: %s", (int)g->pid, why);
+    tfr_refused_say(p, g, why);
     tfr_guest_refuse(p, g, why);
     return false;
 }
@@ -158,6 +155,8 @@ static void hello_take(struct tfr_parent *p, struct tfr_guest *g, const struct t
     if (!hello_check(p, g, msg))
         return;
     program_take(g, hello);
+    if (g->tcp)
+        g->pid = (pid_t)hello->pid; /* of another machine, for people */
     g->env.len = hello->env_len;
     memcpy(g->env.text, tfr_hello_settings(hello), hello->env_len);
     stage_set(p, g, GUEST_GREETED);
@@ -169,7 +168,7 @@ static void attach_take(struct tfr_parent *p, struct tfr_guest *g, struct tfr_bo
 {
     struct tfr_ways ways;
     if (!tfr_ways_take(msg->body, msg->len, &ways)) {
-        unknown_say(p);
+        tfr_unknown_say(p);
         tfr_guest_drop(p, g);
         return;
     }
@@ -244,7 +243,7 @@ static void msg_take(struct tfr_parent *p, struct tfr_guest *g, struct tfr_boot_
     } else if (g->stage == GUEST_IDLE && msg->type == TFR_BOOT_ATTACH) {
         attach_take(p, g, msg);
     } else {
-        unknown_say(p);
+        tfr_unknown_say(p);
         tfr_guest_drop(p, g);
     }
 }
@@ -254,13 +253,17 @@ void tfr_guest_read(struct tfr_parent *p, struct tfr_guest *g)
     struct tfr_boot_msg msg;
     if (g->stage == GUEST_GONE)
         return;
+    if (g->auth || g->job) {
+        tfr_identity_read(p, g);
+        return;
+    }
     uint32_t max = g->stage == GUEST_IDLE ? TFR_ATTACH_MAX : TFR_HELLO_MAX;
     tfr_status status = tfr_boot_recv_part(&g->boot, &g->in, max, &msg);
     if (status == TFR_AGAIN)
         return;
     if (status != TFR_OK) {
         if (status == TFR_E_PROTO)
-            unknown_say(p);
+            tfr_unknown_say(p);
         tfr_guest_drop(p, g);
         return;
     }
@@ -280,9 +283,19 @@ static void queued_tell(struct tfr_parent *p, struct tfr_guest *g, uint32_t posi
     guest_send(p, g, TFR_BOOT_QUEUED, &queued, sizeof queued);
 }
 
+/* When many are at the door, those go first that have said nothing at all. */
+static uint64_t hello_limit_ms(const struct tfr_parent *p, const struct tfr_guest *g)
+{
+    if (g->job)
+        return MUNGE_MS;
+    if (!tfr_door_crowded(p, g->tcp))
+        return HELLO_MS;
+    return g->heard ? HELLO_CROWDED_MS : HELLO_SILENT_MS;
+}
+
 static void guest_tick(struct tfr_parent *p, struct tfr_guest *g, uint64_t now)
 {
-    uint64_t limit_ms = p->stranger_n < TFR_STRANGERS_MAX ? HELLO_MS : HELLO_CROWDED_MS;
+    uint64_t limit_ms = hello_limit_ms(p, g);
     if (g->stage == GUEST_STRANGER && now - g->since_ns > limit_ms * TFR_NS_PER_MS)
         tfr_guest_drop(p, g);
     else if (g->stage == GUEST_GREETED)

@@ -20,10 +20,18 @@
 #include "transport/ways.h"
 
 static const char usage[] =
-    "usage: tf-executor --listen unix:PATH [--gpu auto|cuda|soft] [--max-sessions N]\n"
-    "                   [--pin auto|none|CORES]\n"
-    "Lets CUDA programs that run under tf-run on this machine use this machine's GPU.\n"
-    "  --listen ADDR   unix:PATH, or unix:@NAME for a socket without a file\n"
+    "usage: tf-executor --listen ADDR [--listen ADDR...] [--gpu auto|cuda|soft]\n"
+    "                   [--max-sessions N] [--pin auto|none|CORES] [--auth key|munge]\n"
+    "                   [--key-file FILE] [--allow-uid UID[,UID...]]\n"
+    "Lets CUDA programs that run under tf-run use this machine's GPU.\n"
+    "  --listen ADDR   tcp:HOST:PORT for other machines (HOST * for all addresses of this one,\n"
+    "                  an IPv6 address in brackets; port 0: any), unix:PATH for this machine, or\n"
+    "                  unix:@NAME for a socket without a file\n"
+    "  --auth HOW      over TCP: key (the default): whoever holds the key file; munge: users\n"
+    "                  that MUNGE vouches for\n"
+    "  --key-file FILE the key; made if there is none; default: ~/.config/tfr/key\n"
+    "  --allow-uid UID other users that may come, by unix sockets (whose files are then open to\n"
+    "                  all, who connects is asked for its user) and by MUNGE\n"
     "  --gpu WHICH     cuda: NVIDIA's driver; soft: the software GPU; auto: the first that is "
     "there\n"
     "  --pin WHERE     auto: near the GPU; none; or the cores for its workers, as in 0-3,8\n"
@@ -44,7 +52,10 @@ enum {
     OPT_SPIN,
     OPT_MAX,
     OPT_TRANSPORT,
-    OPT_PIN
+    OPT_PIN,
+    OPT_AUTH,
+    OPT_KEY,
+    OPT_ALLOW
 };
 
 static const struct option options[] = {{"listen", required_argument, NULL, OPT_LISTEN},
@@ -59,6 +70,9 @@ static const struct option options[] = {{"listen", required_argument, NULL, OPT_
                                         {"pin", required_argument, NULL, OPT_PIN},
                                         {"transport", required_argument, NULL, OPT_TRANSPORT},
                                         {"verbose", no_argument, NULL, 'v'},
+                                        {"auth", required_argument, NULL, OPT_AUTH},
+                                        {"key-file", required_argument, NULL, OPT_KEY},
+                                        {"allow-uid", required_argument, NULL, OPT_ALLOW},
                                         {"help", no_argument, NULL, 'h'},
                                         {0}};
 
@@ -94,7 +108,9 @@ int main(int argc, char **argv)
     while ((option = getopt_long(argc, argv, "hv", options, NULL)) != -1) {
         switch (option) {
         case OPT_LISTEN:
-            cfg.listen = optarg;
+            if (cfg.listen_n == TFR_LISTEN_MAX)
+                return bad_usage();
+            cfg.listen[cfg.listen_n++] = optarg;
             break;
         case OPT_GPU:
             if (gpu_parse(optarg, &cfg.gpu) != 0)
@@ -130,6 +146,15 @@ int main(int argc, char **argv)
         case 'v':
             setenv("TFR_LOG", "info", 0);
             break;
+        case OPT_AUTH:
+            cfg.auth = optarg;
+            break;
+        case OPT_KEY:
+            cfg.key_file = optarg;
+            break;
+        case OPT_ALLOW:
+            cfg.allow_uid = optarg;
+            break;
         case 'h':
             fputs(usage, stdout);
             return 0;
@@ -139,7 +164,7 @@ int main(int argc, char **argv)
     }
     if (worker_fd >= 0)
         return tfr_worker_main(worker_fd, stat_fd, cfg.gpu, cfg.pin);
-    if (!cfg.listen || optind != argc || cfg.max_sessions < 1 || cfg.max_sessions > 4096 ||
+    if (!cfg.listen_n || optind != argc || cfg.max_sessions < 1 || cfg.max_sessions > 4096 ||
         !pin_good(cfg.pin))
         return bad_usage();
     if (!tfr_ways_known(tfr_env_str("TFR_TRANSPORT"))) {

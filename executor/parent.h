@@ -1,5 +1,6 @@
-/* What the parent's three files share: server.c (the loop), guest.c (connections, until a worker
- * has them), crew.c (the workers).  One thread; nothing here ever waits, so that no guest can hold
+/* What the parent's files share: server.c (the loop), listen.c (where clients come in), identity.c
+ * (who they are), guest.c (connections, until a worker has them), crew.c (the workers).  One
+ * thread (identity.c has another for MUNGE); nothing here ever waits, so that no guest can hold
  * up another. */
 #ifndef TFR_EXECUTOR_PARENT_H
 #define TFR_EXECUTOR_PARENT_H
@@ -11,15 +12,15 @@
 #include "executor/server.h"
 #include "proto/hello.h"
 #include "proto/stat.h"
+#include "transport/auth.h"
 #include "transport/boot.h"
-#include "transport/ways.h"
 
 enum {
-    TFR_SPARES = 2, /* the most workers that wait for a client */
-    TFR_ATTACH_MAX = sizeof(((struct tfr_ways *)0)->way),
-    TFR_QUEUE_MAX = 1024,  /* clients that may wait for a worker */
-    TFR_GUESTS_MAX = 4096, /* connections of programs that have a device list and no context */
-    TFR_STRANGERS_MAX = 64 /* connections that have not said hello */
+    TFR_SPARES = 2,         /* the most workers that wait for a client */
+    TFR_QUEUE_MAX = 1024,   /* clients that may wait for a worker */
+    TFR_GUESTS_MAX = 4096,  /* connections of programs that have a device list and no context */
+    TFR_STRANGERS_MAX = 64, /* connections over TCP that have not said hello */
+    TFR_KNOWN_MAX = 1024    /* the same over unix sockets: users who may come */
 };
 
 /* The settings that a driver fixes at its start, as text: equal bytes, equal settings. */
@@ -33,7 +34,8 @@ enum tfr_poll_kind {
     TFR_POLL_SIGNAL,
     TFR_POLL_OWNER,
     TFR_POLL_GUEST,
-    TFR_POLL_WORKER
+    TFR_POLL_WORKER,
+    TFR_POLL_PROOF
 };
 
 enum tfr_guest_stage {
@@ -50,6 +52,10 @@ struct tfr_guest {
     enum tfr_guest_stage stage;
     TAILQ_ENTRY(tfr_guest) all, queue;
     struct tfr_boot boot;
+    bool tcp, heard;           /* heard: a whole message came */
+    struct tfr_auth *auth;     /* its proof of identity goes on */
+    struct tfr_proof_job *job; /* the thread has that */
+    char from[64];             /* who it is, for people */
     pid_t pid;
     uid_t uid;
     uint64_t since_ns, told_ns;
@@ -60,6 +66,14 @@ struct tfr_guest {
     uint8_t *attach; /* its ways (transport/ways.h), for the worker */
 };
 TAILQ_HEAD(tfr_guests, tfr_guest);
+
+struct tfr_door {
+    enum tfr_poll_kind kind;
+    int fd;
+    bool tcp, open;                   /* open: being looked at */
+    const char *addr;                 /* as it was given */
+    char name[TFR_BOOT_ADDR_MAX + 8]; /* with the port that it has got */
+};
 
 enum tfr_worker_stage {
     WORKER_FREE,
@@ -85,14 +99,18 @@ struct tfr_worker {
 
 struct tfr_parent {
     const struct tfr_server_cfg *cfg;
-    int epoll, listen_fd, signal_fd, owner_fd;
+    int epoll, signal_fd, owner_fd;
+    struct tfr_door door[TFR_LISTEN_MAX];
+    int door_n;
+    struct tfr_auth_cfg auth;
     int spin_fd;         /* the workers' budget of spinning; -1: none */
     struct rlimit files; /* as we found it: workers get it back */
     struct tfr_guests guests, queue;
-    int guest_n, stranger_n, queue_n;
-    bool listening;      /* the listener is being looked at */
+    int guest_n, queue_n;
+    int stranger_n[2];   /* by unix sockets, by TCP */
+    bool listening;      /* all doors are open */
     uint64_t deaf_to_ns; /* no accept before: descriptors ran out */
-    uint64_t unknown_said_ns, unknown_n;
+    uint64_t unknown_said_ns, unknown_n, refused_said_ns, refused_n;
 
     struct tfr_worker *worker;
     int worker_n;
@@ -109,7 +127,7 @@ struct tfr_parent {
 
 /* ---- guest.c ---- */
 
-void tfr_guest_accept(struct tfr_parent *p);
+void tfr_guest_accept(struct tfr_parent *p, struct tfr_door *door);
 void tfr_guest_read(struct tfr_parent *p, struct tfr_guest *g);
 void tfr_guest_drop(struct tfr_parent *p, struct tfr_guest *g);
 void tfr_guest_refuse(struct tfr_parent *p, struct tfr_guest *g, const char *why);
@@ -119,6 +137,29 @@ void tfr_guest_snapshot_all(struct tfr_parent *p);
 
 /* Deadlines, and "you are queued" once a second.  End of a turn: frees who is gone. */
 void tfr_guest_tick(struct tfr_parent *p);
+
+/* ---- listen.c ---- */
+
+bool tfr_doors_open(struct tfr_parent *p);
+void tfr_doors_close(struct tfr_parent *p);
+void tfr_doors_tend(struct tfr_parent *p);
+/* Have as many strangers come in as may, by such doors? */
+bool tfr_door_crowded(const struct tfr_parent *p, bool tcp);
+/* The addresses, each between the two texts (or, without the first, separated by the second). */
+size_t tfr_doors_list(const struct tfr_parent *p, const char *before, const char *after,
+                      char *text_out, size_t room);
+
+/* ---- identity.c ---- */
+
+bool tfr_identity_start(struct tfr_parent *p); /* the thread for MUNGE */
+/* Somebody is at the door: finds out who, or begins to.  May drop the guest. */
+void tfr_identity_meet(struct tfr_parent *p, struct tfr_guest *g);
+void tfr_identity_read(struct tfr_parent *p, struct tfr_guest *g);
+void tfr_identity_done(struct tfr_parent *p);
+void tfr_identity_forget(struct tfr_guest *g);
+/* Lines about who was turned away; of each kind at most one a second. */
+void tfr_refused_say(struct tfr_parent *p, const struct tfr_guest *g, const char *why);
+void tfr_unknown_say(struct tfr_parent *p);
 
 /* ---- crew.c ---- */
 

@@ -16,10 +16,9 @@
 #include "base/log.h"
 #include "executor/parent.h"
 
-enum { EVENTS = 64, TICK_MS = 50, IDLE_MS = 1000 };
+enum { EVENTS = 64, CROWDED_MS = 10, TICK_MS = 50, IDLE_MS = 1000 };
 
-static enum tfr_poll_kind listen_kind = TFR_POLL_LISTEN, signal_kind = TFR_POLL_SIGNAL,
-                          owner_kind = TFR_POLL_OWNER;
+static enum tfr_poll_kind signal_kind = TFR_POLL_SIGNAL, owner_kind = TFR_POLL_OWNER;
 
 bool tfr_parent_watch(struct tfr_parent *p, int fd, void *what)
 {
@@ -37,12 +36,15 @@ void tfr_parent_close(struct tfr_parent *p, struct tfr_boot *boot)
 
 void tfr_parent_ready(struct tfr_parent *p, const char *gpu)
 {
+    char list[TFR_LISTEN_MAX * sizeof p->door[0].name];
     if (p->cfg->ready_fd >= 0) {
-        dprintf(p->cfg->ready_fd, "ready gpu=%s\n", gpu);
+        tfr_doors_list(p, "listening ", "\n", list, sizeof list);
+        dprintf(p->cfg->ready_fd, "ready gpu=%s\n%s", gpu, list);
         close(p->cfg->ready_fd);
     }
+    tfr_doors_list(p, "", ", ", list, sizeof list);
     if (!p->cfg->private)
-        tfr_say("executor on %s, listening at %s", gpu, p->cfg->listen);
+        tfr_say("executor on %s, listening at %s", gpu, list);
 }
 
 static void signal_take(struct tfr_parent *p)
@@ -57,7 +59,7 @@ static void event_take(struct tfr_parent *p, enum tfr_poll_kind *what)
 {
     switch (*what) {
     case TFR_POLL_LISTEN:
-        tfr_guest_accept(p);
+        tfr_guest_accept(p, (struct tfr_door *)what);
         break;
     case TFR_POLL_SIGNAL:
         signal_take(p);
@@ -71,33 +73,28 @@ static void event_take(struct tfr_parent *p, enum tfr_poll_kind *what)
     case TFR_POLL_WORKER:
         tfr_crew_read(p, (struct tfr_worker *)what);
         break;
+    case TFR_POLL_PROOF:
+        tfr_identity_done(p);
+        break;
     }
-}
-
-/* The listener is left alone while enough strangers are in the house, or no descriptor is free:
- * whoever comes waits in its backlog. */
-static void listener_tend(struct tfr_parent *p)
-{
-    bool want = p->stranger_n < TFR_STRANGERS_MAX && tfr_clock_now() >= p->deaf_to_ns;
-    if (want == p->listening)
-        return;
-    p->listening = want;
-    struct epoll_event event = {.events = want ? EPOLLIN : 0, .data.ptr = &listen_kind};
-    epoll_ctl(p->epoll, EPOLL_CTL_MOD, p->listen_fd, &event);
 }
 
 static void turn(struct tfr_parent *p)
 {
     struct epoll_event event[EVENTS];
-    bool busy = p->stranger_n || p->queue_n || !p->snapshot || p->spare_at_ns || !p->listening;
-    int n = epoll_wait(p->epoll, event, EVENTS, busy ? TICK_MS : IDLE_MS);
+    bool busy =
+        p->stranger_n[0] || p->stranger_n[1] || p->queue_n || !p->snapshot || p->spare_at_ns;
+    int n = epoll_wait(p->epoll, event, EVENTS,
+                       !p->listening ? CROWDED_MS
+                       : busy        ? TICK_MS
+                                     : IDLE_MS);
     if (n < 0 && errno != EINTR)
         p->over = true;
     for (int i = 0; i < n; i++)
         event_take(p, event[i].data.ptr);
     tfr_crew_tick(p);
     tfr_guest_tick(p);
-    listener_tend(p);
+    tfr_doors_tend(p);
 }
 
 /* As many descriptors as we may have: programs that wait hold one each. */
@@ -140,14 +137,12 @@ int tfr_server_run(const struct tfr_server_cfg *cfg)
     files_raise(p);
     if (cfg->ready_fd >= 0)
         fcntl(cfg->ready_fd, F_SETFD, FD_CLOEXEC);
-    if (!watch_start(p) || !tfr_crew_init(p) ||
-        tfr_boot_listen(cfg->listen, &p->listen_fd) != TFR_OK)
+    if (!watch_start(p) || !tfr_crew_init(p) || !tfr_doors_open(p))
         return 1;
-    p->listening = tfr_parent_watch(p, p->listen_fd, &listen_kind);
+    p->listening = true;
     while (!p->over)
         turn(p);
-    tfr_boot_unlink(cfg->listen);
-    close(p->listen_fd);
+    tfr_doors_close(p);
     tfr_crew_stop(p);
     return p->status;
 }

@@ -8,8 +8,12 @@
 
 #include "executor/worker.h"
 
+enum { TFR_LISTEN_MAX = 8 };
+
 struct tfr_server_cfg {
-    const char *listen;
+    const char *listen[TFR_LISTEN_MAX];
+    int listen_n;
+    const char *auth, *key_file, *allow_uid; /* NULL: not given */
     enum tfr_gpu_choice gpu;
     bool private; /* one program's own: says nothing on stderr while all is well */
     int ready_fd; /* one line goes there when clients may come; -1: none */

@@ -222,10 +222,20 @@ static tfr_status client_take(struct tfr_boot *parent, struct tfr_boot *client_o
     tfr_status status = tfr_boot_recv(parent, &msg, 1000);
     if (status != TFR_OK)
         return status;
-    bool right = msg.type == TFR_WORKER_CLIENT && msg.fd_n == 1 &&
-                 tfr_ways_take(msg.body, msg.len, ways_out);
+    const struct tfr_worker_client *client = msg.body;
+    bool right = msg.type == TFR_WORKER_CLIENT && msg.fd_n == 1 && msg.len == sizeof *client &&
+                 (!client->sealed || tfr_sodium()) &&
+                 tfr_ways_take(client->attach, client->attach_len, ways_out);
     *client_out = (struct tfr_boot){.fd = right ? msg.fds[0] : -1};
-    msg.fd_n = right ? 0 : msg.fd_n;
+    if (right && client->sealed)
+        client_out->seal = malloc(sizeof client->seal);
+    if (client_out->seal)
+        *client_out->seal = client->seal;
+    if (right) {
+        right = !client->sealed || client_out->seal;
+        msg.fd_n = 0;
+    }
+    explicit_bzero(msg.body, msg.len);
     tfr_boot_msg_fini(&msg);
     return right ? TFR_OK : TFR_E_PROTO;
 }

@@ -5,6 +5,9 @@
 
 #include <stdint.h>
 
+#include "transport/seal.h"
+#include "transport/ways.h"
+
 enum tfr_gpu_choice { TFR_GPU_AUTO, TFR_GPU_CUDA, TFR_GPU_SOFT };
 
 /* Messages over the pair of sockets between parent and worker, in the frames of transport/boot.h.
@@ -12,13 +15,21 @@ enum tfr_gpu_choice { TFR_GPU_AUTO, TFR_GPU_CUDA, TFR_GPU_SOFT };
 enum tfr_worker_msg {
     TFR_WORKER_READY = 100, /* worker -> parent: struct tfr_worker_ready, struct tfr_snapshot */
     TFR_WORKER_FAILED,      /* worker -> parent: text */
-    TFR_WORKER_CLIENT, /* parent -> worker: the client's socket, and the body of its TFR_BOOT_ATTACH
-                        */
+    TFR_WORKER_CLIENT,      /* parent -> worker: struct tfr_worker_client, the client's socket */
 };
 
 struct tfr_worker_ready {
     char gpu[128];    /* "NVIDIA H200 (libcuda.so.1)" or the software GPU's name */
     char place[4096]; /* where its devices are and what is near them, for people */
+};
+
+/* Bytes of an attach message: passed on unread. */
+enum { TFR_ATTACH_MAX = sizeof(((struct tfr_ways *)0)->way) };
+
+struct tfr_worker_client {
+    uint32_t sealed, attach_len;
+    struct tfr_seal seal; /* the connection's keys, and where its counters are */
+    uint8_t attach[TFR_ATTACH_MAX];
 };
 
 /* The worker's main; fd: its end of the pair; stat_fd: memory for its numbers, or -1; pin: see

@@ -114,43 +114,47 @@ static CUresult ask_snapshot(struct tfr_boot *boot, int limit_ms)
     return tfr_client.snapshot ? CUDA_SUCCESS : CUDA_ERROR_NO_DEVICE;
 }
 
-/* The first of a comma-separated list of addresses that answers. */
+/* The first of a comma-separated list of addresses that answers.  If none does, and nothing was
+ * said about any, that is TFR_E_PEER. */
 static tfr_status connect_any(const char *list, int limit_ms, struct tfr_boot *boot_out)
 {
-    char addr[256];
-    tfr_status status = TFR_E_INVAL;
+    char addr[TFR_BOOT_ADDR_MAX];
+    tfr_status worst = TFR_E_PEER;
     while (*list) {
         size_t len = strcspn(list, ",");
         if (len > 0 && len < sizeof addr) {
             memcpy(addr, list, len);
             addr[len] = 0;
-            status = tfr_boot_connect(addr, limit_ms, boot_out);
+            tfr_status status = tfr_boot_connect(addr, limit_ms, boot_out);
             if (status == TFR_OK)
                 return TFR_OK;
+            if (status != TFR_E_PEER && status != TFR_E_TIMEOUT)
+                worst = status;
         }
         list += len + (list[len] == ',');
     }
-    return status;
+    return worst;
 }
 
 static CUresult connect_boot(void)
 {
     const char *list = tfr_env_str("TFR_EXECUTORS");
     if (!list || !*list) {
-        tfr_say("no executor named: start the program with tf-run, or set TFR_EXECUTORS=unix:PATH");
+        tfr_say(
+            "no executor named: start the program with tf-run, or set TFR_EXECUTORS=tcp:HOST:PORT");
         return CUDA_ERROR_NO_DEVICE;
     }
     int limit_ms = (int)tfr_env_u64("TFR_CONNECT_MS");
     struct tfr_boot boot;
     tfr_status status = connect_any(list, limit_ms, &boot);
-    if (status == TFR_E_INVAL)
-        return CUDA_ERROR_NO_DEVICE; /* said by boot.c: it is no address */
-    if (status != TFR_OK) {
+    if (status == TFR_E_PEER) {
         tfr_say(
             "no executor reachable at %s: start one with tf-executor --listen %s, or use tf-run",
             list, list);
         return CUDA_ERROR_NO_DEVICE;
     }
+    if (status != TFR_OK)
+        return CUDA_ERROR_NO_DEVICE; /* said by tfr_boot_connect */
     CUresult result = ask_snapshot(&boot, limit_ms);
     if (result != CUDA_SUCCESS)
         tfr_boot_close(&boot);

@@ -32,17 +32,21 @@ bool tfr_ask_connect(const char *list, char *addr_out, struct tfr_boot *boot_out
 {
     const char *at = list;
     int limit_ms = (int)tfr_env_u64("TFR_CONNECT_MS");
+    bool said = false;
     while (*at) {
         size_t len = strcspn(at, ",");
         if (len > 0 && len < TFR_ASK_ADDR_MAX) {
             memcpy(addr_out, at, len);
             addr_out[len] = 0;
-            if (tfr_boot_connect(addr_out, limit_ms, boot_out) == TFR_OK)
+            tfr_status status = tfr_boot_connect(addr_out, limit_ms, boot_out);
+            if (status == TFR_OK)
                 return true;
+            said |= status != TFR_E_PEER && status != TFR_E_TIMEOUT;
         }
         at += len + (at[len] == ',');
     }
-    tfr_say("no executor reachable at %s: start one with tf-executor --listen unix:PATH", list);
+    if (!said)
+        tfr_say("no executor reachable at %s: start one with tf-executor --listen %s", list, list);
     return false;
 }
 

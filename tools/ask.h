@@ -8,7 +8,7 @@
 
 #include "transport/boot.h"
 
-enum { TFR_ASK_ADDR_MAX = 256 };
+enum { TFR_ASK_ADDR_MAX = TFR_BOOT_ADDR_MAX };
 
 /* Is every address of the comma-separated list one that can be tried? */
 bool tfr_ask_addresses_good(const char *list);

@@ -19,10 +19,11 @@
 
 enum { EXIT_NO_ANSWER = 1, EXIT_USAGE = 2, HELLOS = 9 };
 
-static const char usage[] = "usage: tf-info [--executor ADDR]\n"
-                            "Shows version, settings, limits, and what an executor offers.\n"
-                            "  --executor ADDR  unix:PATH or unix:@NAME; default: $TFR_EXECUTORS\n"
-                            "exit status: 0; 1 the executor does not answer; 2 usage\n";
+static const char usage[] =
+    "usage: tf-info [--executor ADDR]\n"
+    "Shows version, settings, limits, and what an executor offers.\n"
+    "  --executor ADDR  tcp:HOST:PORT, unix:PATH or unix:@NAME; default: $TFR_EXECUTORS\n"
+    "exit status: 0; 1 the executor does not answer; 2 usage\n";
 
 static void build_print(void)
 {
@@ -131,8 +132,9 @@ static int executor_print(const char *list)
         tfr_boot_msg_fini(&msg);
         return EXIT_NO_ANSWER;
     }
-    printf("\nexecutor %s\n  release %.*s\n  driver of CUDA %u.%u\n", addr, (int)sizeof s->edition.release,
-           s->edition.release, s->driver_version / 1000, s->driver_version % 1000 / 10);
+    printf("\nexecutor %s\n  release %.*s\n  driver of CUDA %u.%u\n", addr,
+           (int)sizeof s->edition.release, s->edition.release, s->driver_version / 1000,
+           s->driver_version % 1000 / 10);
     for (uint32_t i = 0; i < s->device_n; i++)
         device_print(i, &s->device[i]);
     tfr_boot_msg_fini(&msg);

@@ -39,7 +39,8 @@ struct places {
 static const char usage[] =
     "usage: tf-run [--executor ADDR] [-v] [--] PROGRAM [ARG...]\n"
     "Runs a CUDA program on the GPU of an executor.\n"
-    "  --executor ADDR  unix:PATH of a running tf-executor; default: $TFR_EXECUTORS, else a\n"
+    "  --executor ADDR  tcp:HOST:PORT or unix:PATH of a running tf-executor; default: "
+    "$TFR_EXECUTORS, else a\n"
     "                   private executor is started for the life of the program\n"
     "  --transport NAME how bytes move (TFR_TRANSPORT); default: the best that both sides have\n"
     "  -v, --verbose    say more (TFR_LOG=info): which transport, and why\n"

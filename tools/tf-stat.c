@@ -22,7 +22,7 @@ enum { EXIT_NO_ANSWER = 1, EXIT_USAGE = 2 };
 static const char usage[] =
     "usage: tf-stat [--executor ADDR] [--json] [--interval S [--count N]]\n"
     "Shows the sessions that an executor serves, and what each is doing.\n"
-    "  --executor ADDR  unix:PATH or unix:@NAME; default: $TFR_EXECUTORS\n"
+    "  --executor ADDR  tcp:HOST:PORT, unix:PATH or unix:@NAME; default: $TFR_EXECUTORS\n"
     "  --json           for programs: one object a look\n"
     "  --interval S     look again every S seconds (0.1 and more), N times or until interrupted\n"
     "exit status: 0; 1 the executor does not answer; 2 usage\n";
@@ -203,7 +203,7 @@ int main(int argc, char **argv)
         return status;
     }
     if (!wish.list || !*wish.list) {
-        tfr_say("no executor named: --executor unix:PATH, or set TFR_EXECUTORS");
+        tfr_say("no executor named: --executor tcp:HOST:PORT or unix:PATH, or set TFR_EXECUTORS");
         return EXIT_USAGE;
     }
     if (!tfr_ask_addresses_good(wish.list))

@@ -1,7 +1,8 @@
-/* The boot socket: hello, blobs, late registrations, and the death notice (a closed socket).
- * unix:PATH and unix:@NAME (abstract) today; addresses are parsed here and nowhere else.
- * Messages are framed: type, length, payload, at most one batch of descriptors.  A message is at
- * most TFR_BOOT_MAX bytes; the receiver never trusts the length it is told.
+/* The boot connection: hello, blobs, late registrations, and the death notice (a closed socket).
+ * Addresses are unix:PATH, unix:@NAME (abstract) and tcp:HOST:PORT; over TCP both sides prove who
+ * they are before anything else is said (auth.h), and every message after that is sealed (seal.h).
+ * Messages are framed: type, length, payload, over unix sockets at most one batch of descriptors.
+ * A message is at most TFR_BOOT_MAX bytes; the receiver never trusts the length it is told.
  * All calls take a limit in milliseconds and answer TFR_E_TIMEOUT past it.  Not thread-safe per
  * socket. */
 #ifndef TFR_TRANSPORT_BOOT_H
@@ -14,7 +15,7 @@
 
 #include "base/status.h"
 
-enum { TFR_BOOT_MAX = 1 << 20, TFR_BOOT_FDS = 8, TFR_BOOT_SECRET = 32 };
+enum { TFR_BOOT_MAX = 1 << 20, TFR_BOOT_FDS = 8, TFR_BOOT_SECRET = 32, TFR_BOOT_ADDR_MAX = 300 };
 
 struct tfr_seal;
 
@@ -35,8 +36,15 @@ struct tfr_boot_msg {
 };
 
 /* Listens; an old socket file that nobody answers on is replaced, a live one is TFR_E_ACCESS.
- * *fd_out is non-blocking, close-on-exec.  The file is 0600. */
+ * *fd_out is non-blocking, close-on-exec.  The file is 0600.  tcp:*:PORT is every address of the
+ * machine, port 0 one that the system chooses. */
 tfr_status tfr_boot_listen(const char *addr, int *fd_out);
+
+/* The address of the listener, with the port that it has got. */
+void tfr_boot_listen_name(const char *addr, int fd, char *name_out, size_t room);
+
+/* Lets other users connect to the socket file: who they are is then for the listener to ask. */
+void tfr_boot_admit_others(const char *addr);
 
 /* Removes the socket file, if the address has one. */
 void tfr_boot_unlink(const char *addr);
@@ -44,8 +52,9 @@ void tfr_boot_unlink(const char *addr);
 /* The next connection of a listener; TFR_AGAIN: none now. */
 tfr_status tfr_boot_accept(int listen_fd, struct tfr_boot *boot_out);
 
-/* Connects within limit_ms.  TFR_E_PEER at once, without a line at level error, if nobody listens.
- */
+/* Connects within limit_ms and, over TCP, proves who we are and asks the same of the executor.
+ * TFR_E_PEER (at once, if nobody listens) and TFR_E_TIMEOUT make no line at level error; any other
+ * failure does, and says what to do. */
 tfr_status tfr_boot_connect(const char *addr, int limit_ms, struct tfr_boot *boot_out);
 
 /* Closes the socket and forgets the keys; safe on one that is closed. */
@@ -55,7 +64,7 @@ void tfr_boot_close(struct tfr_boot *boot);
  * derives keys of its own with a label; NULL on a plain socket, which nobody else can read. */
 const uint8_t *tfr_boot_secret(const struct tfr_boot *boot);
 
-/* The peer's user and process, as they were when it connected. */
+/* The peer's user and process, as they were when it connected; TFR_E_UNSUP over TCP. */
 tfr_status tfr_boot_peer(const struct tfr_boot *boot, uid_t *uid_out, pid_t *pid_out);
 
 /* TFR_E_PEER (closed) and TFR_E_TIMEOUT (nothing came) make no log line; anything else does. */

@@ -1,0 +1,21 @@
+/* Addresses and the sockets behind them: unix:PATH, unix:@NAME (abstract), tcp:HOST:PORT.  For
+ * boot.h's listen and connect; parsed here and nowhere else. */
+#ifndef TFR_TRANSPORT_ADDRESS_H
+#define TFR_TRANSPORT_ADDRESS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/status.h"
+
+/* A connected socket, non-blocking and close-on-exec.  TFR_E_PEER and TFR_E_TIMEOUT make no line at
+ * level error.  Names of hosts are resolved by the system, which may take longer than the limit. */
+tfr_status tfr_address_connect(const char *addr, uint64_t deadline_ns, int *fd_out);
+
+bool tfr_address_is_tcp(const char *addr);
+
+/* What every boot connection over TCP has: no delays, and an end within 4 s if the other host is
+ * gone. */
+void tfr_address_tune(int fd);
+
+#endif

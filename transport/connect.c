@@ -1,0 +1,149 @@
+/* tfr_boot_connect: a socket, and over TCP the proof of identity on it.  Whatever may answer on a
+ * port that is not an executor's (silence, another protocol, a slammed door) becomes one line.  An
+ * executor that is flooded may close a connection early: it is tried again while there is time. */
+#define TFR_LOG_PART "transport"
+#include <poll.h>
+#include <stdbool.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/env.h"
+#include "base/log.h"
+#include "transport/address.h"
+#include "transport/auth.h"
+#include "transport/boot.h"
+#include "transport/sodium.h"
+
+enum { NAP_MS = 20 };
+
+static int left_ms(uint64_t deadline_ns)
+{
+    uint64_t now = tfr_clock_now();
+
+    return now >= deadline_ns ? 0 : (int)((deadline_ns - now) / TFR_NS_PER_MS) + 1;
+}
+
+/* A whole message, without a line if there is none. */
+static tfr_status answer_take(struct tfr_boot *boot, uint64_t deadline_ns,
+                              struct tfr_boot_msg *msg_out)
+{
+    struct pollfd poller = {.fd = boot->fd, .events = POLLIN};
+    struct tfr_boot_in in = {0};
+    tfr_status status;
+
+    while ((status = tfr_boot_recv_part(boot, &in, TFR_AUTH_MAX, msg_out)) == TFR_AGAIN) {
+        int left = left_ms(deadline_ns);
+        if (!left) {
+            status = TFR_E_TIMEOUT;
+            break;
+        }
+        poll(&poller, 1, left);
+    }
+    tfr_boot_in_fini(&in);
+    return status;
+}
+
+static tfr_status prove_steps(struct tfr_boot *boot, struct tfr_auth *auth, uint64_t deadline_ns)
+{
+    struct tfr_boot_msg in, out;
+    tfr_status status = TFR_AGAIN, sent = TFR_OK;
+
+    tfr_auth_begin(auth, &out);
+    for (;;) {
+        if (out.type)
+            sent = tfr_boot_send(boot, &out, left_ms(deadline_ns));
+        if (status != TFR_AGAIN || sent != TFR_OK)
+            return status != TFR_AGAIN ? status : sent;
+        status = answer_take(boot, deadline_ns, &in);
+        if (status != TFR_OK)
+            return status;
+        status = tfr_auth_step(auth, &in, &out);
+        tfr_boot_msg_fini(&in);
+    }
+}
+
+/* TFR_E_PEER: closed before anything was said.  Other failures are said. */
+static tfr_status prove(const char *addr, const struct tfr_auth_cfg *cfg, struct tfr_boot *boot,
+                        uint64_t deadline_ns)
+{
+    struct tfr_auth *auth = tfr_auth_new(cfg, true);
+    tfr_status status;
+
+    if (!auth)
+        return tfr_fail(TFR_E_NOMEM, "%s: no memory for the proof of identity", addr);
+    status = prove_steps(boot, auth, deadline_ns);
+    if (status == TFR_OK)
+        boot->seal = tfr_auth_seal(auth);
+    else if (status == TFR_E_TIMEOUT)
+        status =
+            tfr_fail(TFR_E_PROTO,
+                     "%s takes connections and says nothing: is it a tf-executor's port?", addr);
+    else if (status == TFR_E_PROTO)
+        tfr_fail(status, "what answers at %s is no tf-executor: check the port", addr);
+    else if (status == TFR_E_ACCESS && cfg->method == TFR_AUTH_NONE)
+        tfr_debug("%s: %s", addr, tfr_auth_why(auth)); /* we have said what we lack */
+    else if (status == TFR_E_ACCESS)
+        tfr_fail(status, "no use of the executor at %s: %s", addr, tfr_auth_why(auth));
+    tfr_auth_free(auth);
+    return status;
+}
+
+static tfr_status tcp_join(const char *addr, const struct tfr_auth_cfg *cfg, uint64_t deadline_ns,
+                           struct tfr_boot *boot_out)
+{
+    const struct timespec nap = {.tv_nsec = NAP_MS * 1000000};
+
+    for (;;) {
+        struct tfr_boot boot = {.fd = -1};
+        tfr_status status = tfr_address_connect(addr, deadline_ns, &boot.fd);
+        if (status != TFR_OK)
+            return status;
+        status = prove(addr, cfg, &boot, deadline_ns);
+        if (status == TFR_OK) {
+            *boot_out = boot;
+            return TFR_OK;
+        }
+        tfr_boot_close(&boot);
+        if (status != TFR_E_PEER)
+            return status;
+        if (!left_ms(deadline_ns))
+            return tfr_fail(TFR_E_PROTO, "%s closes every connection: is it a tf-executor's port?",
+                            addr);
+        nanosleep(&nap, NULL);
+    }
+}
+
+/* Without a key of our own the executor is told, so that its owner learns of it. */
+static tfr_status tcp_connect(const char *addr, uint64_t deadline_ns, struct tfr_boot *boot_out)
+{
+    struct tfr_auth_cfg cfg;
+    tfr_status lack = tfr_auth_load(NULL, NULL, false, &cfg), status;
+    const char *uids = tfr_env_str("TFR_EXECUTOR_UID");
+
+    cfg.uid[cfg.uid_n++] = 0;
+    if (lack == TFR_OK && uids && tfr_auth_uids(&cfg, uids) != TFR_OK)
+        return tfr_fail(TFR_E_INVAL,
+                        "TFR_EXECUTOR_UID=%s: numbers of users are expected, "
+                        "separated by commas",
+                        uids);
+    status = lack == TFR_OK || tfr_sodium() ? tcp_join(addr, &cfg, deadline_ns, boot_out) : lack;
+    explicit_bzero(&cfg, sizeof(cfg));
+    return lack == TFR_OK ? status : lack;
+}
+
+tfr_status tfr_boot_connect(const char *addr, int limit_ms, struct tfr_boot *boot_out)
+{
+    uint64_t deadline_ns =
+        tfr_clock_now() + (uint64_t)(limit_ms > 0 ? limit_ms : 0) * TFR_NS_PER_MS;
+    struct tfr_boot boot = {.fd = -1};
+    tfr_status status;
+
+    if (tfr_address_is_tcp(addr))
+        return tcp_connect(addr, deadline_ns, boot_out);
+    status = tfr_address_connect(addr, deadline_ns, &boot.fd);
+    if (status == TFR_OK)
+        *boot_out = boot;
+    return status;
+}
