@@ -61,7 +61,7 @@ static void record_run(struct tfr_session *s, const struct tfr_rec *rec)
 static void step_aside(const struct tfr_session *s)
 {
     cpu_set_t all, others;
-    uint32_t cpu = atomic_load_explicit(&s->client_page->cpu, memory_order_relaxed) - 1;
+    uint32_t cpu = (uint32_t)atomic_load_explicit(&s->client_page->cpu, memory_order_relaxed) - 1;
     if (cpu != (uint32_t)sched_getcpu() || sched_getaffinity(0, sizeof all, &all) != 0)
         return;
     others = all;

@@ -172,14 +172,24 @@ static bool move_due(void)
     return tfr_gate_due(TFR_GATE_MOVE);
 }
 
+/* Two who spin for each other should not share a core: the pump steps aside. */
+static void cpu_tell(void)
+{
+    _Atomic uint64_t *word = &tfr_client.page->cpu;
+    uint64_t cpu = (uint64_t)sched_getcpu() + 1;
+    if (tfr_client.mapped) {
+        atomic_store_explicit(word, cpu, memory_order_relaxed);
+    } else if (tfr_client.near && atomic_load_explicit(word, memory_order_relaxed) != cpu) {
+        atomic_store_explicit(word, cpu, memory_order_relaxed);
+        tfr_page_store(word, cpu);
+    }
+}
+
 static CUresult wait_long(const _Atomic uint64_t *word, uint64_t want, enum tfr_wait_reason why)
 {
     struct tfr_relax relax = TFR_RELAX_INIT(why);
     const struct sleeper sleeper = {word, want, move_due, LOOK_SLEEP_MS};
-    /* Two who spin for each other should not share a core: the pump steps aside. */
-    if (tfr_client.mapped)
-        atomic_store_explicit(&tfr_client.page->cpu, (uint32_t)sched_getcpu() + 1,
-                              memory_order_relaxed);
+    cpu_tell();
     while (atomic_load_explicit(word, memory_order_acquire) < want) {
         enum tfr_relax_step step = tfr_relax(&relax);
         tfr_gate_help(); /* the stream may wait for our bytes */

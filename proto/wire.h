@@ -199,7 +199,8 @@ struct tfr_page_area {
 struct tfr_client_page {
     _Alignas(64) _Atomic uint64_t text_head; /* bytes of text taken */
     _Atomic uint64_t error_text_head;
-    _Alignas(64) _Atomic uint32_t cpu; /* where a thread last began to wait, plus one; a hint */
+    _Alignas(64) _Atomic uint64_t cpu; /* where a thread last began to wait, plus one; a hint of a
+                                          client on the executor's machine */
     _Alignas(64) _Atomic uint64_t arrived[TFR_STAMPS]; /* stamps: see wire_lane.h */
     /* The last gate of each stream (index: its word) that the client has opened.  The GPU waits on
      * these: nothing that un-blocks it travels in the ring. */
