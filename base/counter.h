@@ -9,12 +9,13 @@
 
 #define TFR_COUNTERS(X)                                                                            \
     X(records, "records posted")                                                                   \
+    X(flushes, "times that records were sent, where nothing is mapped")                            \
     X(round_trips, "calls that waited for an answer of the executor")                              \
     X(stream_waits, "waits for a stream word that was not there yet")                              \
     X(marks, "marks asked for")                                                                    \
     X(bytes_inline, "copy bytes that travelled inside a record")                                   \
     X(bytes_push, "copy bytes staged through a lane")                                              \
-    X(bytes_direct, "copy bytes that the transport read or wrote in the program's own memory")      \
+    X(bytes_direct, "copy bytes that the transport read or wrote in the program's own memory")     \
     X(bytes_mapped, "copy bytes read or written in place")                                         \
     X(bytes_pull, "copy bytes read or written by the client when the stream got there")            \
     X(bytes_spilled, "copy bytes kept in the client's heap until then")                            \

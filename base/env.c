@@ -89,6 +89,7 @@ static const struct tfr_perf_row switches[] = {
     {"ahead", "asynchronous copies are staged before the stream gets there"},
     {"aside", "the executor leaves the core that the client waits on"},
     {"early", "a copy to the device returns when its source has been read"},
+    {"gather", "records of a burst leave together where nothing is mapped"},
     {"inline", "small copies travel inside their record"},
     {"lease", "device memory is allocated here, out of chunks that the executor has backed"},
     {"mapped", "pinned memory is read and written in place"},

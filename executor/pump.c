@@ -175,7 +175,7 @@ void tfr_pump_run(struct tfr_session *s)
         }
         if (status == TFR_OK)
             continue;
-        if (s->rx.returned != s->rx.head)
+        if (s->mapped && s->rx.returned != s->rx.head)
             tfr_news_credit(s);
         spins = spins || tfr_spin_begin();
         if (!spins || tfr_relax(&relax) == TFR_RELAX_SLEEP) {

@@ -9,6 +9,7 @@
 #include <sys/socket.h>
 
 #include "base/log.h"
+#include "intercept/gather.h"
 #include "intercept/pulse.h"
 #include "transport/boot.h"
 
@@ -42,6 +43,7 @@ static bool is_near(int fd)
 void tfr_bulk_open(void)
 {
     tfr_client.near = is_near(tfr_client.boot.fd);
+    tfr_gather_init();
     atomic_store_explicit(&tfr_client.page->cpu, 0, memory_order_relaxed);
     for (int i = 0; i < TFR_CHANNELS; i++)
         channels[i].stamps = 0;
@@ -65,6 +67,7 @@ void tfr_client_progress(void)
     if (tfr_client.mapped || !atomic_load_explicit(&live, memory_order_acquire) ||
         atomic_load_explicit(&tfr_client.error, memory_order_acquire))
         return;
+    tfr_post_flush();
     /* pairs with the release in tfr_spin_unlock */
     if (atomic_exchange_explicit(&progress_lock, 1, memory_order_acquire))
         return;

@@ -15,6 +15,7 @@
 #include "intercept/bulk.h"
 #include "intercept/entry.h"
 #include "intercept/gate.h"
+#include "intercept/gather.h"
 #include "intercept/pulse.h"
 #include "intercept/stream.h"
 #include "transport/boot.h"
@@ -46,6 +47,9 @@ CUresult tfr_client_broken(const char *why)
 static void poll_progress(uint64_t now)
 {
     static __thread uint64_t next_ns __attribute__((tls_model("initial-exec")));
+    if (tfr_client.mapped)
+        return;
+    tfr_post_flush();
     if (!tfr_client.polled || now < next_ns)
         return;
     tfr_client_progress();
@@ -215,11 +219,14 @@ CUresult tfr_wait_word(const _Atomic uint64_t *word, uint64_t want, enum tfr_wai
 {
     CUresult result = CUDA_SUCCESS;
     if (atomic_load_explicit(word, memory_order_acquire) < want) {
+        tfr_post_flush();
         atomic_fetch_add_explicit(&tfr_client.waiters, 1, memory_order_acq_rel);
         result = wait_long(word, want, why);
         /* pairs with the acquire in tfr_client_quiet */
         atomic_fetch_sub_explicit(&tfr_client.waiters, 1, memory_order_release);
         tfr_exit_hold();
+        if (__builtin_expect(!tfr_client.mapped, 0) && result == CUDA_SUCCESS)
+            tfr_gather_seen(want);
     }
     tfr_text_take();
     return result;
@@ -255,6 +262,8 @@ static CUresult flush(void)
 {
     struct tfr_relax relax = TFR_RELAX_INIT(TFR_WAIT_TRANSFER);
     CUresult result = CUDA_SUCCESS;
+    TFR_COUNT(flushes, 1);
+    tfr_gather_gone();
     while (result == CUDA_SUCCESS) {
         tfr_status status = tfr_ring_flush(&tfr_client.tx);
         if (status == TFR_OK)
@@ -263,6 +272,17 @@ static CUresult flush(void)
                                      : tfr_client_broken("the executor is gone");
     }
     return result;
+}
+
+void tfr_post_flush(void)
+{
+    /* pairs with the release in tfr_spin_unlock */
+    if (__builtin_expect(!tfr_gather_any(), 1) ||
+        atomic_exchange_explicit(&tfr_client.ring_lock, 1, memory_order_acquire))
+        return;
+    if (tfr_client.open && tfr_gather_any())
+        flush();
+    ring_unlock();
 }
 
 void tfr_page_store(_Atomic uint64_t *word, uint64_t value)
@@ -423,7 +443,7 @@ CUresult tfr_post_end_on(struct tfr_stream *stream, uint64_t *seq_out)
     TFR_COUNT(records, 1);
     CUresult result = CUDA_SUCCESS;
     tfr_ring_commit(&tfr_client.tx);
-    if (__builtin_expect(!tfr_client.mapped, 0))
+    if (__builtin_expect(!tfr_client.mapped, 0) && !tfr_gather_keep(seq))
         result = flush();
     ring_unlock();
     if (seq_out)

@@ -158,6 +158,9 @@ CUresult tfr_post_cancel(CUresult why);
  * CUDA_ERROR_INVALID_HANDLE. */
 CUresult tfr_post_end_on(struct tfr_stream *stream, uint64_t *seq_out);
 
+/* Sends what has gathered, unless another thread has the ring: that one does. */
+void tfr_post_flush(void);
+
 /* Between the two nobody posts: objects are marked dead, so that no record names one after it. */
 void tfr_post_hold(void);
 void tfr_post_release(void);
