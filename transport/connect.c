@@ -90,46 +90,53 @@ static tfr_status prove(const char *addr, const struct tfr_auth_cfg *cfg, struct
     return status;
 }
 
+/* Proves who we are on this connection, or on another if it is closed early. */
 static tfr_status tcp_join(const char *addr, const struct tfr_auth_cfg *cfg, uint64_t deadline_ns,
-                           struct tfr_boot *boot_out)
+                           struct tfr_boot *boot)
 {
     const struct timespec nap = {.tv_nsec = NAP_MS * 1000000};
+    tfr_status status;
 
-    for (;;) {
-        struct tfr_boot boot = {.fd = -1};
-        tfr_status status = tfr_address_connect(addr, deadline_ns, &boot.fd);
-        if (status != TFR_OK)
-            return status;
-        status = prove(addr, cfg, &boot, deadline_ns);
-        if (status == TFR_OK) {
-            *boot_out = boot;
-            return TFR_OK;
-        }
-        tfr_boot_close(&boot);
-        if (status != TFR_E_PEER)
-            return status;
+    while ((status = prove(addr, cfg, boot, deadline_ns)) == TFR_E_PEER) {
+        tfr_boot_close(boot);
         if (!left_ms(deadline_ns))
             return tfr_fail(TFR_E_PROTO, "%s closes every connection: is it a tf-executor's port?",
                             addr);
         nanosleep(&nap, NULL);
+        status = tfr_address_connect(addr, deadline_ns, &boot->fd);
+        if (status != TFR_OK)
+            return status;
     }
+    if (status != TFR_OK)
+        tfr_boot_close(boot);
+    return status;
 }
 
 /* Without a key of our own the executor is told, so that its owner learns of it. */
 static tfr_status tcp_connect(const char *addr, uint64_t deadline_ns, struct tfr_boot *boot_out)
 {
-    struct tfr_auth_cfg cfg;
-    tfr_status lack = tfr_auth_load(NULL, NULL, false, &cfg), status;
     const char *uids = tfr_env_str("TFR_EXECUTOR_UID");
+    struct tfr_boot boot = {.fd = -1};
+    struct tfr_auth_cfg cfg;
+    tfr_status status = tfr_address_connect(addr, deadline_ns, &boot.fd), lack;
 
+    if (status != TFR_OK)
+        return status;
+    lack = tfr_auth_load(NULL, NULL, false, &cfg);
     cfg.uid[cfg.uid_n++] = 0;
     if (lack == TFR_OK && uids && tfr_auth_uids(&cfg, uids) != TFR_OK)
-        return tfr_fail(TFR_E_INVAL,
+        lack = tfr_fail(TFR_E_INVAL,
                         "TFR_EXECUTOR_UID=%s: numbers of users are expected, "
                         "separated by commas",
                         uids);
-    status = lack == TFR_OK || tfr_sodium() ? tcp_join(addr, &cfg, deadline_ns, boot_out) : lack;
+    if (lack != TFR_OK)
+        cfg.method = TFR_AUTH_NONE;
+    status = tfr_sodium() ? tcp_join(addr, &cfg, deadline_ns, &boot) : lack;
     explicit_bzero(&cfg, sizeof(cfg));
+    if (lack == TFR_OK && status == TFR_OK)
+        *boot_out = boot;
+    else
+        tfr_boot_close(&boot);
     return lack == TFR_OK ? status : lack;
 }
 
