@@ -173,6 +173,7 @@ static int reader_run(struct pair_end *end)
     while (taken < record_n) {
         tfr_status status = tfr_ring_take(&rx, buf, &rec);
         if (status == TFR_AGAIN) {
+            pair_need(end->ops->progress(end->link) == TFR_OK, "reader's link");
             if (tfr_relax(&relax) == TFR_RELAX_SLEEP) {
                 credit_return(end, &rx);
                 pair_need(sleep_on(end, rec_ready, &rx), "bell for the reader");

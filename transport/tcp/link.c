@@ -164,8 +164,8 @@ void tcp_news(struct tcp_link *link)
 {
     uint64_t one = 1;
 
-    atomic_thread_fence(memory_order_seq_cst); /* pairs with that in tcp_arm */
-    if (!atomic_load_explicit(&link->armed, memory_order_relaxed))
+    /* one of this and the same in tcp_arm comes first, and is seen by the other */
+    if (!atomic_fetch_add_explicit(&link->armed, 0, memory_order_acq_rel))
         return;
     pthread_mutex_lock(&link->lock);
     if (atomic_load_explicit(&link->armed, memory_order_relaxed) && !link->told)
@@ -181,9 +181,8 @@ static tfr_status tcp_arm(struct tfr_link *base, int *fd_out)
     if (status != TFR_OK)
         return status;
     pthread_mutex_lock(&link->lock);
-    atomic_fetch_add_explicit(&link->armed, 1, memory_order_relaxed);
+    atomic_fetch_add_explicit(&link->armed, 1, memory_order_acq_rel); /* see tcp_news */
     pthread_mutex_unlock(&link->lock);
-    atomic_thread_fence(memory_order_seq_cst); /* pairs with that in tcp_news */
     TFR_COUNT(sleeps, 1);
     *fd_out = link->poller;
     return TFR_OK;

@@ -100,11 +100,36 @@ void tcp_mem_leave(struct tcp_slot *slot)
     atomic_fetch_sub_explicit(&slot->users, 1, memory_order_release);
 }
 
+/* From here on the peer may name it, once it has been told. */
+static tfr_status name_make(struct tcp_mem *mem, const struct tfr_area *area)
+{
+    struct tcp_dev *dev = mem->dev;
+    tfr_status status;
+    uint64_t id;
+
+    if (getrandom(&id, sizeof(id), 0) != sizeof(id))
+        return tfr_fail(TFR_E_SYS, "random number: %s", strerror(errno));
+    pthread_mutex_lock(&dev->lock);
+    status = slot_new(dev, &mem->at);
+    pthread_mutex_unlock(&dev->lock);
+    if (status != TFR_OK)
+        return status;
+    mem->slot = slot_at(dev, mem->at);
+    mem->slot->addr = area->addr;
+    mem->slot->len = area->len;
+    mem->id = ((id | 1ull << 63) & ~(uint64_t)SLOT_MASK) | mem->at;
+    atomic_store_explicit(&mem->slot->id, mem->id, memory_order_seq_cst);
+    return TFR_OK;
+}
+
 static void name_end(struct tcp_mem *mem)
 {
     atomic_store_explicit(&mem->slot->id, 0, memory_order_seq_cst);
     while (atomic_load_explicit(&mem->slot->users, memory_order_seq_cst))
         sched_yield();
+    pthread_mutex_lock(&mem->dev->lock);
+    mem->dev->spare[mem->dev->spare_n++] = mem->at;
+    pthread_mutex_unlock(&mem->dev->lock);
 }
 
 tfr_status tcp_reg(struct tfr_dev *base, const struct tfr_area *area, struct tfr_mem **mem_out)
@@ -120,25 +145,14 @@ tfr_status tcp_reg(struct tfr_dev *base, const struct tfr_area *area, struct tfr
     mem = calloc(1, sizeof(*mem));
     if (!mem)
         return tfr_fail(TFR_E_NOMEM, "tcp registration");
-    if (getrandom(&mem->id, sizeof(mem->id), 0) != sizeof(mem->id)) {
-        free(mem);
-        return tfr_fail(TFR_E_SYS, "random number: %s", strerror(errno));
-    }
-    pthread_mutex_lock(&dev->lock);
-    status = slot_new(dev, &mem->at);
-    pthread_mutex_unlock(&dev->lock);
+    mem->base.ops = &tfr_tcp_ops;
+    mem->dev = dev;
+    mem->len = area->len;
+    status = area->shown || area->kind != TFR_AREA_HOST ? name_make(mem, area) : TFR_OK;
     if (status != TFR_OK) {
         free(mem);
         return status;
     }
-    mem->base.ops = &tfr_tcp_ops;
-    mem->dev = dev;
-    mem->slot = slot_at(dev, mem->at);
-    mem->slot->addr = area->addr;
-    mem->slot->len = area->len;
-    mem->id = (mem->id | 1ull << 63) & ~(uint64_t)SLOT_MASK;
-    mem->id |= mem->at;
-    atomic_store_explicit(&mem->slot->id, mem->id, memory_order_seq_cst);
     *mem_out = &mem->base;
     return TFR_OK;
 }
@@ -167,16 +181,14 @@ void tcp_unreg(struct tfr_mem *base)
     struct tfr_relax relax = TFR_RELAX_INIT(TFR_WAIT_TRANSFER);
     uint64_t since_ns = tfr_clock_now();
 
-    name_end(mem);
+    if (mem->slot)
+        name_end(mem);
     /* pairs with the release in tcp_dones_run */
     while (atomic_load_explicit(&mem->busy, memory_order_acquire)) {
         links_drive(mem->dev, tfr_clock_now() - since_ns > UNREG_NS);
         if (tfr_relax(&relax) == TFR_RELAX_SLEEP)
             tfr_relax_nap(&relax);
     }
-    pthread_mutex_lock(&mem->dev->lock);
-    mem->dev->spare[mem->dev->spare_n++] = mem->at;
-    pthread_mutex_unlock(&mem->dev->lock);
     free(mem);
 }
 
@@ -186,7 +198,7 @@ void tcp_key(const struct tfr_mem *base, struct tfr_key *key_out)
 {
     const struct tcp_mem *mem = (const struct tcp_mem *)base;
 
-    *key_out = (struct tfr_key){.len = mem->slot->len, .words = {mem->id, key_mark}, .fd = -1};
+    *key_out = (struct tfr_key){.len = mem->len, .words = {mem->id, key_mark}, .fd = -1};
 }
 
 tfr_status tcp_import(struct tfr_link *link, const struct tfr_key *key,

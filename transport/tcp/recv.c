@@ -316,7 +316,6 @@ tfr_status tcp_progress(struct tfr_link *base)
     if (tcp_link_error(link) == TFR_OK)
         all_take(link, &dones);
     tcp_dones_run(link, &dones);
-    atomic_thread_fence(memory_order_seq_cst); /* pairs with that in tx_leave */
     for (uint32_t i = 0; i < link->sock_n; i++) {
         tcp_push_more(&link->socks[i], &dones);
         tcp_dones_run(link, &dones);

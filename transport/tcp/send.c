@@ -235,17 +235,19 @@ void tcp_push_more(struct tcp_sock *sock, struct tcp_dones *dones)
 
     if (!atomic_load_explicit(&tx->blocked, memory_order_relaxed) && !has_asks(tx))
         return;
+    atomic_fetch_add_explicit(&tx->turn, 0, memory_order_acq_rel); /* see tx_leave */
     if (pthread_mutex_trylock(&tx->lock) != 0)
         return; /* whoever has it looks at the asks once more when it leaves */
     tcp_push(sock, dones);
     pthread_mutex_unlock(&tx->lock);
 }
 
-/* Leaves the lock; nobody else may have been able to take up what the peer asked for meanwhile. */
+/* Leaves the lock; nobody else may have been able to take up what the peer asked for meanwhile. One
+ * of the two turns comes first: either the asks are seen here, or the lock is free there. */
 static void tx_leave(struct tcp_sock *sock, struct tcp_dones *dones)
 {
     pthread_mutex_unlock(&sock->tx.lock);
-    atomic_thread_fence(memory_order_seq_cst); /* pairs with that behind tcp_ask_add */
+    atomic_fetch_add_explicit(&sock->tx.turn, 0, memory_order_acq_rel);
     if (has_asks(&sock->tx))
         tcp_push_more(sock, dones);
     tcp_dones_run(sock->link, dones);

@@ -68,8 +68,9 @@ struct tcp_dev {
 struct tcp_mem {
     struct tfr_mem base;
     struct tcp_dev *dev;
-    struct tcp_slot *slot;
-    uint32_t at; /* of the slot */
+    uint64_t len;
+    struct tcp_slot *slot; /* NULL: the peer cannot name it, and id is 0 */
+    uint32_t at;           /* of the slot */
     uint64_t id;
     _Atomic uint32_t busy; /* transfers that are not done */
 };
@@ -111,7 +112,7 @@ struct tcp_ask {
 };
 
 struct tcp_tx {
-    pthread_mutex_t lock; /* guards all but `blocked` and the asks */
+    pthread_mutex_t lock; /* guards all that is not atomic */
     uint8_t *out; /* heads and small payloads: bytes [head, tail) of the stream's own count */
     uint64_t base, head, tail; /* base: count of out[0] */
     uint32_t first, last;      /* ops, free-running */
@@ -119,6 +120,7 @@ struct tcp_tx {
     struct tcp_op *ops;
     _Atomic bool blocked;     /* the kernel takes no more: progress goes on when it does */
     _Atomic uint32_t pending; /* puts that are not done, for busy() */
+    _Atomic uint32_t turn;    /* puts in order who leaves the lock and who finds it taken */
     /* From the receiving half (it alone moves ask_last) to whoever holds the lock. */
     _Atomic uint32_t ask_first, ask_last;
     struct tcp_ask asks[TCP_GET_N];

@@ -40,7 +40,7 @@ static pthread_t open_begin(struct victim *victim, bool first)
 {
     const struct tfr_dev_cfg cfg = {.numa_node = -1};
     struct tfr_area area = {
-        .kind = TFR_AREA_HOST, .addr = victim->area + GUARD, .len = SHOWN, .fd = -1};
+        .kind = TFR_AREA_HOST, .addr = victim->area + GUARD, .len = SHOWN, .fd = -1, .shown = true};
     struct tfr_key key;
     pthread_t thread;
     int socks[2];
