@@ -122,7 +122,8 @@ class Table:
     def lines(self):
         answers = self.source.answers
         if not self.struct:
-            return [f"| {answers[ask]} | {' | '.join(row[1:])} |" for ask, row in zip(self.asked, self.rows)]
+            numbers = [answers[ask] for ask in self.asked]
+            return [f"| {n if n < 1 << 16 else hex(n)} | {' | '.join(row[1:])} |" for n, row in zip(numbers, self.rows)]
         out, end = [], 0
         for (at, size), row in zip(self.asked, self.rows):
             at, size = answers[at], answers[size]

@@ -239,6 +239,58 @@ static int idle(void)
     return 0;
 }
 
+/* Nothing comes out of the streams before the program has gone to sleep. */
+static void CUDART_CB hold(void *seconds)
+{
+    sleep((unsigned)(uintptr_t)seconds);
+}
+
+/* Records so many events behind work that waits, makes no call while it gets done, and then only
+ * asks: each must be seen. */
+static int pending(int n)
+{
+    enum { STREAMS = 8 };
+    cudaStream_t stream[STREAMS];
+    cudaEvent_t held, *event = (cudaEvent_t *)calloc((size_t)n, sizeof *event);
+    unsigned *x = (unsigned *)device_alloc(STREAMS * sizeof(unsigned)), got[STREAMS];
+    int seen = 0, looks = 0;
+    CHECK(event != NULL);
+    CUDA(cudaMemset(x, 0, STREAMS * sizeof(unsigned)));
+    CUDA(cudaEventCreate(&held));
+    for (int k = 0; k < STREAMS; k++)
+        CUDA(cudaStreamCreateWithFlags(&stream[k], cudaStreamNonBlocking));
+    CUDA(cudaDeviceSynchronize());
+    CUDA(cudaLaunchHostFunc(stream[0], hold, (void *)2));
+    CUDA(cudaEventRecord(held, stream[0]));
+    for (int k = 1; k < STREAMS; k++)
+        CUDA(cudaStreamWaitEvent(stream[k], held, 0));
+    for (int i = 0; i < n; i++) {
+        CUDA(cudaEventCreateWithFlags(&event[i], cudaEventDisableTiming));
+        bump<<<1, 1, 0, stream[i % STREAMS]>>>(x + i % STREAMS);
+        CUDA(cudaEventRecord(event[i], stream[i % STREAMS]));
+    }
+    LAUNCHED();
+    say("ready");
+    sleep(4);
+    for (seen = 0; seen < n && looks < 6000; looks++) {
+        cudaError_t is = cudaEventQuery(event[seen]);
+        CHECK(is == cudaSuccess || is == cudaErrorNotReady);
+        if (is == cudaSuccess)
+            seen++, looks = 0;
+        else
+            usleep(10000);
+    }
+    CUDA(cudaMemcpy(got, x, sizeof(got), cudaMemcpyDeviceToHost));
+    for (int k = 0; k < STREAMS; k++) {
+        unsigned want = 0;
+        for (int i = k; i < n; i += STREAMS)
+            want = want * 3 + 1;
+        CHECK(got[k] == want);
+    }
+    printf("seen %d\n", seen);
+    return 0;
+}
+
 /* The steady loop that must not make a round trip.  Everything is made, loaded and touched before
  * it; at its end it looks until all is done, so that the last wait finds nothing to wait for. */
 static int steady(int rounds)
@@ -305,6 +357,8 @@ int main(int argc, char **argv)
         return leave_child();
     if (!strcmp(what, "reset"))
         return reset();
+    if (!strcmp(what, "pending"))
+        return pending(number);
     if (!strcmp(what, "steady"))
         return steady(number);
     touch_device();
