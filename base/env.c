@@ -59,6 +59,8 @@ static const struct tfr_env_row rows[] = {
     {"TFR_VERBS_SPIN", "5", "microseconds that a side looks for an answer before it sleeps"},
     {"TFR_RING_SIZE", "1m", "bytes of the ring of records (a power of two)"},
     {"TFR_LANE_SIZE", "64m", "bytes of the lanes for copies"},
+    {"TFR_GPUDIRECT", "auto",
+     "executor: lanes in GPU memory that the NIC reaches: auto, dmabuf, peer, off"},
     {"TFR_QUEUE_DEPTH", "512",
      "executor: unfinished submissions of a stream before its further ones wait in a queue of "
      "ours"},

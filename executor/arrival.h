@@ -19,4 +19,7 @@ bool tfr_arrival_of_kept(struct tfr_session *s, const struct tfr_rec *rec);
 const struct tfr_lane *tfr_lane_find(const struct tfr_session *s, uint64_t place, uint64_t len,
                                      uint64_t *at_out);
 
+/* Counts copy bytes by the kind of lane that they pass through. */
+void tfr_lane_count(const struct tfr_session *s, uint64_t place, uint64_t len);
+
 #endif

@@ -86,7 +86,7 @@ static CUresult copy_route(struct tfr_session *s, const struct tfr_rec *rec,
     return result == CUDA_SUCCESS ? tfr_hop_end(s, stream, hop) : result;
 }
 
-static void copy_count(const struct tfr_copy_req *req)
+static void copy_count(const struct tfr_session *s, const struct tfr_copy_req *req)
 {
     switch ((enum tfr_copy_kind)req->kind) {
     case TFR_COPY_INLINE:
@@ -94,9 +94,11 @@ static void copy_count(const struct tfr_copy_req *req)
         break;
     case TFR_COPY_PUSH:
         TFR_STAT_ADD(bytes_push, req->len);
+        tfr_lane_count(s, req->src, req->len);
         break;
     case TFR_COPY_PULL:
         TFR_STAT_ADD(bytes_to_host, req->len);
+        tfr_lane_count(s, req->dst, req->len);
         break;
     case TFR_COPY_TO_DEVICE:
     case TFR_COPY_FROM_DEVICE:
@@ -133,7 +135,8 @@ CUresult do_copy(struct tfr_session *s, const struct tfr_rec *rec, struct tfr_re
     if (result == CUDA_SUCCESS)
         result = tfr_hop_possible(s, stream) ? copy_route(s, rec, stream)
                                              : copy_submit(s, rec, stream->real);
-    copy_count(req);
+    if (result == CUDA_SUCCESS)
+        copy_count(s, req);
     if (result == CUDA_SUCCESS && req->kind == TFR_COPY_PULL && !(req->flags & TFR_COPY_FETCH))
         result = tfr_news_deliver(s, stream, rec->seq, req->dst, req->len);
     return result == CUDA_SUCCESS ? tfr_copy_submitted(s, stream, rec->seq, req->flags) : result;

@@ -12,6 +12,7 @@ struct side {
     CUdeviceptr device;
     size_t pitch, rows;
     CUcontext ctx;
+    bool lane; /* passes through ours, whatever device that is of */
 };
 
 static CUcontext context_of(struct tfr_session *s, uint32_t at)
@@ -32,11 +33,13 @@ static bool side_find(struct tfr_session *s, const struct tfr_rect_req *req,
     if (lane) {
         uint64_t at;
         const struct tfr_lane *in = tfr_lane_find(s, from->at, span, &at);
-        if (in && in->host)
+        side_out->lane = true;
+        if (in && in->host) {
             side_out->host = in->host + at;
-        else if (in)
-            *side_out = (struct side){CU_MEMORYTYPE_DEVICE, NULL,       in->gpu + at,
-                                      from->pitch,          from->rows, NULL};
+        } else if (in) {
+            side_out->type = CU_MEMORYTYPE_DEVICE;
+            side_out->device = in->gpu + at;
+        }
         return in != NULL;
     }
     if (mapped) {
@@ -116,8 +119,9 @@ static CUresult rect_route(struct tfr_session *s, const struct tfr_rect_req *req
     uint16_t own = (uint16_t)(stream->ctx + 1), at, from = 0;
     struct tfr_hop *hop;
     CUstream on;
-    if (dst->host || src->host)
-        at = from = tfr_hop_owner(s, stream, dst->host ? src->device : dst->device);
+    bool to_client = dst->host || dst->lane;
+    if (to_client || src->host || src->lane)
+        at = from = tfr_hop_owner(s, stream, to_client ? src->device : dst->device);
     else
         at = tfr_hop_owners(s, stream, dst->device, src->device, &from);
     if (at != from) {
@@ -156,6 +160,15 @@ static CUresult rect_run(struct tfr_session *s, const struct tfr_rec *rec,
                                        : rect_submit(s->cu, req, &dst, &src, stream->real);
 }
 
+static void rect_count(const struct tfr_session *s, const struct tfr_rect_req *req)
+{
+    uint64_t len = req->width * req->height * req->depth;
+    if (req->kind == TFR_COPY_PUSH)
+        tfr_lane_count(s, req->src.at, len);
+    else if (req->kind == TFR_COPY_PULL)
+        tfr_lane_count(s, req->dst.at, len);
+}
+
 CUresult do_rect(struct tfr_session *s, const struct tfr_rec *rec, struct tfr_reply *reply)
 {
     (void)reply;
@@ -166,6 +179,8 @@ CUresult do_rect(struct tfr_session *s, const struct tfr_rec *rec, struct tfr_re
     CUresult result = tfr_stream_get(s, req->stream, &stream);
     if (result == CUDA_SUCCESS)
         result = rect_run(s, rec, stream);
+    if (result == CUDA_SUCCESS)
+        rect_count(s, req);
     bool sends = req->kind == TFR_COPY_PULL && !(req->flags & TFR_COPY_FETCH);
     if (result == CUDA_SUCCESS && sends) /* packed: no gaps */
         result = tfr_news_deliver(s, stream, rec->seq, req->dst.at,

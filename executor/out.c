@@ -77,10 +77,14 @@ void tfr_out_lane(struct tfr_session *s, uint64_t place, uint64_t len)
     uint64_t at;
     const struct tfr_lane *lane = tfr_lane_find(s, place, len, &at);
     /* What the client has no room for hurts the client alone. */
-    if (!lane || !lane->host || !tfr_span_inside(at, len, lane->peer_len))
+    if (!lane || !tfr_span_inside(at, len, lane->peer_len))
         return;
+    /* Small puts are copied by the CPU, which cannot read the GPU's memory; what comes behind lies
+     * in the same unit of the lane. */
+    if (!lane->host && len <= TFR_SMALL_MAX)
+        len = TFR_SMALL_MAX + 8;
     struct tfr_xfer xfer = {.flags = TFR_XFER_MORE,
-                            .local = lane->host + at,
+                            .local = lane->host ? lane->host + at : (void *)(lane->gpu + at),
                             .mem = lane->mem,
                             .peer = s->page,
                             .peer_at = lane->peer_at + at,

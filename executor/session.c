@@ -10,6 +10,7 @@
 
 #include "base/env.h"
 #include "base/log.h"
+#include "executor/gpulane.h"
 #include "executor/place.h"
 #include "executor/pump.h"
 #include "tfr_ops.h"
@@ -166,16 +167,20 @@ static tfr_status device_open(struct tfr_session *s, const struct tfr_transport_
 static tfr_status welcome_send(struct tfr_session *s)
 {
     uint8_t *base = s->area.addr;
-    struct tfr_key key;
+    struct tfr_key key, gpu = {.len = 0};
     s->dev->ops->key(s->session_mem, &key);
+    if (s->lane_n > 1)
+        s->dev->ops->key(s->lane[1].mem, &gpu);
     struct tfr_welcome w = {.len = s->area.len,
                             .page_at = 0,
                             .ring_at = sizeof *s->client_page,
                             .ring_size = s->rx.size,
                             .lane_at = (uint64_t)(s->lane[0].host - base),
                             .lane_len = s->lane[0].len,
+                            .gpu_len = s->lane_n > 1 ? s->lane[1].len : 0,
                             .pid = getpid()};
     memcpy(w.key, key.words, sizeof w.key);
+    memcpy(w.gpu_key, gpu.words, sizeof w.gpu_key);
     struct tfr_boot_msg msg = {.type = TFR_BOOT_WELCOME,
                                .len = sizeof w,
                                .body = &w,
@@ -231,6 +236,7 @@ static tfr_status image_make(struct tfr_session *s)
 
 static void device_close(struct tfr_session *s)
 {
+    tfr_gpulane_drop(s);
     if (s->image_mem)
         s->dev->ops->unreg(s->image_mem);
     if (s->image)
@@ -273,6 +279,7 @@ static tfr_status way_try(struct tfr_session *s, const struct tfr_transport_ops 
                  tfr_status_str(status));
         return TFR_E_UNSUP;
     }
+    tfr_gpulane_make(s);
     status = chosen_send(s, name, why);
     if (status == TFR_OK)
         status = welcome_send(s);
@@ -319,7 +326,9 @@ tfr_status tfr_session_join(struct tfr_session *s, struct tfr_boot boot,
     s->reply = area->reply;
     s->text = area->text;
     s->error_text = area->error_text;
-    struct tfr_boot_msg ready = {.type = TFR_BOOT_READY};
+    tfr_gpulane_prove(s);
+    struct tfr_ready body = {.lane_n = s->lane_n};
+    struct tfr_boot_msg ready = {.type = TFR_BOOT_READY, .len = sizeof body, .body = &body};
     return tfr_boot_send(&s->boot, &ready, 3000);
 }
 

@@ -118,6 +118,11 @@ struct tfr_session {
     uint32_t lane_n;
     uint8_t *record; /* the pump's copy of the record in hand */
 
+    /* Per channel: how many stamps' bytes the GPU sees, in lane 1 (arrival.c). */
+    _Atomic uint64_t landed[TFR_STAMPS];
+    uint64_t landing_to[TFR_STAMPS]; /* the same after the landing under way */
+    _Atomic uint32_t landing;        /* one is */
+
     /* Memory that the client shows. */
     struct tfr_dev *dev;
     struct tfr_link *link;

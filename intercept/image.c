@@ -151,6 +151,7 @@ static CUresult put_piece(uint64_t id, const uint8_t *bytes, uint64_t total, uin
     CUresult result = tfr_lane_take_some(&n, &extent);
     if (result != CUDA_SUCCESS)
         return result;
+    extent.lane = 0; /* the executor's CPU reads it; the same bytes of ours */
     uint64_t stamp;
     memcpy(tfr_extent_twin(&extent), bytes + at, n);
     struct tfr_ask ask = {.result = tfr_lane_ship(&extent, n, &stamp)};

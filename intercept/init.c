@@ -3,6 +3,7 @@
  * pages stay mapped, because another thread may still look at them. */
 #define TFR_LOG_PART "intercept"
 #include <errno.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -235,11 +236,12 @@ struct set_up {
     struct tfr_dev *dev;
     struct tfr_link *link;
     struct tfr_mem *shown;
-    struct tfr_peer_mem *session;
+    struct tfr_peer_mem *session, *gpu; /* gpu: lane 1 */
     struct tfr_area page;
     struct tfr_chosen chosen;
     struct tfr_welcome welcome;
     int session_fd;
+    uint32_t lane_n;
     bool mapped;
 };
 
@@ -302,7 +304,7 @@ static tfr_status take_welcome(struct set_up *up, int limit_ms)
                 w->ring_size <= w->len && w->ring_at % 64 == 0 && w->page_at % 64 == 0 &&
                 tfr_span_inside(w->ring_at, TFR_RING_AREA(w->ring_size), w->len) &&
                 w->lane_at % 4096 == 0 && w->lane_len >= TFR_LANE_CHUNK &&
-                tfr_span_inside(w->lane_at, w->lane_len, w->len);
+                tfr_span_inside(w->lane_at, w->lane_len, w->len) && w->gpu_len <= w->lane_len;
     return sane ? TFR_OK : tfr_fail(TFR_E_PROTO, "the executor's welcome makes no sense");
 }
 
@@ -353,17 +355,46 @@ static tfr_status link_open(struct set_up *up)
     return tfr_ways_open(up->dev, &tfr_client.boot, true, &key, &up->link, &up->session, why);
 }
 
-static tfr_status take_ready(int limit_ms)
+/* Lane 1 lies in GPU memory of the executor. */
+static tfr_status gpu_import(struct set_up *up)
+{
+    struct tfr_key key = {.len = up->welcome.gpu_len, .fd = -1};
+    memcpy(key.words, up->welcome.gpu_key, sizeof key.words);
+    return key.len ? up->link->ops->import(up->link, &key, &up->gpu) : TFR_OK;
+}
+
+/* The executor moves bytes to and fro before it is ready, if it has GPU memory to try: where
+ * nothing is one-sided, that needs us. */
+static void ready_wait(struct set_up *up, int limit_ms)
+{
+    struct pollfd p = {.fd = tfr_client.boot.fd, .events = POLLIN};
+    uint64_t until = tfr_clock_now() + (uint64_t)limit_ms * TFR_NS_PER_MS;
+    if (!up->gpu || up->dev->ops->caps & TFR_CAP_ONESIDED)
+        return;
+    while (poll(&p, 1, 1) == 0 && tfr_clock_now() < until)
+        if (up->link->ops->progress(up->link) != TFR_OK)
+            return;
+}
+
+static tfr_status take_ready(struct set_up *up, int limit_ms)
 {
     struct tfr_boot_msg msg;
-    tfr_status status = tfr_boot_recv(&tfr_client.boot, &msg, limit_ms);
-    if (status == TFR_OK && msg.type != TFR_BOOT_READY) {
+    struct tfr_ready ready;
+    tfr_status status = gpu_import(up);
+    if (status != TFR_OK)
+        return status;
+    ready_wait(up, limit_ms);
+    status = tfr_boot_recv(&tfr_client.boot, &msg, limit_ms);
+    if (status != TFR_OK)
+        return status;
+    if (msg.type != TFR_BOOT_READY || msg.len != sizeof ready) {
         refuse(&msg);
         return TFR_E_PROTO;
     }
-    if (status == TFR_OK)
-        tfr_boot_msg_fini(&msg);
-    return status;
+    memcpy(&ready, msg.body, sizeof ready);
+    tfr_boot_msg_fini(&msg);
+    up->lane_n = ready.lane_n > 1 && up->gpu ? 2 : 1;
+    return TFR_OK;
 }
 
 static void page_drop(struct set_up *up)
@@ -424,7 +455,11 @@ static void memories_take(const struct set_up *up)
                                  .mem = up->shown,
                                  .peer = up->session,
                                  .peer_at = w->lane_at};
-    tfr_client.lane_n = 1;
+    tfr_client.lanes[1] = tfr_client.lanes[0]; /* the same extents, elsewhere over there */
+    tfr_client.lanes[1].len = w->gpu_len;
+    tfr_client.lanes[1].peer = up->gpu;
+    tfr_client.lanes[1].peer_at = 0;
+    tfr_client.lane_n = up->lane_n;
     tfr_client.page = session ? (struct tfr_client_page *)(session + w->page_at) : &image;
     tfr_client.page_at = w->page_at;
     tfr_client.executor = w->pid;
@@ -441,7 +476,7 @@ static tfr_status attach_steps(struct set_up *up)
     while ((status = way_try(up, limit_ms)) == TFR_E_UNSUP)
         page_drop(up);
     if (status == TFR_OK)
-        status = take_ready(limit_ms);
+        status = take_ready(up, limit_ms);
     if (status != TFR_OK)
         return status;
     const char *why = up->chosen.why;

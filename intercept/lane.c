@@ -110,6 +110,14 @@ static void reap_all(void)
     }
 }
 
+/* Extents below the length of lane 1, which is GPU memory, lie there.  Those for pulls do not: the
+ * GPU reads and writes them while the stream stands still, and may not see what arrives then. */
+static uint16_t lane_of(const struct tfr_extent *extent, uint32_t from)
+{
+    uint64_t end = extent->at + (uint64_t)extent->units * TFR_LANE_UNIT;
+    return tfr_client.lane_n > 1 && from < push_n && end <= tfr_client.lanes[1].len;
+}
+
 /* First fit among the units [from, to). */
 static bool find(uint32_t from, uint32_t to, uint32_t want, struct tfr_extent *extent_out)
 {
@@ -125,6 +133,7 @@ static bool find(uint32_t from, uint32_t to, uint32_t want, struct tfr_extent *e
             *extent_out = (struct tfr_extent){.at = (uint64_t)(i + 1 - want) * TFR_LANE_UNIT,
                                               .units = want,
                                               .session = (uint16_t)tfr_client.session_at};
+            extent_out->lane = lane_of(extent_out, from);
             units_set(i + 1 - want, want, true);
             return true;
         }

@@ -19,6 +19,10 @@
     X(bytes_pull, "pull", "copy bytes fetched when their stream got there")                        \
     X(bytes_mapped, "mapped", "copy bytes read or written in place")                               \
     X(bytes_to_host, "to host", "copy bytes that left through the lane")                           \
+    X(bytes_direct, "direct", "copy bytes that the NIC moved into or out of GPU memory")           \
+    X(bytes_bounced, "bounced", "copy bytes that passed through lanes in host memory")             \
+    X(landings, "landings", "times that arrived bytes were made visible to the GPU")               \
+    X(gpu_lane, "gpu lane", "bytes of lanes in GPU memory")                                        \
     X(gpu_memory, "gpu mem", "bytes of device memory held")                                        \
     X(parked, "parked", "times a stream was parked")                                               \
     X(stalls, "stalls", "times the pump had to wait for something other than a record")            \

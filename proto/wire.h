@@ -69,7 +69,7 @@ enum tfr_boot_type {
     TFR_BOOT_WELCOME,   /* worker -> client: struct tfr_welcome; key descriptor, if any */
     TFR_BOOT_DECLINED,  /* client -> worker, in place of show: choose another; text, why */
     TFR_BOOT_SHOW,      /* client -> worker: struct tfr_show; key descriptor, if any */
-    TFR_BOOT_READY,     /* worker -> client: empty: the ring is served */
+    TFR_BOOT_READY,     /* worker -> client: struct tfr_ready: the ring is served */
     TFR_BOOT_HOST,   /* client -> worker, late: struct tfr_host_msg, descriptor of pinned memory */
     TFR_BOOT_QUEUED, /* executor -> client: struct tfr_queued; every second while it must wait */
     TFR_BOOT_STAT,   /* tool -> executor, in place of hello, with the same body */
@@ -140,7 +140,13 @@ struct tfr_welcome {
     uint64_t page_at; /* struct tfr_client_page */
     uint64_t ring_at, ring_size;
     uint64_t lane_at, lane_len;
+    uint64_t gpu_len, gpu_key[3]; /* lane 1, in GPU memory; 0: none */
     int32_t pid;
+    uint32_t reserved;
+};
+
+struct tfr_ready {
+    uint32_t lane_n; /* that the client may name: lane 1 may have proved useless */
     uint32_t reserved;
 };
 

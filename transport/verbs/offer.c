@@ -257,7 +257,7 @@ static bool candidate_open(struct ibv_device *device, int node, struct candidate
 uint32_t verbs_nics_open(const struct tfr_dev_cfg *cfg, struct verbs_nic nics_out[VERBS_NIC_MAX],
                          bool *stripe_out, const char **why_out)
 {
-    const char *names = cfg && cfg->name ? cfg->name : verbs_conf()->devices;
+    const char *set = verbs_conf()->devices, *names = set ? set : cfg ? cfg->name : NULL;
     struct candidate taken[VERBS_NIC_MAX], one;
     int device_n = 0;
     struct ibv_device **devices = ibv_get_device_list(&device_n);

@@ -1,0 +1,119 @@
+/* A transport that reaches GPU memory, for machines without one: tcp, which takes the software
+ * GPU's memory for what it is, memory.  Loaded in place of verbs.so (TFR_PLUGINS).  Landing takes
+ * its time, as a read by a NIC does.  FAKE_DIRECT: "blind": what arrives is never seen by the
+ * GPU; "deaf": GPU memory is not registered. */
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "transport/backend.h"
+
+enum { LAND_AFTER = 3 /* looks at the link */ };
+
+static const struct tfr_transport_ops *tcp;
+static struct tfr_transport_ops ops;
+static struct tfr_landing landing; /* under way, if `left`; one caller at a time, by contract */
+static int left;
+static uint8_t *gpu, *shadow; /* blind: what the link moves in place of GPU memory */
+static size_t gpu_len;
+
+static bool is(const char *word)
+{
+    const char *set = getenv("FAKE_DIRECT");
+    return set && strcmp(set, word) == 0;
+}
+
+static tfr_status prepare(const struct tfr_dev_cfg *cfg, struct tfr_dev **dev_out)
+{
+    tfr_status status = tcp->prepare(cfg, dev_out);
+    if (status == TFR_OK)
+        (*dev_out)->ops = &ops;
+    return status;
+}
+
+static tfr_status reg(struct tfr_dev *dev, const struct tfr_area *area, struct tfr_mem **mem_out)
+{
+    struct tfr_area as_host = *area;
+    if (area->kind != TFR_AREA_GPU && area->kind != TFR_AREA_DMABUF)
+        return tcp->reg(dev, area, mem_out);
+    if (is("deaf"))
+        return TFR_E_UNSUP;
+    as_host.kind = TFR_AREA_HOST;
+    as_host.shown = true;
+    if (is("blind")) {
+        gpu = area->addr;
+        gpu_len = area->len;
+        shadow = mmap(NULL, gpu_len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        as_host.addr = shadow;
+    }
+    return tcp->reg(dev, &as_host, mem_out);
+}
+
+static struct tfr_xfer shadowed(const struct tfr_xfer *xfer)
+{
+    struct tfr_xfer to = *xfer;
+    size_t at = (size_t)((uint8_t *)xfer->local - gpu);
+    if (shadow && at < gpu_len)
+        to.local = shadow + at;
+    return to;
+}
+
+static tfr_status put(struct tfr_link *link, const struct tfr_xfer *xfer)
+{
+    struct tfr_xfer to = shadowed(xfer);
+    return tcp->put(link, &to);
+}
+
+static tfr_status get(struct tfr_link *link, const struct tfr_xfer *xfer)
+{
+    struct tfr_xfer to = shadowed(xfer);
+    return tcp->get(link, &to);
+}
+
+static tfr_status open_link(struct tfr_dev *dev, struct tfr_boot *boot, bool first,
+                            struct tfr_link **link_out)
+{
+    tfr_status status = tcp->open(dev, boot, first, link_out);
+    if (status == TFR_OK)
+        (*link_out)->ops = &ops;
+    return status;
+}
+
+static tfr_status land(struct tfr_link *link, const struct tfr_landing *what)
+{
+    (void)link;
+    if (left)
+        return TFR_AGAIN;
+    landing = *what;
+    left = LAND_AFTER;
+    return TFR_OK;
+}
+
+static tfr_status progress(struct tfr_link *link)
+{
+    tfr_status status = tcp->progress(link);
+    if (left && --left == 0)
+        landing.done(landing.arg, status);
+    return status;
+}
+
+__attribute__((visibility("default"))) struct tfr_transport_ops *tfr_transport_plugin(uint32_t abi);
+
+struct tfr_transport_ops *tfr_transport_plugin(uint32_t abi)
+{
+    tcp = tfr_transport_find("tcp");
+    if (abi != TFR_TRANSPORT_ABI || !tcp)
+        return NULL;
+    ops = *tcp;
+    ops.name = "verbs";
+    ops.caps |= TFR_CAP_GPU_MEM;
+    ops.caps &= ~(uint32_t)TFR_CAP_ANY_LOCAL;
+    ops.prepare = prepare;
+    ops.reg = reg;
+    ops.open = open_link;
+    ops.land = land;
+    ops.put = put;
+    ops.get = get;
+    ops.progress = progress;
+    return &ops;
+}
