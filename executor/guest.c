@@ -18,7 +18,7 @@ enum { TELL_MS = 1000, DEAF_MS = 100, ACCEPTS = 64 };
 
 static void stage_set(struct tfr_parent *p, struct tfr_guest *g, enum tfr_guest_stage stage)
 {
-    p->stranger_n[g->tcp] += (stage == GUEST_STRANGER) - (g->stage == GUEST_STRANGER);
+    p->stranger_n[g->known] += (stage == GUEST_STRANGER) - (g->stage == GUEST_STRANGER);
     if (g->stage == GUEST_QUEUED) {
         TAILQ_REMOVE(&p->queue, g, queue);
         p->queue_n--;
@@ -28,6 +28,14 @@ static void stage_set(struct tfr_parent *p, struct tfr_guest *g, enum tfr_guest_
         p->queue_n++;
     }
     g->stage = stage;
+}
+
+void tfr_guest_known(struct tfr_parent *p, struct tfr_guest *g)
+{
+    p->stranger_n[false]--;
+    p->stranger_n[true]++;
+    g->known = true;
+    g->since_ns = tfr_clock_now(); /* it has its second for hello */
 }
 
 void tfr_guest_drop(struct tfr_parent *p, struct tfr_guest *g)
@@ -81,6 +89,7 @@ static void guest_admit(struct tfr_parent *p, int fd, bool tcp)
                             .stage = GUEST_IDLE,
                             .boot = {.fd = fd},
                             .tcp = tcp,
+                            .known = !tcp,
                             .since_ns = tfr_clock_now()};
     TAILQ_INSERT_TAIL(&p->guests, g, all);
     p->guest_n++;
@@ -92,7 +101,7 @@ static void guest_admit(struct tfr_parent *p, int fd, bool tcp)
 
 void tfr_guest_accept(struct tfr_parent *p, struct tfr_door *door)
 {
-    for (int i = 0; i < ACCEPTS && !tfr_door_crowded(p, door->tcp); i++) {
+    for (int i = 0; i < ACCEPTS && !tfr_door_crowded(p, !door->tcp); i++) {
         int fd = accept4(door->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
         if (fd >= 0) {
             guest_admit(p, fd, door->tcp);
@@ -288,7 +297,7 @@ static uint64_t hello_limit_ms(const struct tfr_parent *p, const struct tfr_gues
 {
     if (g->job)
         return MUNGE_MS;
-    if (!tfr_door_crowded(p, g->tcp))
+    if (!tfr_door_crowded(p, g->known))
         return HELLO_MS;
     return g->heard ? HELLO_CROWDED_MS : HELLO_SILENT_MS;
 }

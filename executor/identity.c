@@ -125,7 +125,7 @@ static void step_end(struct tfr_parent *p, struct tfr_guest *g, tfr_status statu
         g->uid = tfr_auth_uid(g->auth);
         tfr_auth_free(g->auth);
         g->auth = NULL;
-        g->since_ns = tfr_clock_now(); /* from here on it has its second for hello */
+        tfr_guest_known(p, g);
         return;
     }
     if (status == TFR_E_ACCESS)

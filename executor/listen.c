@@ -77,9 +77,9 @@ void tfr_doors_close(struct tfr_parent *p)
     explicit_bzero(&p->auth, sizeof p->auth);
 }
 
-bool tfr_door_crowded(const struct tfr_parent *p, bool tcp)
+bool tfr_door_crowded(const struct tfr_parent *p, bool known)
 {
-    return p->stranger_n[tcp] >= (tcp ? TFR_STRANGERS_MAX : TFR_KNOWN_MAX);
+    return p->stranger_n[known] >= (known ? TFR_KNOWN_MAX : TFR_STRANGERS_MAX);
 }
 
 /* A door is left alone while enough strangers have come in by it, or no descriptor is free: whoever
@@ -90,7 +90,7 @@ void tfr_doors_tend(struct tfr_parent *p)
     p->listening = true;
     for (int i = 0; i < p->door_n; i++) {
         struct tfr_door *door = &p->door[i];
-        bool want = !deaf && !tfr_door_crowded(p, door->tcp);
+        bool want = !deaf && !tfr_door_crowded(p, !door->tcp);
         p->listening &= want;
         if (want == door->open)
             continue;

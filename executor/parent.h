@@ -19,8 +19,8 @@ enum {
     TFR_SPARES = 2,         /* the most workers that wait for a client */
     TFR_QUEUE_MAX = 1024,   /* clients that may wait for a worker */
     TFR_GUESTS_MAX = 4096,  /* connections of programs that have a device list and no context */
-    TFR_STRANGERS_MAX = 64, /* connections over TCP that have not said hello */
-    TFR_KNOWN_MAX = 1024    /* the same over unix sockets: users who may come */
+    TFR_STRANGERS_MAX = 64, /* connections that have not proved who they are */
+    TFR_KNOWN_MAX = 1024    /* those that have, and not said hello */
 };
 
 /* The settings that a driver fixes at its start, as text: equal bytes, equal settings. */
@@ -52,7 +52,7 @@ struct tfr_guest {
     enum tfr_guest_stage stage;
     TAILQ_ENTRY(tfr_guest) all, queue;
     struct tfr_boot boot;
-    bool tcp, heard;           /* heard: a whole message came */
+    bool tcp, known, heard;    /* known: a user who may come; heard: a whole message came */
     struct tfr_auth *auth;     /* its proof of identity goes on */
     struct tfr_proof_job *job; /* the thread has that */
     char from[64];             /* who it is, for people */
@@ -107,7 +107,7 @@ struct tfr_parent {
     struct rlimit files; /* as we found it: workers get it back */
     struct tfr_guests guests, queue;
     int guest_n, queue_n;
-    int stranger_n[2];   /* by unix sockets, by TCP */
+    int stranger_n[2];   /* who has not said hello: unknown, known */
     bool listening;      /* all doors are open */
     uint64_t deaf_to_ns; /* no accept before: descriptors ran out */
     uint64_t unknown_said_ns, unknown_n, refused_said_ns, refused_n;
@@ -129,6 +129,8 @@ struct tfr_parent {
 
 void tfr_guest_accept(struct tfr_parent *p, struct tfr_door *door);
 void tfr_guest_read(struct tfr_parent *p, struct tfr_guest *g);
+/* It has proved who it is. */
+void tfr_guest_known(struct tfr_parent *p, struct tfr_guest *g);
 void tfr_guest_drop(struct tfr_parent *p, struct tfr_guest *g);
 void tfr_guest_refuse(struct tfr_parent *p, struct tfr_guest *g, const char *why);
 
@@ -143,8 +145,8 @@ void tfr_guest_tick(struct tfr_parent *p);
 bool tfr_doors_open(struct tfr_parent *p);
 void tfr_doors_close(struct tfr_parent *p);
 void tfr_doors_tend(struct tfr_parent *p);
-/* Have as many strangers come in as may, by such doors? */
-bool tfr_door_crowded(const struct tfr_parent *p, bool tcp);
+/* Are there as many such strangers as may be? */
+bool tfr_door_crowded(const struct tfr_parent *p, bool known);
 /* The addresses, each between the two texts (or, without the first, separated by the second). */
 size_t tfr_doors_list(const struct tfr_parent *p, const char *before, const char *after,
                       char *text_out, size_t room);

@@ -83,8 +83,10 @@ static CUresult ask_snapshot(struct tfr_boot *boot, int limit_ms)
     static uint8_t hello[TFR_HELLO_MAX]; /* guarded by set_up_lock; too much for a small stack */
     struct tfr_boot_msg msg = {
         .type = TFR_BOOT_HELLO, .len = tfr_hello_make(tfr_release, hello), .body = hello};
-    if (tfr_boot_send(boot, &msg, limit_ms) != TFR_OK ||
-        recv_queued(boot, limit_ms, &msg) != TFR_OK) {
+    tfr_status status = tfr_boot_send(boot, &msg, limit_ms);
+    if (status == TFR_OK || status == TFR_E_PEER) /* gone: it may have said why before */
+        status = recv_queued(boot, limit_ms, &msg);
+    if (status != TFR_OK) {
         tfr_say("the executor did not answer within %d ms: is it alive?", limit_ms);
         return CUDA_ERROR_NO_DEVICE;
     }

@@ -56,6 +56,8 @@ bool tfr_ask(struct tfr_boot *boot, uint32_t type, uint32_t want, struct tfr_boo
     struct tfr_boot_msg msg = {
         .type = type, .len = tfr_hello_make(tfr_release, hello), .body = hello};
     tfr_status status = tfr_boot_send(boot, &msg, ANSWER_MS);
+    if (status == TFR_E_PEER)
+        status = TFR_OK; /* it may have said why before it went */
     while (status == TFR_OK) {
         status = tfr_boot_recv(boot, msg_out, ANSWER_MS);
         if (status != TFR_OK || msg_out->type == want)

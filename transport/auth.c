@@ -4,12 +4,14 @@
 #define TFR_LOG_PART "transport"
 #include "transport/auth.h"
 
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/env.h"
 #include "base/log.h"
 #include "transport/munge.h"
@@ -414,10 +416,37 @@ void tfr_auth_begin(struct tfr_auth *auth, struct tfr_boot_msg *out)
 
 /* ---- life ---- */
 
+static pthread_mutex_t pair_lock = PTHREAD_MUTEX_INITIALIZER;
+static struct {
+    uint64_t made_ns;
+    uint8_t exponent[TFR_SODIUM_KEY], point[TFR_SODIUM_POINT];
+} pair; /* guarded by pair_lock */
+
+/* Our half of the exchange.  The executor's serves all who come within a second, because making
+ * one is most of what a proof costs that fails. */
+static bool pair_take(struct tfr_auth *auth)
+{
+    uint64_t now = tfr_clock_now();
+    bool good = true;
+
+    if (auth->first)
+        return getrandom(auth->exponent, TFR_SODIUM_KEY, 0) == TFR_SODIUM_KEY &&
+               tfr_sodium()->point(auth->own.point, auth->exponent) == 0;
+    pthread_mutex_lock(&pair_lock);
+    if (!pair.made_ns || now - pair.made_ns > TFR_NS_PER_S) {
+        good = getrandom(pair.exponent, TFR_SODIUM_KEY, 0) == TFR_SODIUM_KEY &&
+               tfr_sodium()->point(pair.point, pair.exponent) == 0;
+        pair.made_ns = good ? now : 0;
+    }
+    memcpy(auth->exponent, pair.exponent, sizeof(auth->exponent));
+    memcpy(auth->own.point, pair.point, sizeof(auth->own.point));
+    pthread_mutex_unlock(&pair_lock);
+    return good;
+}
+
 struct tfr_auth *tfr_auth_new(const struct tfr_auth_cfg *cfg, bool first)
 {
-    const struct tfr_sodium *sodium = tfr_sodium();
-    struct tfr_auth *auth = sodium ? calloc(1, sizeof(*auth)) : NULL;
+    struct tfr_auth *auth = tfr_sodium() ? calloc(1, sizeof(*auth)) : NULL;
 
     if (!auth)
         return NULL;
@@ -428,8 +457,8 @@ struct tfr_auth *tfr_auth_new(const struct tfr_auth_cfg *cfg, bool first)
     auth->own.version = VERSION;
     auth->own.method = (uint32_t)cfg->method;
     memcpy(auth->shared, cfg->key, sizeof(auth->shared));
-    if (getrandom(auth->own.nonce, 32, 0) != 32 || getrandom(auth->exponent, 32, 0) != 32 ||
-        sodium->point(auth->own.point, auth->exponent) != 0) {
+    if (getrandom(auth->own.nonce, sizeof(auth->own.nonce), 0) != sizeof(auth->own.nonce) ||
+        !pair_take(auth)) {
         tfr_auth_free(auth);
         return NULL;
     }

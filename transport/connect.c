@@ -90,6 +90,11 @@ static tfr_status prove(const char *addr, const struct tfr_auth_cfg *cfg, struct
     return status;
 }
 
+static tfr_status closes_say(const char *addr)
+{
+    return tfr_fail(TFR_E_PROTO, "%s closes every connection: is it a tf-executor's port?", addr);
+}
+
 /* Proves who we are on this connection, or on another if it is closed early. */
 static tfr_status tcp_join(const char *addr, const struct tfr_auth_cfg *cfg, uint64_t deadline_ns,
                            struct tfr_boot *boot)
@@ -100,10 +105,11 @@ static tfr_status tcp_join(const char *addr, const struct tfr_auth_cfg *cfg, uin
     while ((status = prove(addr, cfg, boot, deadline_ns)) == TFR_E_PEER) {
         tfr_boot_close(boot);
         if (!left_ms(deadline_ns))
-            return tfr_fail(TFR_E_PROTO, "%s closes every connection: is it a tf-executor's port?",
-                            addr);
+            return closes_say(addr);
         nanosleep(&nap, NULL);
         status = tfr_address_connect(addr, deadline_ns, &boot->fd);
+        if (status == TFR_E_TIMEOUT)
+            return closes_say(addr);
         if (status != TFR_OK)
             return status;
     }

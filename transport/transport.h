@@ -53,8 +53,9 @@ struct tfr_dev_cfg {
 enum tfr_area_kind { TFR_AREA_HOST, TFR_AREA_MEMFD, TFR_AREA_GPU, TFR_AREA_DMABUF };
 
 /* Where memory is.  HOST memory may be named to the peer only if it is `shown`; without that it is
- * local memory of transfers and nobody else's business; the other kinds are always shown.  MEMFD: addr is the local mapping of [fd_at, fd_at+len) of fd; the descriptor
- * stays the caller's and must carry F_SEAL_SHRINK|F_SEAL_GROW. */
+ * local memory of transfers and nobody else's business; the other kinds are always shown.  MEMFD:
+ * addr is the local mapping of [fd_at, fd_at+len) of fd; the descriptor stays the caller's and must
+ * carry F_SEAL_SHRINK|F_SEAL_GROW. */
 struct tfr_area {
     enum tfr_area_kind kind;
     void *addr;
@@ -120,11 +121,11 @@ struct tfr_offer {
 /* What a link has done so far; counts of this side alone. */
 struct tfr_link_count {
     uint64_t puts, gets;
-    uint64_t requests;  /* work requests, frames */
-    uint64_t doorbells; /* times that hardware or kernel was told of them */
-    uint64_t bytes;     /* on the wire as far as we know it, our framing included */
-    uint64_t inlined;   /* of these, bytes copied into a work request */
-    uint64_t backstops; /* sleeps that no bell ended though there was news: 0 if all is well */
+    uint64_t requests;      /* work requests, frames */
+    uint64_t doorbells;     /* times that hardware or kernel was told of them */
+    uint64_t bytes;         /* on the wire as far as we know it, our framing included */
+    uint64_t inlined;       /* of these, bytes copied into a work request */
+    uint64_t backstops;     /* sleeps that no bell ended though there was news: 0 if all is well */
     uint64_t bells, sleeps; /* of a transport that is a library of its own: not in tfr_counters */
 };
 

@@ -137,12 +137,13 @@ class NoExecutor(unittest.TestCase):
     def test_what_is_no_address_is_called_so(self):
         got = tf_run(PROBE, "count", executor="bogus")
         self.assertEqual(got.returncode, 2)
-        self.assertEqual(got.stderr, b'tf: "bogus" is no address of an executor: expected unix:PATH or'
-                                     b' unix:@NAME\n')
+        self.assertEqual(got.stderr, b'tf: "bogus" is no address of an executor: expected tcp:HOST:PORT,'
+                                     b' unix:PATH or unix:@NAME\n')
         got = subprocess.run([PROBE, "count"], capture_output=True, timeout=LIMIT_S, check=False,
                              env=env(LD_LIBRARY_PATH=os.path.join(BUILD, "lib"), TFR_EXECUTORS="bogus"))
         self.assertEqual(got.stdout, b"cudaErrorNoDevice -1\n")
-        self.assertEqual(got.stderr, b'tf: error: address "bogus": expected unix:PATH or unix:@NAME\n')
+        self.assertEqual(got.stderr, b'tf: error: address "bogus": expected tcp:HOST:PORT, unix:PATH or'
+                                     b' unix:@NAME\n')
 
     def test_without_tf_run_the_library_says_the_same(self):
         got = subprocess.run([PROBE, "count"], capture_output=True, timeout=LIMIT_S, check=False,

@@ -1,0 +1,544 @@
+#!/usr/bin/env python3
+"""Who may use an executor, and what becomes of everybody else: TCP addresses, keys, MUNGE, other users,
+floods.  Loopback alone, ports by the kernel's choice, homes and keys in folders of the test's own.
+
+Run by ctest like behaviour_test.py.  What the machine lacks (libsodium, munged, root) is skipped aloud."""
+import contextlib
+import ctypes.util
+import os
+import re
+import shutil
+import signal
+import socket
+import stat
+import struct
+import subprocess
+import tempfile
+import threading
+import time
+import unittest
+
+import wire
+from behaviour_test import BIN, BUILD, PROBE, SANITIZE, TF_EXECUTOR, TF_RUN, env, started, within
+
+LIMIT_S = 60
+AUTH_HELLO, AUTH_PROOF = 0x7e000001, 0x7e000003
+SODIUM = bool(ctypes.util.find_library("sodium"))
+MUNGED = shutil.which("munged") or (os.access("/usr/sbin/munged", os.X_OK) and "/usr/sbin/munged")
+NOBODY = 65534
+
+
+class Running:
+    """A tf-executor and what it said."""
+
+    def __init__(self, child, addresses, said):
+        self.child, self.addresses, self.said = child, addresses, said
+
+    def address(self, kind="tcp:"):
+        return next(a for a in self.addresses if a.startswith(kind))
+
+    def lines(self):
+        with open(self.said, encoding="utf-8", errors="replace") as file:
+            return file.read().splitlines()
+
+    def refusals(self):
+        return [line for line in self.lines() if "was refused" in line]
+
+
+@contextlib.contextmanager
+def listening(folder, *options, listen=("tcp:127.0.0.1:0",), **more):
+    """An executor with its home in the folder."""
+    settings = {k: v for k, v in env(HOME=folder, **more).items() if k != "LD_PRELOAD"}
+    said = os.path.join(folder, f"said-{time.monotonic_ns()}")
+    ready, write = os.pipe()
+    where = [word for address in listen for word in ("--listen", address)]
+    with open(said, "w", encoding="utf-8") as out:
+        with started([TF_EXECUTOR, *where, "--gpu", "soft", "--ready-fd", str(write), *options],
+                     pass_fds=[write], env=settings, stderr=out) as child:
+            os.close(write)
+            with os.fdopen(ready) as pipe:
+                text = pipe.read()
+            if not text.startswith("ready"):
+                with open(said, encoding="utf-8") as file:
+                    raise AssertionError("tf-executor did not get ready: " + file.read())
+            yield Running(child, re.findall(r"(?m)^listening (.*)", text), said)
+            child.send_signal(signal.SIGTERM)
+            child.wait(LIMIT_S)
+
+
+def tool(name, address, home, user=None, **more):
+    settings = {k: v for k, v in env(HOME=home, **more).items() if k != "LD_PRELOAD"}
+    return subprocess.run([os.path.join(BUILD, "bin", name), "--executor", address], env=settings,
+                          capture_output=True, text=True, timeout=LIMIT_S, check=False, user=user,
+                          extra_groups=[] if user else None)
+
+
+def program(address, home, *args, **more):
+    return subprocess.run([TF_RUN, "--executor", address, *args], env=env(HOME=home, **more),
+                          capture_output=True, text=True, timeout=LIMIT_S, check=False)
+
+
+class Case(unittest.TestCase):
+    def setUp(self):
+        if not SODIUM:
+            self.skipTest("no libsodium here")
+        self.home = self.folder()
+
+    def folder(self):
+        made = tempfile.TemporaryDirectory()
+        self.addCleanup(made.cleanup)
+        return made.name
+
+    def key(self, home=None):
+        return os.path.join(home or self.home, ".config", "tfr", "key")
+
+    def answers(self, address, home=None, **more):
+        got = tool("tf-info", address, home or self.home, **more)
+        self.assertEqual(got.returncode, 0, got.stderr)
+        self.assertIn("device 0: TFR software GPU", got.stdout)
+
+    def refused(self, address, *words, home=None, status=1, **more):
+        """One line that holds the words, and the tool's status."""
+        got = tool("tf-stat", address, home or self.home, **more)
+        self.assertEqual(got.returncode, status, got.stderr)
+        self.assertEqual(len(got.stderr.splitlines()), 1, got.stderr)
+        for word in words:
+            self.assertIn(word, got.stderr)
+
+    def heard(self, running, word):
+        """The executor said exactly one line about it."""
+        self.assertTrue(within(5, running.refusals), running.lines())
+        self.assertEqual(len(running.refusals()), 1, running.lines())
+        self.assertIn(word, running.refusals()[0])
+
+
+class Addresses(Case):
+    def test_several_at_once_of_each_kind(self):
+        doors = ("tcp:127.0.0.1:0", "unix:" + os.path.join(self.home, "sock"), "tcp:[::1]:0", "tcp:*:0",
+                 "tcp:localhost:0", f"unix:@tfr-identity-{os.getpid()}")
+        with listening(self.home, listen=doors) as running:
+            self.assertEqual(len(running.addresses), len(doors))
+            for given, got in zip(doors, running.addresses):
+                self.assertEqual(got.rpartition(":")[0], given.rpartition(":")[0])
+                self.assertFalse(got.endswith(":0"))
+                self.answers(got.replace("*", "localhost"))
+            port = running.addresses[3].rpartition(":")[2]
+            self.answers(f"tcp:127.0.0.1:{port}")
+            self.answers(f"tcp:[::1]:{port}")
+            self.answers("tcp:127.0.0.1:1," + running.address("tcp:"))
+
+    def test_a_program_runs_over_tcp(self):
+        with listening(self.home) as running:
+            got = program(running.address(), self.home, os.path.join(BIN, "vector_add"))
+            self.assertEqual((got.returncode, got.stderr), (0, ""))
+            self.assertIn("sums are right", got.stdout)
+
+    def test_what_cannot_be_reached_is_one_line(self):
+        with socket.socket() as taken:
+            taken.bind(("127.0.0.1", 0))
+            port = taken.getsockname()[1]
+            self.refused("bogus", "tcp:HOST:PORT", "unix:PATH", status=2)
+            self.refused("tcp:host", "tcp:HOST:PORT", status=2)
+            self.refused("tcp:::1:5", "IPv6", status=2)
+            self.refused("tcp:no-such-host.invalid:7", "no-such-host.invalid", "check the name")
+            self.refused(f"tcp:127.0.0.1:{port}", "no executor reachable", "--listen")
+            self.refused("tcp:127.0.0.1:0", "port 0")
+
+    def test_something_else_on_the_port_is_one_line(self):
+        with listening(self.home), socket.socket() as other:  # the key is there
+            other.bind(("127.0.0.1", 0))
+            other.listen(50)
+            address = "tcp:127.0.0.1:%d" % other.getsockname()[1]
+            self.refused(address, "says nothing", "port", TFR_CONNECT_MS="300")
+            for banner, words in ((b"SSH-2.0-OpenSSH_9.2\r\n" * 3, ("no tf-executor", "port")),
+                                  (b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n", ("no tf-executor",)),
+                                  (None, ("closes every connection",))):
+                over = threading.Event()
+                thread = threading.Thread(target=self.serve, args=(other, banner, over))
+                thread.start()
+                try:
+                    self.refused(address, *words, TFR_CONNECT_MS="700")
+                finally:
+                    over.set()
+                    thread.join()
+
+    @staticmethod
+    def serve(other, banner, over):
+        other.settimeout(0.05)
+        held = []
+        while not over.is_set():
+            with contextlib.suppress(socket.timeout):
+                sock = other.accept()[0]
+                if banner:
+                    sock.sendall(banner)
+                    held.append(sock)
+                else:
+                    sock.close()
+        for sock in held:
+            sock.close()
+
+    def test_a_program_is_told_that_there_is_no_device(self):
+        got = program("tcp:127.0.0.1:1", self.home, PROBE, "count")
+        self.assertEqual(got.stdout, "cudaErrorNoDevice -1\n")
+        self.assertEqual(len(got.stderr.splitlines()), 1, got.stderr)
+
+    def test_a_taken_port_is_one_line(self):
+        with listening(self.home) as running:
+            with self.assertRaisesRegex(AssertionError, "choose another port"):
+                with listening(self.home, listen=(running.address(),)):
+                    pass
+
+
+class Keys(Case):
+    def test_is_made_private_and_once(self):
+        os.umask(0)
+        with listening(self.home):
+            self.assertEqual(stat.S_IMODE(os.stat(self.key()).st_mode), 0o600)
+            self.assertEqual(stat.S_IMODE(os.stat(os.path.dirname(self.key())).st_mode), 0o700)
+            with open(self.key(), encoding="ascii") as file:
+                first = file.read()
+            self.assertEqual(os.listdir(os.path.dirname(self.key())), ["key"])
+        with listening(self.home) as running:
+            with open(self.key(), encoding="ascii") as file:
+                self.assertEqual(file.read(), first)
+            self.answers(running.address())
+
+    def test_can_be_named_on_both_sides(self):
+        file = os.path.join(self.home, "elsewhere")
+        with listening(self.home, "--key-file", file) as running:
+            self.assertFalse(os.path.exists(self.key()))
+            self.answers(running.address(), TFR_KEY_FILE=file)
+            self.answers(running.address(), home=self.folder(), TFR_KEY_FILE=file)
+
+    def test_another_key_is_refused_on_both_sides(self):
+        with listening(self.home) as running:
+            other = self.folder()
+            with listening(other):
+                pass
+            self.refused(running.address(), "another key", ".config/tfr/key", home=other)
+            self.heard(running, "another key")
+            self.answers(running.address())
+
+    def test_no_key_is_refused_on_both_sides(self):
+        with listening(self.home) as running:
+            other = self.folder()
+            self.refused(running.address(), self.key(other), "TFR_KEY_FILE", home=other)
+            self.heard(running, "no usable key")
+
+    def test_a_key_that_others_may_read_is_refused_on_both_sides(self):
+        with listening(self.home) as running:
+            os.chmod(self.key(), 0o644)
+            self.refused(running.address(), "chmod 600", self.key())
+            self.heard(running, "no usable key")
+        with self.assertRaisesRegex(AssertionError, "chmod 600"):
+            with listening(self.home):
+                pass
+
+    def test_a_program_with_another_key_has_no_device_and_one_line(self):
+        with listening(self.home) as running:
+            other = self.folder()
+            with listening(other):
+                pass
+            got = program(running.address(), other, PROBE, "count")
+            self.assertEqual(got.stdout, "cudaErrorNoDevice -1\n")
+            self.assertEqual(len(got.stderr.splitlines()), 1, got.stderr)
+
+    def test_nothing_listens_on_tcp_without_libsodium(self):
+        empty = self.folder()
+        for name in ("libsodium.so.23", "libsodium.so.26", "libsodium.so"):
+            with open(os.path.join(empty, name), "w", encoding="ascii"):
+                pass
+        with self.assertRaisesRegex(AssertionError, "libsodium"):
+            with listening(self.home, LD_LIBRARY_PATH=empty):
+                pass
+        with listening(self.home) as running:
+            self.refused(running.address(), "libsodium", LD_LIBRARY_PATH=empty)
+        unix = "unix:" + os.path.join(self.home, "sock")
+        with listening(self.home, listen=(unix,), LD_LIBRARY_PATH=empty) as running:
+            self.answers(unix, LD_LIBRARY_PATH=empty)
+
+    def test_the_key_never_crosses_the_wire(self):
+        with listening(self.home) as running:
+            with open(self.key(), encoding="ascii") as file:
+                key = bytes.fromhex(file.read())
+            heard = bytearray()
+            with relay(running.address(), heard) as address:
+                self.answers(address)
+            self.assertGreater(len(heard), 20000)
+            self.assertNotIn(key, heard)
+            self.assertNotIn(key.hex().encode(), heard)
+            self.assertNotIn(b"TFR software GPU", heard)
+
+    def test_who_changes_a_byte_ends_the_connection_and_no_more(self):
+        with listening(self.home) as running:
+            for at in (20, 200, 5000):
+                with relay(running.address(), bytearray(), change_at=at) as address:
+                    got = tool("tf-info", address, self.home, TFR_CONNECT_MS="1000")
+                    self.assertEqual(got.returncode, 1, at)
+            self.answers(running.address())
+
+
+@contextlib.contextmanager
+def relay(address, heard, change_at=None):
+    """Somebody in between: keeps what is said, and may change one byte of what the executor says."""
+    to = ("127.0.0.1", int(address.rpartition(":")[2]))
+    door = socket.create_server(("127.0.0.1", 0))
+    socks, threads = [door], []
+
+    def pump(source, sink, change):
+        seen = 0
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                heard.extend(data)
+                if change is not None and seen <= change < seen + len(data):
+                    data = bytearray(data)
+                    data[change - seen] ^= 0x20
+                seen += len(data)
+                sink.sendall(data)
+        for sock in (source, sink):
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
+
+    def accept():
+        with contextlib.suppress(OSError):
+            while True:
+                near = door.accept()[0]
+                far = socket.create_connection(to)
+                socks.extend((near, far))
+                for args in ((near, far, None), (far, near, change_at)):
+                    threads.append(threading.Thread(target=pump, args=args))
+                    threads[-1].start()
+
+    threads.append(threading.Thread(target=accept))
+    threads[0].start()
+    try:
+        yield "tcp:127.0.0.1:%d" % door.getsockname()[1]
+    finally:
+        for sock in socks:
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
+            sock.close()
+        for thread in threads:
+            thread.join()
+
+
+@unittest.skipUnless(os.geteuid() == 0, "only root can be two users")
+class Users(Case):
+    def setUp(self):
+        super().setUp()
+        os.chmod(self.home, 0o755)
+        got = subprocess.run([os.path.join(BUILD, "bin", "tf-info"), "--help"], user=NOBODY,
+                             capture_output=True, check=False)
+        if got.returncode:
+            self.skipTest("the build folder is closed to other users")
+        self.address = "unix:" + os.path.join(self.home, "sock")
+
+    def test_a_unix_socket_admits_its_owner_alone(self):
+        with listening(self.home, listen=(self.address, "unix:@tfr-users-%d" % os.getpid())) as running:
+            self.assertEqual(stat.S_IMODE(os.stat(self.address[5:]).st_mode), 0o600)
+            self.answers(self.address)
+            self.refused(self.address, "--allow-uid", user=NOBODY)
+            self.refused(running.address("unix:@"), "--allow-uid", user=NOBODY)
+            self.heard(running, f"user {NOBODY} is not admitted")
+
+    def test_others_come_by_allow_uid(self):
+        with listening(self.home, "--allow-uid", f"1,{NOBODY}", listen=(self.address,)) as running:
+            self.answers(self.address)
+            self.answers(self.address, user=NOBODY)
+            self.refused(self.address, "another user", user=2)
+            self.heard(running, "user 2 is not admitted")
+
+    def test_a_list_that_is_none_is_one_line(self):
+        for text in ("nobody", "1;2", "", "-1"):
+            if text:
+                with self.assertRaisesRegex(AssertionError, "numbers of users"):
+                    with listening(self.home, "--allow-uid", text, listen=(self.address,)):
+                        pass
+
+
+@unittest.skipUnless(MUNGED and os.geteuid() == 0, "no munged here, or not root: MUNGE is not tested")
+class Munge(Case):
+    def setUp(self):
+        super().setUp()
+        os.chmod(self.home, 0o755)
+        self.socket = os.path.join(self.home, "munge.socket")
+        self.settings = {"TFR_AUTH": "munge", "TFR_MUNGE_SOCKET": self.socket}
+
+    def munged(self):
+        """A munged of our own; it goes into the background, and is ended by its pid."""
+        name = os.path.join(self.home, "munge.")
+        with open(name + "key", "wb") as file:
+            os.fchmod(file.fileno(), 0o400)
+            file.write(os.urandom(1024))
+        subprocess.run([MUNGED, "--key-file=" + name + "key", "--socket=" + self.socket,
+                        "--pid-file=" + name + "pid", "--log-file=" + name + "log",
+                        "--seed-file=" + name + "seed", "--force"], check=True, capture_output=True,
+                       timeout=LIMIT_S)
+        self.assertTrue(within(10, lambda: os.path.exists(name + "pid")))
+        with open(name + "pid", encoding="ascii") as file:
+            pid = int(file.read())
+        self.addCleanup(self.end, pid)
+        return pid
+
+    @staticmethod
+    def end(pid):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGTERM)
+        within(10, lambda: not os.path.exists(f"/proc/{pid}"))
+
+    def test_proves_users_to_each_other(self):
+        self.munged()
+        with listening(self.home, "--auth", "munge", TFR_MUNGE_SOCKET=self.socket) as running:
+            self.assertFalse(os.path.exists(self.key()), "no key is needed")
+            self.answers(running.address(), **self.settings)
+            got = program(running.address(), self.home, os.path.join(BIN, "vector_add"), **self.settings)
+            self.assertEqual((got.returncode, got.stderr), (0, ""))
+            self.refused(running.address(), "not admitted", "--allow-uid", user=NOBODY, **self.settings)
+            self.heard(running, f"user {NOBODY} is not admitted")
+
+    def test_admits_the_users_that_are_listed(self):
+        self.munged()
+        with listening(self.home, "--auth", "munge", "--allow-uid", str(NOBODY),
+                       TFR_MUNGE_SOCKET=self.socket) as running:
+            self.answers(running.address(), user=NOBODY, **self.settings)
+
+    def test_a_client_names_the_users_whose_executors_it_trusts(self):
+        self.munged()
+        folder = self.folder()
+        os.chown(folder, NOBODY, NOBODY)
+        settings = {k: v for k, v in env(HOME=folder, TFR_MUNGE_SOCKET=self.socket).items() if k != "LD_PRELOAD"}
+        ready, write = os.pipe()
+        with started([TF_EXECUTOR, "--listen", "tcp:127.0.0.1:0", "--gpu", "soft", "--ready-fd",
+                      str(write), "--auth", "munge", "--allow-uid", "0"], user=NOBODY, extra_groups=[],
+                     pass_fds=[write], env=settings, stderr=subprocess.DEVNULL):
+            os.close(write)
+            with os.fdopen(ready) as pipe:
+                address = re.search("listening (.*)", pipe.read()).group(1)
+            self.refused(address, f"runs as user {NOBODY}", "TFR_EXECUTOR_UID", **self.settings)
+            self.answers(address, TFR_EXECUTOR_UID=str(NOBODY), **self.settings)
+
+    def test_two_ways_to_prove_oneself_do_not_meet(self):
+        self.munged()
+        with listening(self.home, "--auth", "munge", TFR_MUNGE_SOCKET=self.socket) as running:
+            with listening(self.home):
+                pass  # makes the key
+            self.refused(running.address(), "offers key", "wants munge", "TFR_AUTH")
+
+    def test_a_munged_that_is_gone_is_one_line(self):
+        with self.assertRaisesRegex(AssertionError, "munged does not answer"):
+            with listening(self.home, "--auth", "munge", TFR_MUNGE_SOCKET=self.socket):
+                pass
+        pid = self.munged()
+        with listening(self.home, "--auth", "munge", TFR_MUNGE_SOCKET=self.socket) as running:
+            self.end(pid)
+            self.refused(running.address(), "munged does not answer", TFR_CONNECT_MS="20000",
+                         **self.settings)
+
+
+def auth_hello():
+    return wire.frame(AUTH_HELLO, struct.pack("<II", 1, 1) + os.urandom(64))
+
+
+class Flood(Case):
+    """A thousand a second of each kind; meanwhile somebody good comes and goes."""
+    RATE, SECONDS = 1000, 4
+
+    def setUp(self):
+        super().setUp()
+        self.unix = "unix:" + os.path.join(self.home, "sock")
+
+    def flood(self, address, data, over, counts):
+        """Connections that say `data` and are closed by the other side, or soon by us."""
+        if address.startswith("tcp:"):
+            to, family = ("127.0.0.1", int(address.rpartition(":")[2])), socket.AF_INET
+        else:
+            to, family = address[5:], socket.AF_UNIX
+        begin, n, held = time.monotonic(), 0, []
+        while not over.is_set():
+            n += 1
+            sock = socket.socket(family)
+            sock.setblocking(False)
+            with contextlib.suppress(OSError):
+                sock.connect(to)
+            with contextlib.suppress(OSError):
+                for part in data:
+                    sock.send(part() if callable(part) else part)
+            held.append(sock)
+            if len(held) > 200:
+                held.pop(0).close()
+            wait = begin + n / self.RATE - time.monotonic()
+            if wait > 0:
+                time.sleep(wait)
+        counts.append(n)
+        for sock in held:
+            sock.close()
+
+    def meanwhile(self, data, both=True):
+        doors = ("tcp:127.0.0.1:0", self.unix)
+        with listening(self.home, listen=doors) as running:
+            over, counts = threading.Event(), []
+            threads = [threading.Thread(target=self.flood, args=(a, data, over, counts))
+                       for a in running.addresses[:2 if both else 1]]
+            before = len(running.lines())
+            begin = time.monotonic()
+            for thread in threads:
+                thread.start()
+            good = 0
+            try:
+                while time.monotonic() - begin < self.SECONDS:
+                    for address in running.addresses:
+                        self.answers(address)
+                        good += 1
+                    got = program(running.addresses[good % 2], self.home, PROBE, "count")
+                    self.assertEqual(got.stdout, "cudaSuccess 1\n", got.stderr)
+            finally:
+                over.set()
+                for thread in threads:
+                    thread.join()
+            spent = time.monotonic() - begin
+            said = len(running.lines()) - before
+            self.assertLessEqual(said, 2 * (spent + 2), running.lines()[:20])
+            self.assertGreater(sum(counts), 100 * self.SECONDS)
+            self.assertIsNone(running.child.poll())
+            self.answers(running.address())
+
+    def test_of_nonsense(self):
+        self.meanwhile([b"GET / HTTP/1.1\r\n\r\n"])
+
+    def test_of_proofs_by_another_key(self):
+        self.meanwhile([auth_hello, lambda: wire.frame(AUTH_PROOF, os.urandom(32))])
+
+    def test_of_silence(self):
+        self.meanwhile([])
+
+    def test_of_half_messages(self):
+        self.meanwhile([lambda: auth_hello()[:40]])
+
+    def test_a_byte_at_a_time_is_not_waited_for(self):
+        with listening(self.home) as running:
+            to = ("127.0.0.1", int(running.address().rpartition(":")[2]))
+            socks = [socket.create_connection(to) for _ in range(80)]
+            data, begin, closed = auth_hello(), time.monotonic(), 0
+            for at in range(30):
+                for sock in socks:
+                    with contextlib.suppress(OSError):
+                        sock.send(data[at:at + 1])
+                if at % 10 == 0:
+                    self.answers(running.address())
+                time.sleep(0.1)
+            for sock in socks:
+                sock.settimeout(5)
+                try:
+                    closed += sock.recv(1) == b""
+                except ConnectionResetError:
+                    closed += 1
+                except socket.timeout:
+                    pass
+                sock.close()
+            self.assertEqual(closed, len(socks), f"after {time.monotonic() - begin:.1f} s")
+
+
+if __name__ == "__main__":
+    if SANITIZE:
+        Flood.RATE = 300
+    unittest.main()
