@@ -27,6 +27,7 @@
     X(quarantine_waits, "waits for freed device memory")                                           \
     X(pool_reuses, "pool allocations served out of the pool")                                      \
     X(pinned_staged, "allocations of pinned memory that is staged")                                \
+    X(reg_refusals, "pinned memory that could not be registered with the network")                 \
     X(ring_stalls, "waits for ring space")                                                         \
     X(lane_stalls, "waits for a lane extent")
 

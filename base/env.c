@@ -64,6 +64,8 @@ static const struct tfr_env_row rows[] = {
     {"TFR_QUEUE_DEPTH", "512",
      "executor: unfinished submissions of a stream before its further ones wait in a queue of "
      "ours"},
+    {"TFR_REG_SIZE", "64g",
+     "bytes of the program's pinned memory that are registered with the network"},
     {"TFR_SPILL_SIZE", "1g", "bytes of the client's heap for copies that find no lane space"},
     {"TFR_HOST_WINDOW", "0x500000000000",
      "where pinned memory is placed in client and executor alike; 0: anywhere"},
@@ -96,6 +98,7 @@ static const struct tfr_perf_row switches[] = {
     {"lease", "device memory is allocated here, out of chunks that the executor has backed"},
     {"mapped", "pinned memory is read and written in place"},
     {"membarrier", "the peer's fence is asked for when it matters, not paid at each bell"},
+    {"reg", "pinned memory is registered with the network and moved without staging"},
     {NULL, NULL},
 };
 

@@ -398,7 +398,6 @@ static CUresult from_device(void *dst, const struct tfr_side *to, uint64_t src, 
             result = tfr_copy_post(stream, &req, &seq);
         return result == CUDA_SUCCESS && sync ? wait_for(stream, seq) : result;
     }
-    TFR_COUNT(bytes_push, len);
     if (!sync && to->place == TFR_PLACE_REGISTERED &&
         (tfr_gate_able(stream->ctx) || len <= tfr_client.lanes[0].len / 8))
         return pull_later(stream, dst, to->mem, src, len);

@@ -232,7 +232,6 @@ static CUresult pull_later(const struct tfr_box *box, struct tfr_stream *stream)
             result = tfr_copy_owe(&owed);
         if (result != CUDA_SUCCESS)
             return result;
-        TFR_COUNT(bytes_push, len);
         done += p.height * p.depth;
     }
     return CUDA_SUCCESS;
@@ -286,7 +285,6 @@ static CUresult pull(const struct tfr_box *box, struct tfr_stream *stream)
         if (waited != CUDA_SUCCESS)
             return waited;
         rows_move(box, &flight[at].piece, &box->dst, tfr_extent_twin(&flight[at].extent), false);
-        TFR_COUNT(bytes_push, box->width * flight[at].piece.height * flight[at].piece.depth);
         tfr_lane_free(flight[at].extent);
     }
 }

@@ -45,6 +45,8 @@ CUresult tfr_home_end(const struct tfr_home *home)
         tfr_lane_settle(&home->extent);
         result = (CUresult)atomic_load_explicit(&tfr_client.error, memory_order_acquire);
     }
+    if (!home->direct)
+        TFR_COUNT(bytes_push, home->len);
     if (result == CUDA_SUCCESS && home->dst && !home->direct)
         memcpy(home->dst, tfr_extent_twin(&home->extent), home->len);
     return result;

@@ -8,6 +8,7 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -242,6 +243,7 @@ struct set_up {
     struct tfr_area page;
     struct tfr_chosen chosen;
     struct tfr_welcome welcome;
+    uint64_t lane_len; /* of lane 0, that we use */
     int session_fd;
     uint32_t lane_n;
     bool mapped;
@@ -310,23 +312,60 @@ static tfr_status take_welcome(struct set_up *up, int limit_ms)
     return sane ? TFR_OK : tfr_fail(TFR_E_PROTO, "the executor's welcome makes no sense");
 }
 
+/* How long our twin of the lane may be under the memory lock limit, which counts page area, ring
+ * and the device's queues as well. */
+static uint64_t lane_fit(const struct set_up *up, const struct tfr_transport_ops *ops)
+{
+    const uint64_t queues = 1 << 20, least = TFR_LANE_CHUNK;
+    uint64_t want = up->welcome.lane_len;
+    uint64_t other = sizeof(struct tfr_page_area) + up->welcome.ring_size + queues;
+    struct rlimit limit;
+    if (!(ops->caps & TFR_CAP_ONESIDED) || geteuid() == 0 ||
+        getrlimit(RLIMIT_MEMLOCK, &limit) != 0 || limit.rlim_cur >= want + other)
+        return want;
+    uint64_t fits = limit.rlim_cur > other + least ? limit.rlim_cur - other : least;
+    tfr_warn("a memory lock limit of %llu KiB leaves %llu of %llu KiB for copies under way: ulimit "
+             "-l unlimited makes large ones faster",
+             (unsigned long long)limit.rlim_cur >> 10, (unsigned long long)fits >> 10,
+             (unsigned long long)want >> 10);
+    return fits & ~(uint64_t)(TFR_LANE_UNIT - 1);
+}
+
+static tfr_status page_show(struct set_up *up, const struct tfr_transport_ops *ops)
+{
+    tfr_status status =
+        tfr_memfd_create("tfr-page", sizeof(struct tfr_page_area) + (up->mapped ? 0 : up->lane_len),
+                         NULL, &up->page);
+    if (status == TFR_OK)
+        status = ops->reg(up->dev, &up->page, &up->shown);
+    return status;
+}
+
+static void page_hide(struct set_up *up)
+{
+    munmap(up->page.addr, up->page.len);
+    close(up->page.fd);
+    up->page.fd = -1;
+}
+
 /* The device, and the memory that the executor writes into: the page area, and a lane of our own
  * where we cannot map the executor's. */
 static tfr_status page_make(struct set_up *up)
 {
     const struct tfr_transport_ops *ops = tfr_transport_find(up->chosen.transport);
     struct tfr_dev_cfg cfg = {.numa_node = -1};
-    size_t len = sizeof(struct tfr_page_area);
     if (!ops)
         return tfr_fail(TFR_E_PROTO, "the executor chose a transport that was not offered");
     up->mapped = ops->caps & TFR_CAP_MAPPED;
-    if (!up->mapped)
-        len += up->welcome.lane_len;
+    up->lane_len = up->mapped ? up->welcome.lane_len : lane_fit(up, ops);
     tfr_status status = ops->prepare(&cfg, &up->dev);
     if (status == TFR_OK)
-        status = tfr_memfd_create("tfr-page", len, NULL, &up->page);
-    if (status == TFR_OK)
-        status = ops->reg(up->dev, &up->page, &up->shown);
+        status = page_show(up, ops);
+    if (status == TFR_E_LIMIT && up->lane_len > TFR_LANE_CHUNK) {
+        page_hide(up);
+        up->lane_len = TFR_LANE_CHUNK;
+        status = page_show(up, ops);
+    }
     return status;
 }
 
@@ -336,8 +375,7 @@ static tfr_status show_page(struct set_up *up, int limit_ms)
     up->dev->ops->key(up->shown, &key);
     struct tfr_show show = {.len = up->page.len,
                             .lane_at = up->mapped ? 0 : sizeof(struct tfr_page_area),
-                            .lane_len =
-                                up->mapped ? 0 : up->page.len - sizeof(struct tfr_page_area)};
+                            .lane_len = up->mapped ? 0 : up->lane_len};
     memcpy(show.key, key.words, sizeof show.key);
     tfr_window_get(&show.host_base, &show.host_len);
     struct tfr_boot_msg msg = {.type = TFR_BOOT_SHOW,
@@ -453,7 +491,7 @@ static void memories_take(const struct set_up *up)
     tfr_client.error_text = page->error_text;
     tfr_client.lanes[0] =
         (struct tfr_client_lane){.twin = session ? session + w->lane_at : (uint8_t *)(page + 1),
-                                 .len = w->lane_len,
+                                 .len = up->lane_len,
                                  .mem = up->shown,
                                  .peer = up->session,
                                  .peer_at = w->lane_at};

@@ -72,8 +72,17 @@ enum { TFR_NO_WINDOWS = 0 };
 /* The host window, for hello. */
 void tfr_window_get(uint64_t *base_out, uint64_t *len_out);
 
-/* Unmaps a range of pinned memory of ours on this side. */
+/* Unregisters a range of pinned memory, and unmaps it if it is ours, on this side. */
 void tfr_pinned_drop(const struct tfr_range *range);
+
+/* ---- reg.c ---- */
+
+/* Registers pinned memory with the transport for as long as the session lasts; NULL: it is staged.
+ * ours: we mapped it, and children do not see it. */
+struct tfr_mem *tfr_reg_make(void *at, uint64_t len, bool ours);
+
+/* Waits for transfers; NULL: nothing. */
+void tfr_reg_drop(struct tfr_mem *mem, uint64_t len);
 
 /* ---- memory.c ---- */
 

@@ -89,6 +89,7 @@ static void place_give(uint64_t where)
 
 void tfr_pinned_drop(const struct tfr_range *range)
 {
+    tfr_reg_drop(range->mem, range->len);
     if (range->kind != TFR_RANGE_MAPPED && !range->ours)
         return;
     munmap((void *)range->base, page_up(range->len));
@@ -162,7 +163,10 @@ static CUresult staged_new(struct tfr_range *range)
                     -1, 0);
     if (at == MAP_FAILED)
         return CUDA_ERROR_OUT_OF_MEMORY;
-    TFR_COUNT(pinned_staged, 1);
+    madvise(at, bytes, MADV_DONTFORK); /* as for memory that is shared */
+    range->mem = tfr_reg_make(at, range->len, true);
+    if (!tfr_client.any_local && !range->mem)
+        TFR_COUNT(pinned_staged, 1);
     range->kind = TFR_RANGE_REGISTERED;
     range->ours = true;
     range->base = (uint64_t)at;
@@ -310,7 +314,12 @@ CUresult cuMemHostRegister_v2(void *ptr, size_t len, unsigned int flags)
                               .flags = flags,
                               .ctx = tfr_thread.ctx,
                               .device = tfr_thread.ctx->device};
-    return tfr_range_add(&range) ? CUDA_SUCCESS : CUDA_ERROR_HOST_MEMORY_ALREADY_REGISTERED;
+    if (tfr_range_find(range.base).kind == TFR_RANGE_NONE)
+        range.mem = tfr_reg_make(ptr, len, false);
+    if (tfr_range_add(&range))
+        return CUDA_SUCCESS;
+    tfr_reg_drop(range.mem, len);
+    return CUDA_ERROR_HOST_MEMORY_ALREADY_REGISTERED;
 }
 
 CUresult cuMemHostUnregister(void *ptr)
@@ -327,6 +336,7 @@ CUresult cuMemHostUnregister(void *ptr)
     if (tfr_range_find((uint64_t)ptr).ours ||
         !tfr_range_take((uint64_t)ptr, 1u << TFR_RANGE_REGISTERED, &range))
         return CUDA_ERROR_HOST_MEMORY_NOT_REGISTERED;
+    tfr_pinned_drop(&range);
     return CUDA_SUCCESS;
 }
 
