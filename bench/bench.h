@@ -32,7 +32,13 @@ enum floor_kind {
     FLOOR_STORE,    /* size bytes stored one after the other through a 1 MiB buffer */
     FLOOR_PINGPONG, /* two processes answer each other through shared memory */
     FLOOR_MEMCPY,   /* memcpy of size bytes */
+    FLOOR_TCP_PING, /* two processes answer each other through TCP, spinning */
+    FLOOR_TCP_SEND, /* size bytes one way through TCP, the best of several ways to send */
+    FLOOR_UCX,      /* UCX over TCP, as ucx_perftest measures it */
 };
+
+/* The floor of the same operation where bytes go over tcp. */
+enum floor_kind floor_over_tcp(enum floor_kind kind);
 
 const char *floor_name(enum floor_kind kind);
 
@@ -42,6 +48,10 @@ void floor_fini(void);
 
 /* One round; the number of samples, each the ns of one operation. */
 size_t floor_round(enum floor_kind kind, uint64_t size, double *samples, size_t room);
+
+/* floor_tcp.c: the last three of them. */
+size_t floor_tcp_round(enum floor_kind kind, uint64_t size, double *samples, size_t room);
+void floor_tcp_fini(void);
 
 /* ---- cases ---- */
 
@@ -83,6 +93,8 @@ static inline uint32_t bench_calls(const struct bench_case *c)
 /* NULL when the list is full. */
 struct bench_case *bench_add(struct bench_list *list, const struct bench_case *kind,
                              const char *name, ...) __attribute__((format(printf, 3, 4)));
+
+bool bench_over_tcp(void); /* TFR_TRANSPORT names tcp */
 
 void bench_add_launch(struct bench_list *list); /* case_launch.c */
 void bench_add_stream(struct bench_list *list); /* case_stream.c */

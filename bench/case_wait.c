@@ -33,4 +33,8 @@ void bench_add_wait(struct bench_list *list)
     c.what = "cuCtxGetLimit";
     c.op = limit;
     bench_add(list, &c, "call_ctx_limit");
+    c.what = "cuCtxGetLimit, beside UCX over TCP (TFR_TRANSPORT=tcp, ucx_perftest)";
+    c.floor = FLOOR_UCX;
+    if (bench_over_tcp())
+        bench_add(list, &c, "call_ctx_limit_ucx");
 }

@@ -44,6 +44,12 @@ const char *floor_name(enum floor_kind kind)
         return "pingpong";
     case FLOOR_MEMCPY:
         return "memcpy";
+    case FLOOR_TCP_PING:
+        return "tcp-ping";
+    case FLOOR_TCP_SEND:
+        return "tcp-send";
+    case FLOOR_UCX:
+        return "ucx-tcp";
     }
     return "none";
 }
@@ -95,8 +101,15 @@ bool floor_init(void)
     return true;
 }
 
+/* A way through the network has other limits than one through memory. */
+enum floor_kind floor_over_tcp(enum floor_kind kind)
+{
+    return kind == FLOOR_PINGPONG ? FLOOR_TCP_PING : kind == FLOOR_MEMCPY ? FLOOR_TCP_SEND : kind;
+}
+
 void floor_fini(void)
 {
+    floor_tcp_fini();
     if (sock < 0)
         return;
     close(sock);
@@ -194,6 +207,10 @@ size_t floor_round(enum floor_kind kind, uint64_t size, double *samples, size_t 
         return pings(samples, n);
     case FLOOR_MEMCPY:
         return memcpys(size, samples, n);
+    case FLOOR_TCP_PING:
+    case FLOOR_TCP_SEND:
+    case FLOOR_UCX:
+        return floor_tcp_round(kind, size, samples, n);
     }
     return 0;
 }

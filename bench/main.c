@@ -6,6 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/env.h"
 #include "base/log.h"
 #include "bench/bench.h"
 
@@ -69,6 +70,12 @@ struct bench_run {
     FILE *out;
 };
 
+bool bench_over_tcp(void)
+{
+    const char *name = tfr_env_str("TFR_TRANSPORT");
+    return name && strcmp(name, "tcp") == 0;
+}
+
 static void list_fill(struct bench_list *list, bool quick)
 {
     list->quick = quick;
@@ -78,6 +85,8 @@ static void list_fill(struct bench_list *list, bool quick)
     bench_add_wait(list);
     bench_add_copy(list);
     bench_add_kernel(list);
+    for (size_t at = 0; bench_over_tcp() && at < list->n; at++)
+        list->cases[at].floor = floor_over_tcp(list->cases[at].floor);
 }
 
 static bool chosen(const struct bench_cfg *cfg, const struct bench_case *c)
@@ -208,9 +217,10 @@ static int run_floors(struct bench_run *run)
     static const struct {
         enum floor_kind kind;
         uint64_t size;
-    } floors[] = {{FLOOR_PINGPONG, 0},      {FLOOR_STORE, 80},       {FLOOR_STORE, 4176},
-                  {FLOOR_MEMCPY, 64 << 10}, {FLOOR_MEMCPY, 1 << 20}, {FLOOR_MEMCPY, 16 << 20},
-                  {FLOOR_MEMCPY, 64 << 20}};
+    } floors[] = {{FLOOR_PINGPONG, 0},       {FLOOR_STORE, 80},       {FLOOR_STORE, 4176},
+                  {FLOOR_MEMCPY, 64 << 10},  {FLOOR_MEMCPY, 1 << 20}, {FLOOR_MEMCPY, 16 << 20},
+                  {FLOOR_MEMCPY, 64 << 20},  {FLOOR_TCP_PING, 0},     {FLOOR_UCX, 0},
+                  {FLOOR_TCP_SEND, 64 << 20}};
     fprintf(run->out, "%-9s %9s %12s %12s %12s\n", "floor", "bytes", "p50_ns", "p99_ns", "min_ns");
     for (size_t i = 0; i < sizeof floors / sizeof floors[0]; i++) {
         struct series s = {0};
