@@ -318,6 +318,37 @@ CONFORM_TEST(local, may_be_any_memory_where_offered)
     free(bytes);
 }
 
+/* Any memory may be called a GPU's where that is registered by its address. */
+CONFORM_TEST(land, of_gpu_memory_is_done_once)
+{
+    enum { LANDINGS = 150 };
+    static _Alignas(4096) char gpu[1 << 16];
+    struct pair_end ends[2];
+    struct tfr_area area = {.kind = TFR_AREA_GPU, .addr = gpu, .len = sizeof(gpu), .fd = -1};
+    struct tfr_landing landing = {.at = 4090, .done = done_count};
+    static volatile int done[LANDINGS];
+    tfr_status status;
+
+    pair_open_both(ends, param->name, AREA);
+    if (ends[1].ops->caps & TFR_CAP_GPU_MEM) {
+        cr_assert_eq(ends[1].ops->reg(ends[1].dev, &area, &landing.mem), TFR_OK);
+        for (size_t i = 0; i < LANDINGS; i++) {
+            landing.len = 1 + i * 7;
+            landing.arg = (void *)&done[i];
+            while ((status = ends[1].ops->land(ends[1].link, &landing)) == TFR_AGAIN)
+                pair_drive(&ends[1]);
+            cr_assert_eq(status, TFR_OK);
+        }
+        landing.at = sizeof(gpu);
+        cr_assert_eq(ends[1].ops->land(ends[1].link, &landing), TFR_E_INVAL);
+        ends[1].ops->unreg(landing.mem);
+        for (size_t i = 0; i < LANDINGS; i++)
+            cr_assert_eq(done[i], 1);
+    }
+    pair_close(&ends[0]);
+    pair_close(&ends[1]);
+}
+
 CONFORM_TEST(land, of_host_memory_is_done)
 {
     struct pair_end ends[2];

@@ -16,7 +16,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/relax.h"
-#include "transport/verbs/verbs.h"
+#include "transport/verbs/cm.h"
 
 enum { OPEN_MS = 3000, READS_MAX = 16, PAGE = 4096 };
 #define PROOF_NS  (2 * TFR_NS_PER_S)
@@ -35,6 +35,10 @@ struct msg_pairs {
 };
 struct msg_status {
     int32_t status;
+};
+struct msg_place {
+    int32_t status;
+    struct verbs_cm_place place;
 };
 
 /* Tells our message, whose first word is our status, and takes the peer's. */
@@ -111,7 +115,7 @@ static tfr_status cqs_make(struct verbs_link *link, uint32_t nic)
     struct ibv_context *ctx = link->dev->nics[nic].ctx;
     struct verbs_rail_cqs *cqs = &link->cqs[nic];
     int most = link->dev->nics[nic].attr.max_cqe;
-    int sends = (int)(verbs_conf()->depth + EXTRA_MAX) * TFR_CHANNELS;
+    int sends = (int)(verbs_conf()->depth + EXTRA_MAX) * TFR_CHANNELS + LAND_N;
 
     if (cqs->events)
         return TFR_OK;
@@ -141,10 +145,13 @@ static void channel_free(struct verbs_channel *channel)
 
 static void link_free(struct verbs_link *link)
 {
+    verbs_cm_free(link);
     for (int i = 0; i < TFR_CHANNELS; i++)
         channel_free(&link->channels[i]);
     for (int i = 0; i < VERBS_NIC_MAX; i++) {
         struct verbs_rail_cqs *cqs = &link->cqs[i];
+        if (link->loops[i])
+            ibv_destroy_qp(link->loops[i]);
         if (cqs->send)
             ibv_destroy_cq(cqs->send);
         if (cqs->recv)
@@ -277,21 +284,52 @@ static tfr_status pairs_make(struct opening *o)
     return TFR_OK;
 }
 
-static tfr_status pairs_connect(struct opening *o)
+static tfr_status attrs_connect(struct opening *o, uint8_t reads)
 {
-    struct msg_status ours = {TFR_OK}, theirs;
-    uint8_t reads =
-        o->own_pairs.reads < o->peer_pairs.reads ? o->own_pairs.reads : o->peer_pairs.reads;
+    tfr_status status = TFR_OK;
 
-    for (int i = 0; i < TFR_CHANNELS && ours.status == TFR_OK; i++) {
+    for (int i = 0; i < TFR_CHANNELS && status == TFR_OK; i++) {
         struct verbs_channel *channel = &o->link->channels[i];
         const struct verbs_rail *rail = rail_of(o, i);
-        ours.status = verbs_qp_connect(channel->qp, &o->own.offer.ports[rail->own],
-                                       &o->peer.offer.ports[rail->peer], &o->own_pairs.pairs[i],
-                                       &o->peer_pairs.pairs[i], reads ? reads : 1);
-        if (ours.status == TFR_OK)
-            ours.status = verbs_recvs_post(channel, RECV_N);
+        status = verbs_qp_connect(channel->qp, &o->own.offer.ports[rail->own],
+                                  &o->peer.offer.ports[rail->peer], &o->own_pairs.pairs[i],
+                                  &o->peer_pairs.pairs[i], reads);
+        if (status == TFR_OK)
+            status = verbs_recvs_post(channel, RECV_N);
     }
+    return status;
+}
+
+/* The worker's place travels first; the client's message says only whether it is ready. */
+static tfr_status cm_connect(struct opening *o, bool first, uint8_t reads)
+{
+    struct msg_place ours = {0}, theirs;
+    tfr_status status;
+
+    ours.status = verbs_cm_make(o->link);
+    if (ours.status == TFR_OK && !first)
+        ours.status = verbs_cm_listen(o->link, o->rails, o->rail_n, &o->own.offer, &ours.place);
+    if (ours.status == TFR_OK && !watch(o->link, verbs_cm_fd(o->link), EPOLLIN))
+        ours.status = tfr_fail(TFR_E_SYS, "verbs link: descriptors: %s", strerror(errno));
+    status = swap(o->boot, &ours, &theirs, sizeof(ours));
+    if (status != TFR_OK)
+        return status;
+    return first ? verbs_cm_connect(o->link, &theirs.place, o->rail_n, reads)
+                 : verbs_cm_accept(o->link, reads);
+}
+
+static tfr_status pairs_connect(struct opening *o, bool first)
+{
+    const struct verbs_port *own = &o->own.offer.ports[o->rails[0].own];
+    const struct verbs_port *peer = &o->peer.offer.ports[o->rails[0].peer];
+    uint8_t reads =
+        o->own_pairs.reads < o->peer_pairs.reads ? o->own_pairs.reads : o->peer_pairs.reads;
+    struct msg_status ours, theirs;
+
+    reads = reads ? reads : 1;
+    ours.status = own->cm || peer->cm ? cm_connect(o, first, reads) : attrs_connect(o, reads);
+    for (uint32_t i = 0; i < o->rail_n && ours.status == TFR_OK; i++)
+        verbs_loop_make(o->link, &o->own.offer.ports[o->rails[i].own], 1);
     return swap(o->boot, &ours, &theirs, sizeof(ours));
 }
 
@@ -336,10 +374,10 @@ static void link_tell(const struct opening *o)
     const struct verbs_port *port = &o->own.offer.ports[o->rails[0].own];
     const struct verbs_channel *channel = &o->link->channels[0];
 
-    tfr_info("verbs link: %s port %u, %s, gid %u, mtu %u, %u rail%s, %u bytes inline, depth %u",
+    tfr_info("verbs link: %s port %u, %s, gid %u, mtu %u, %u rail%s, %u bytes inline, depth %u%s",
              channel->qp->context->device->name, port->port, kinds[port->kind], port->gid_at,
              128u << port->mtu, o->rail_n, o->rail_n > 1 ? "s" : "", channel->inline_max,
-             channel->depth);
+             channel->depth, o->link->cm ? ", by librdmacm" : "");
 }
 
 tfr_status verbs_open(struct tfr_dev *base, struct tfr_boot *boot, bool first,
@@ -357,7 +395,7 @@ tfr_status verbs_open(struct tfr_dev *base, struct tfr_boot *boot, bool first,
     if (status == TFR_OK)
         status = pairs_make(&o);
     if (status == TFR_OK)
-        status = pairs_connect(&o);
+        status = pairs_connect(&o, first);
     if (status == TFR_OK)
         status = reach_prove(&o);
     if (status != TFR_OK) {
@@ -377,6 +415,8 @@ tfr_status verbs_open(struct tfr_dev *base, struct tfr_boot *boot, bool first,
 
 static bool is_quiet(const struct verbs_link *link)
 {
+    if (verbs_landings_busy(link))
+        return false;
     for (int i = 0; i < TFR_CHANNELS; i++) {
         const struct verbs_channel *channel = &link->channels[i];
         if (atomic_load_explicit(&channel->filled, memory_order_relaxed) !=
@@ -438,6 +478,8 @@ void verbs_forked(struct tfr_link *base)
     close(link->epoll);
     close(link->timer);
     close(link->boot);
+    if (link->cm)
+        close(verbs_cm_fd(link));
     for (uint32_t i = 0; i < link->dev->nic_n; i++) {
         if (link->cqs[i].events)
             close(link->cqs[i].events->fd);

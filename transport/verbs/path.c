@@ -10,8 +10,6 @@
 #include "base/rec.h"
 #include "transport/verbs/verbs.h"
 
-#define EXTRA_BIT (1ull << 63)
-
 /* Single writer: no locked instruction. */
 static inline void count_add(_Atomic uint64_t *count, uint64_t n)
 {

@@ -17,6 +17,7 @@ struct tfr_transport_ops verbs_ops = {
     .forget = verbs_forget,
     .put = verbs_put,
     .get = verbs_get,
+    .land = verbs_land_op,
     .progress = verbs_progress,
     .busy = verbs_busy,
     .count = verbs_count,

@@ -42,8 +42,14 @@ static void send_done(struct verbs_link *link, const struct ibv_wc *wc)
 {
     struct verbs_channel *channel = &link->channels[wc->wr_id >> 56 & (TFR_CHANNELS - 1)];
     uint64_t number = wc->wr_id & 0xffffffffffffffull;
-    bool extra = wc->wr_id >> 63;
+    bool extra = wc->wr_id & EXTRA_BIT;
 
+    if (wc->wr_id & LAND_BIT) {
+        if (wc->status != IBV_WC_SUCCESS)
+            verbs_fail(link, TFR_E_PEER, ibv_wc_status_str(wc->status));
+        verbs_landed(link, (uint32_t)number, wc->status == IBV_WC_SUCCESS ? TFR_OK : TFR_E_PEER);
+        return;
+    }
     if (extra)
         atomic_fetch_sub_explicit(&channel->extras, 1, memory_order_relaxed);
     if (wc->status == IBV_WC_SUCCESS) {
@@ -101,6 +107,8 @@ static void errored_poll(struct verbs_link *link)
         link->errored_ns = tfr_clock_now();
         for (int i = 0; i < TFR_CHANNELS; i++)
             verbs_qp_error(link->channels[i].qp);
+        for (int i = 0; i < VERBS_NIC_MAX; i++)
+            verbs_qp_error(link->loops[i]);
     } else if (tfr_clock_now() - link->errored_ns > FLUSH_NS) {
         verbs_abandon(link);
     }
@@ -154,6 +162,8 @@ tfr_status verbs_progress(struct tfr_link *base)
 /* Is something below the marks still under way? */
 static bool is_behind(const struct verbs_link *link, const uint64_t marks[TFR_CHANNELS])
 {
+    if (verbs_landings_busy(link))
+        return true;
     for (int i = 0; i < TFR_CHANNELS; i++) {
         /* pairs with the release in retire: done() has returned */
         if (atomic_load_explicit(&link->channels[i].retired, memory_order_acquire) < marks[i])
@@ -185,4 +195,5 @@ void verbs_abandon(struct verbs_link *link)
 {
     for (int i = 0; i < TFR_CHANNELS; i++)
         retire(&link->channels[i], UINT64_MAX, TFR_E_PEER);
+    verbs_landings_abandon(link);
 }

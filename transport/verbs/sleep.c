@@ -24,7 +24,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/relax.h"
-#include "transport/verbs/verbs.h"
+#include "transport/verbs/cm.h"
 
 /* Immediates: a bell carries the question that it answers, a question none (0). */
 static const uint32_t is_question = 0;
@@ -133,6 +133,7 @@ void verbs_look(struct verbs_link *link)
 
     if (poll(&boot, 1, 0) == 1)
         verbs_fail(link, TFR_E_PEER, NULL);
+    verbs_cm_look(link);
     for (uint32_t i = 0; i < link->dev->nic_n; i++) {
         struct ibv_async_event event;
         while (ibv_get_async_event(link->dev->nics[i].ctx, &event) == 0) {

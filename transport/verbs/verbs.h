@@ -104,7 +104,12 @@ enum {
     SIGNAL_EVERY = 8,  /* of small puts */
     SIGNAL_LEN = 4096, /* puts from here on are always signalled */
     PROTO_MAX = 32,    /* wake-ups that ask, without an answer between */
+    LAND_N = 64,       /* landings under way */
 };
+
+/* In the id of a work request. */
+#define EXTRA_BIT (1ull << 63)
+#define LAND_BIT  (1ull << 62)
 
 /* The page of each side that the other writes. */
 struct verbs_ctl {
@@ -126,13 +131,19 @@ struct verbs_flight {
     void *arg;
 };
 
+struct verbs_landing {
+    void (*done)(void *arg, tfr_status status);
+    void *arg;
+    tfr_status status;
+    _Atomic uint32_t left; /* NICs that still read */
+};
+
 /* Requests of the caller have numbers from 0.  [retired, posted) are under way; those from
  * `posted` on up to `filled` are in the chain, not known to the device. */
 struct verbs_channel {
     struct verbs_link *link;
     struct ibv_qp *qp;
     uint8_t at, own_nic, peer_nic;
-    bool told; /* its end was asked of the device */
     uint32_t depth, inline_max;
     uint64_t len_max;
     struct verbs_flight *flights; /* depth of them */
@@ -169,7 +180,8 @@ struct verbs_link {
     struct verbs_link *next;
     _Atomic int32_t error;
     bool imm_ok; /* receives carry numbers */
-    bool errored, gone_said;
+    bool errored;
+    struct verbs_cm *cm; /* NULL: connected by attributes alone */
     struct verbs_channel channels[TFR_CHANNELS];
     struct verbs_rail_cqs cqs[VERBS_NIC_MAX]; /* by own NIC; events NULL: not used */
 
@@ -193,7 +205,10 @@ struct verbs_link {
     bool timer_set;
     int epoll, timer, boot; /* descriptors of ours */
     _Atomic uint64_t bells, sleeps, extra_requests;
-    struct verbs_loop *loops[VERBS_NIC_MAX];
+
+    struct ibv_qp *loops[VERBS_NIC_MAX]; /* to themselves, for landing */
+    struct verbs_landing landings[LAND_N];
+    uint32_t landing_n; /* whoever lands */
 };
 
 static inline struct verbs_link *verbs_link_of(struct tfr_link *link)
@@ -271,6 +286,10 @@ void verbs_look(struct verbs_link *link); /* at the slow things: boot socket, de
 
 /* ---- land.c ---- */
 
+void verbs_loop_make(struct verbs_link *link, const struct verbs_port *port, uint8_t reads);
 tfr_status verbs_land_op(struct tfr_link *link, const struct tfr_landing *landing);
+void verbs_landed(struct verbs_link *link, uint32_t at, tfr_status status);
+void verbs_landings_abandon(struct verbs_link *link);
+bool verbs_landings_busy(const struct verbs_link *link);
 
 #endif

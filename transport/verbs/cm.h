@@ -1,0 +1,37 @@
+/* Connecting by librdmacm: used by link.c where the fabric or TFR_VERBS_CM asks for it. */
+#ifndef TFR_TRANSPORT_VERBS_CM_H
+#define TFR_TRANSPORT_VERBS_CM_H
+
+#include <rdma/rdma_cma.h>
+
+#include "transport/verbs/verbs.h"
+
+struct verbs_cm {
+    struct rdma_event_channel *events;
+    struct rdma_cm_id *ids[TFR_CHANNELS];
+    struct rdma_cm_id *listeners[VERBS_NIC_MAX];
+    uint8_t token[16];
+};
+
+/* Where the worker listens, for each rail, and what a request must show. */
+struct verbs_cm_place {
+    uint8_t addr[VERBS_NIC_MAX][4];
+    uint16_t port[VERBS_NIC_MAX];
+    uint8_t token[16];
+};
+
+tfr_status verbs_cm_make(struct verbs_link *link);
+void verbs_cm_free(struct verbs_link *link); /* safe if there is none */
+
+/* The worker listens, tells the place, accepts; the client connects to the place it was told. */
+tfr_status verbs_cm_listen(struct verbs_link *link, const struct verbs_rail *rails, uint32_t rail_n,
+                           const struct verbs_offer *own, struct verbs_cm_place *place_out);
+tfr_status verbs_cm_accept(struct verbs_link *link, uint8_t reads);
+tfr_status verbs_cm_connect(struct verbs_link *link, const struct verbs_cm_place *place,
+                            uint32_t rail_n, uint8_t reads);
+
+/* Has the other side disconnected?  No waiting. */
+void verbs_cm_look(struct verbs_link *link);
+int verbs_cm_fd(const struct verbs_link *link); /* -1: none */
+
+#endif
