@@ -20,7 +20,13 @@
 #include "intercept/stream.h"
 #include "transport/boot.h"
 
-enum { LOOK_MS = 50, LOOK_SLEEP_MS = 100, POLL_NS = 2000, SLOT_NONE = TFR_REPLY_SLOTS };
+enum {
+    LOOK_MS = 50,
+    LOOK_SLEEP_MS = 100,
+    POLL_NS = 2000,
+    HOME_EVERY = 16,
+    SLOT_NONE = TFR_REPLY_SLOTS
+};
 
 CUresult tfr_client_error(void)
 {
@@ -193,12 +199,15 @@ static CUresult wait_long(const _Atomic uint64_t *word, uint64_t want, enum tfr_
 {
     struct tfr_relax relax = TFR_RELAX_INIT(why);
     const struct sleeper sleeper = {word, want, move_due, LOOK_SLEEP_MS};
+    uint32_t turns = 0;
     cpu_tell();
     while (atomic_load_explicit(word, memory_order_acquire) < want) {
         enum tfr_relax_step step = tfr_relax(&relax);
         tfr_gate_help(); /* the stream may wait for our bytes */
         if (tfr_client.polled || step != TFR_RELAX_SPUN)
             tfr_client_progress();
+        if (__builtin_expect(!tfr_client.mapped, 0) && ++turns % HOME_EVERY == 0)
+            tfr_copy_deliver(); /* pieces come home while others are on their way to the lane */
         if (step == TFR_RELAX_SPUN)
             continue;
         tfr_text_take(); /* news may wait behind it */

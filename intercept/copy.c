@@ -26,7 +26,8 @@ enum {
     CHUNK_MIN = 64 << 10,
     CHUNK_MAX = 512 << 10,
     IN_FLIGHT = 8,
-    COMING_HOME = 4,    /* of these, pieces that leave the lane at once */
+    COMING_HOME = 4, /* of these, pieces that leave the lane at once */
+    DIRECT_MIN = 256 << 10,
     AHEAD_NS = 1000000, /* an asynchronous copy looks for lane space so long */
 };
 
@@ -209,21 +210,30 @@ static CUresult send_later(struct tfr_stream *stream, uint64_t dst, const struct
                 : send_now(stream, dst, &rest, len, 0);
 }
 
+/* Staged, or where the transport reads the source itself from there: registered memory, which stays
+ * as it is, or so much pageable memory that a copy of it would take longer than the link. */
 static CUresult send_ahead(struct tfr_stream *stream, uint64_t dst, const struct source *src,
                            uint64_t len)
 {
     struct source ahead = *src;
+    struct tfr_extent flight[IN_FLIGHT];
+    bool stays = src->place == TFR_PLACE_REGISTERED;
+    unsigned int n = 0;
+    uint64_t done = 0, part;
     CUresult result = CUDA_SUCCESS;
-    /* Pageable memory may change when the call returns. */
-    ahead.direct = src->direct && src->place == TFR_PLACE_REGISTERED;
-    for (uint64_t done = 0, n; result == CUDA_SUCCESS && done < len; done += n) {
-        struct tfr_extent extent;
-        n = piece_len(done, len - done);
-        if (!tfr_copy_room(n, &extent))
-            return send_later(stream, dst, src, done, len);
-        result = send_piece(stream, dst, &ahead, done, n, 0, extent);
+    ahead.direct = src->direct && (stays || len >= DIRECT_MIN);
+    for (; result == CUDA_SUCCESS && done < len; done += part, n++) {
+        struct tfr_extent *extent = &flight[n % IN_FLIGHT];
+        if (ahead.direct && !stays && n >= IN_FLIGHT)
+            tfr_lane_settle(extent);
+        part = piece_len(done, len - done);
+        if (!tfr_copy_room(part, extent))
+            break;
+        result = send_piece(stream, dst, &ahead, done, part, 0, *extent);
     }
-    return result;
+    for (unsigned int i = 0; ahead.direct && !stays && i < n && i < IN_FLIGHT; i++)
+        tfr_lane_settle(&flight[i]);
+    return result == CUDA_SUCCESS && done < len ? send_later(stream, dst, src, done, len) : result;
 }
 
 static CUresult to_device(uint64_t dst, const void *src, const struct tfr_side *side, uint64_t len,
