@@ -101,76 +101,97 @@ static bool pin_good(const char *text)
            tfr_topo_list_parse(text, &cpus);
 }
 
+struct asked {
+    struct tfr_server_cfg cfg;
+    int worker_fd, stat_fd;
+    bool help;
+};
+
+/* false: the option is none of these, or does not fit. */
+static bool text_take(int option, struct tfr_server_cfg *cfg)
+{
+    switch (option) {
+    case OPT_LISTEN:
+        if (cfg->listen_n == TFR_LISTEN_MAX)
+            return false;
+        cfg->listen[cfg->listen_n++] = optarg;
+        return true;
+    case OPT_GPU:
+        return gpu_parse(optarg, &cfg->gpu) == 0;
+    case OPT_PIN:
+        cfg->pin = optarg;
+        return pin_good(optarg);
+    case OPT_TRANSPORT:
+        return setenv("TFR_TRANSPORT", optarg, 1) == 0;
+    case OPT_AUTH:
+        cfg->auth = optarg;
+        return true;
+    case OPT_KEY:
+        cfg->key_file = optarg;
+        return true;
+    case OPT_ALLOW:
+        cfg->allow_uid = optarg;
+        return true;
+    default:
+        return false;
+    }
+}
+
+static bool option_take(int option, struct asked *asked)
+{
+    switch (option) {
+    case OPT_PRIVATE:
+        asked->cfg.private = true;
+        return true;
+    case OPT_READY:
+        asked->cfg.ready_fd = atoi(optarg);
+        return true;
+    case OPT_OWNER:
+        asked->cfg.owner = atoi(optarg);
+        return true;
+    case OPT_WORKER:
+        asked->worker_fd = atoi(optarg);
+        return true;
+    case OPT_STAT:
+        asked->stat_fd = atoi(optarg);
+        return true;
+    case OPT_SPIN:
+        tfr_spin_open(atoi(optarg));
+        return true;
+    case OPT_MAX:
+        asked->cfg.max_sessions = atoi(optarg);
+        return asked->cfg.max_sessions >= 1 && asked->cfg.max_sessions <= 4096;
+    case 'v':
+        setenv("TFR_LOG", "info", 0);
+        return true;
+    case 'h':
+        asked->help = true;
+        return true;
+    default:
+        return text_take(option, &asked->cfg);
+    }
+}
+
 int main(int argc, char **argv)
 {
-    struct tfr_server_cfg cfg = {.ready_fd = -1, .max_sessions = 64, .pin = "auto"};
-    int worker_fd = -1, stat_fd = -1, option;
-    while ((option = getopt_long(argc, argv, "hv", options, NULL)) != -1) {
-        switch (option) {
-        case OPT_LISTEN:
-            if (cfg.listen_n == TFR_LISTEN_MAX)
-                return bad_usage();
-            cfg.listen[cfg.listen_n++] = optarg;
-            break;
-        case OPT_GPU:
-            if (gpu_parse(optarg, &cfg.gpu) != 0)
-                return bad_usage();
-            break;
-        case OPT_PRIVATE:
-            cfg.private = true;
-            break;
-        case OPT_READY:
-            cfg.ready_fd = atoi(optarg);
-            break;
-        case OPT_OWNER:
-            cfg.owner = atoi(optarg);
-            break;
-        case OPT_WORKER:
-            worker_fd = atoi(optarg);
-            break;
-        case OPT_STAT:
-            stat_fd = atoi(optarg);
-            break;
-        case OPT_SPIN:
-            tfr_spin_open(atoi(optarg));
-            break;
-        case OPT_MAX:
-            cfg.max_sessions = atoi(optarg);
-            break;
-        case OPT_PIN:
-            cfg.pin = optarg;
-            break;
-        case OPT_TRANSPORT:
-            setenv("TFR_TRANSPORT", optarg, 1);
-            break;
-        case 'v':
-            setenv("TFR_LOG", "info", 0);
-            break;
-        case OPT_AUTH:
-            cfg.auth = optarg;
-            break;
-        case OPT_KEY:
-            cfg.key_file = optarg;
-            break;
-        case OPT_ALLOW:
-            cfg.allow_uid = optarg;
-            break;
-        case 'h':
-            fputs(usage, stdout);
-            return 0;
-        default:
+    struct asked asked = {
+        .cfg = {.ready_fd = -1, .max_sessions = 64, .pin = "auto"}, .worker_fd = -1, .stat_fd = -1};
+    int option;
+    while (!asked.help && (option = getopt_long(argc, argv, "hv", options, NULL)) != -1)
+        if (!option_take(option, &asked))
             return bad_usage();
-        }
+    if (asked.help) {
+        fputs(usage, stdout);
+        return 0;
     }
-    if (worker_fd >= 0)
-        return tfr_worker_main(worker_fd, stat_fd, cfg.gpu, cfg.pin);
-    if (!cfg.listen_n || optind != argc || cfg.max_sessions < 1 || cfg.max_sessions > 4096 ||
-        !pin_good(cfg.pin))
+    if (asked.worker_fd >= 0)
+        return tfr_worker_main(asked.worker_fd, asked.stat_fd, asked.cfg.gpu, asked.cfg.pin);
+    if (!asked.cfg.listen_n || optind != argc)
         return bad_usage();
     if (!tfr_ways_known(tfr_env_str("TFR_TRANSPORT"))) {
         tfr_say("transport %s: %s", tfr_env_str("TFR_TRANSPORT"),
                 tfr_transport_why(tfr_env_str("TFR_TRANSPORT")));
         return 2;
     }
-    return tfr_server_run(&cfg);
+    return tfr_server_run(&asked.cfg);
 }
