@@ -32,12 +32,13 @@ enum {
 /* Over the boot socket: from the side that listens, and the answer. */
 struct offer {
     uint32_t version, sock_n;
-    uint16_t port, reserved[3];
+    uint16_t port, encrypt, reserved[2];
     uint8_t secret[TFR_BOOT_SECRET]; /* zeros where both have one already */
     uint8_t nonce[NONCE];
 };
 struct answer {
     uint32_t version, sock_n;
+    uint32_t encrypt, reserved; /* encrypt: one of the two wants it */
 };
 
 /* Over each connection: a number, this, and the listener's hash. */
@@ -64,8 +65,8 @@ struct party {
     uint8_t key[TCP_KEY_LEN];
     uint64_t deadline_ns;
     int listener;
-    int *fds; /* joined: not -1 */
-    uint32_t sock_n, joined;
+    struct tcp_joint *joint; /* its fds: -1 until joined */
+    uint32_t joined;
     uint32_t oldest; /* guest */
     struct guest guests[GUEST_N];
 };
@@ -89,16 +90,20 @@ static void mac_make(const uint8_t *key, const char *who, uint32_t channel, cons
 }
 
 /* The link's own key: what both share, hashed with what only this link was told. */
-static void key_make(struct tfr_boot *boot, const struct offer *offer, uint8_t *key_out)
+static void key_make(struct party *party, const struct offer *offer)
 {
-    const uint8_t *secret = tfr_boot_secret(boot);
-    uint8_t bytes[TFR_BOOT_SECRET + NONCE + 8] = "tfr tcp";
+    const uint8_t *secret = tfr_boot_secret(party->boot);
+    struct tcp_joint *joint = party->joint;
+    struct {
+        char label[8];
+        uint8_t secret[TFR_BOOT_SECRET], nonce[NONCE];
+    } text = {"tfr tcp", {0}, {0}};
 
-    if (!secret)
-        secret = offer->secret;
-    memcpy(bytes + 8, secret, TFR_BOOT_SECRET);
-    memcpy(bytes + 8 + TFR_BOOT_SECRET, offer->nonce, NONCE);
-    tcp_mac(secret, bytes, sizeof(bytes), key_out);
+    memcpy(joint->secret, secret ? secret : offer->secret, sizeof(joint->secret));
+    memcpy(joint->nonce, offer->nonce, NONCE);
+    memcpy(text.secret, joint->secret, sizeof(text.secret));
+    memcpy(text.nonce, joint->nonce, NONCE);
+    tcp_mac(joint->secret, &text, sizeof(text), party->key);
 }
 
 static tfr_status random_fill(void *bytes, size_t len)
@@ -262,7 +267,7 @@ static void guest_judge(struct party *party, struct guest *guest)
 
     mac_make(party->key, "connect", hello->channel, guest->nonce, hello->nonce, mac);
     if (hello->magic != MAGIC || !tcp_mac_same(mac, hello->mac) ||
-        hello->channel >= party->sock_n || party->fds[hello->channel] >= 0) {
+        hello->channel >= party->joint->sock_n || party->joint->fds[hello->channel] >= 0) {
         tfr_info("tcp link: turned a stranger away");
         guest_end(guest);
         return;
@@ -272,7 +277,7 @@ static void guest_judge(struct party *party, struct guest *guest)
         guest_end(guest);
         return;
     }
-    party->fds[hello->channel] = guest->fd;
+    party->joint->fds[hello->channel] = guest->fd;
     party->joined++;
     guest->fd = -1;
 }
@@ -297,7 +302,7 @@ static tfr_status guests_join(struct party *party)
 {
     struct pollfd pollers[GUEST_N + 2];
 
-    while (party->joined < party->sock_n) {
+    while (party->joined < party->joint->sock_n) {
         int left = left_ms(party->deadline_ns);
         pollers[GUEST_N] = (struct pollfd){.fd = party->listener, .events = POLLIN};
         pollers[GUEST_N + 1] = (struct pollfd){.fd = party->boot->fd, .events = POLLRDHUP};
@@ -307,7 +312,7 @@ static tfr_status guests_join(struct party *party)
             return tfr_fail(TFR_E_TIMEOUT,
                             "tcp link: the client has joined %u of %u connections: is a firewall "
                             "in the way? TFR_TCP_PORTS names the ports",
-                            party->joined, party->sock_n);
+                            party->joined, party->joint->sock_n);
         if (poll(pollers, GUEST_N + 2, left) < 0)
             continue;
         if (pollers[GUEST_N + 1].revents)
@@ -328,9 +333,15 @@ static uint32_t sock_n_wanted(void)
     return n < 1 ? 1 : n > TFR_CHANNELS ? TFR_CHANNELS : (uint32_t)n;
 }
 
+static bool encrypt_wanted(void)
+{
+    return tfr_env_u64("TFR_TCP_ENCRYPT") != 0;
+}
+
 static tfr_status worker_join(struct party *party)
 {
-    struct offer offer = {.version = VERSION, .sock_n = sock_n_wanted()};
+    struct offer offer = {
+        .version = VERSION, .sock_n = sock_n_wanted(), .encrypt = encrypt_wanted()};
     tfr_status status = listener_open(party, &offer.port);
     struct answer answer;
 
@@ -346,8 +357,9 @@ static tfr_status worker_join(struct party *party)
     if (status == TFR_OK && (!answer.sock_n || answer.sock_n > offer.sock_n))
         status = tfr_fail(TFR_E_PROTO, "tcp link: %u sockets", answer.sock_n);
     if (status == TFR_OK) {
-        party->sock_n = answer.sock_n;
-        key_make(party->boot, &offer, party->key);
+        party->joint->sock_n = answer.sock_n;
+        party->joint->encrypt = offer.encrypt || answer.encrypt;
+        key_make(party, &offer);
         status = guests_join(party);
     }
     for (int i = 0; i < GUEST_N; i++)
@@ -442,7 +454,7 @@ static tfr_status channel_join(struct party *party, uint16_t port, uint32_t chan
                  tfr_status_str(status));
         goto fd_close;
     }
-    party->fds[channel] = fd;
+    party->joint->fds[channel] = fd;
     party->joined++;
     return TFR_OK;
 
@@ -453,7 +465,8 @@ fd_close:
 
 static tfr_status client_join(struct party *party)
 {
-    struct answer answer = {.version = VERSION, .sock_n = sock_n_wanted()};
+    struct answer answer = {
+        .version = VERSION, .sock_n = sock_n_wanted(), .encrypt = encrypt_wanted()};
     struct offer offer;
     tfr_status status = msg_recv(party->boot, &offer, sizeof(offer));
 
@@ -463,35 +476,38 @@ static tfr_status client_join(struct party *party)
         return tfr_fail(TFR_E_PROTO, "tcp link: %u sockets", offer.sock_n);
     if (answer.sock_n > offer.sock_n)
         answer.sock_n = offer.sock_n;
-    party->sock_n = answer.sock_n;
-    key_make(party->boot, &offer, party->key);
+    party->joint->sock_n = answer.sock_n;
+    answer.encrypt |= offer.encrypt != 0;
+    party->joint->encrypt = answer.encrypt;
+    key_make(party, &offer);
     status = msg_send(party->boot, &answer, sizeof(answer));
-    while (status == TFR_OK && party->joined < party->sock_n)
+    while (status == TFR_OK && party->joined < party->joint->sock_n)
         status = channel_join(party, offer.port, party->joined);
     return status;
 }
 
-tfr_status tcp_connect(struct tfr_boot *boot, bool first, int fds[TFR_CHANNELS],
-                       uint32_t *sock_n_out)
+tfr_status tcp_connect(struct tfr_boot *boot, bool first, struct tcp_joint *joint_out)
 {
+    struct tcp_joint joint = {.first = first};
     struct party party = {
         .boot = boot,
         .deadline_ns = tfr_clock_now() + OPEN_MS * TFR_NS_PER_MS,
-        .fds = fds,
+        .joint = &joint,
     };
     tfr_status status;
 
     for (int i = 0; i < GUEST_N; i++)
         party.guests[i].fd = -1;
     for (int i = 0; i < TFR_CHANNELS; i++)
-        fds[i] = -1;
+        joint.fds[i] = -1;
     status = first ? client_join(&party) : worker_join(&party);
     for (int i = 0; i < TFR_CHANNELS; i++) {
-        if (fds[i] >= 0 && status == TFR_OK)
-            options_set(fds[i]);
-        else if (fds[i] >= 0)
-            close(fds[i]);
+        if (joint.fds[i] >= 0 && status == TFR_OK)
+            options_set(joint.fds[i]);
+        else if (joint.fds[i] >= 0)
+            close(joint.fds[i]);
     }
-    *sock_n_out = party.sock_n;
+    if (status == TFR_OK)
+        *joint_out = joint;
     return status;
 }

@@ -39,13 +39,16 @@ static void sock_fini(struct tcp_sock *sock)
     free(sock->tx.out);
     free(sock->tx.ops);
     free(sock->rx.in);
+    tcp_crypt_free(sock->crypt);
 }
 
-static tfr_status sock_init(struct tcp_sock *sock, struct tcp_link *link, int fd)
+/* Takes the descriptor in any case. */
+static tfr_status sock_init(struct tcp_sock *sock, struct tcp_link *link,
+                            const struct tcp_joint *joint, uint32_t at)
 {
     struct epoll_event event = {.events = EPOLLIN | EPOLLRDHUP};
 
-    sock->fd = fd;
+    sock->fd = joint->fds[at];
     sock->link = link;
     pthread_mutex_init(&sock->tx.lock, NULL);
     sock->tx.out = malloc(TCP_OUT_MAX);
@@ -53,9 +56,9 @@ static tfr_status sock_init(struct tcp_sock *sock, struct tcp_link *link, int fd
     sock->rx.in = malloc(TCP_IN_MAX);
     if (!sock->tx.out || !sock->tx.ops || !sock->rx.in)
         return tfr_fail(TFR_E_NOMEM, "buffers of a tcp link");
-    if (epoll_ctl(link->poller, EPOLL_CTL_ADD, fd, &event) < 0)
+    if (epoll_ctl(link->poller, EPOLL_CTL_ADD, sock->fd, &event) < 0)
         return tfr_fail(TFR_E_SYS, "epoll: %s", strerror(errno));
-    return TFR_OK;
+    return joint->encrypt ? tcp_crypt_make(joint, at, &sock->crypt) : TFR_OK;
 }
 
 static void link_free(struct tcp_link *link)
@@ -76,18 +79,19 @@ static tfr_status tcp_open(struct tfr_dev *base, struct tfr_boot *boot, bool fir
     struct tcp_dev *dev = (struct tcp_dev *)base;
     struct tcp_link *link = calloc(1, sizeof(*link));
     struct epoll_event event = {.events = EPOLLIN};
-    int fds[TFR_CHANNELS];
+    struct tcp_joint joint;
     tfr_status status;
 
     if (!link)
         return tfr_fail(TFR_E_NOMEM, "tcp link");
     link->base.ops = &tfr_tcp_ops;
     link->dev = dev;
-    status = tcp_connect(boot, first, fds, &link->sock_n);
+    status = tcp_connect(boot, first, &joint);
     if (status != TFR_OK) {
         free(link);
         return status;
     }
+    link->sock_n = joint.sock_n;
     pthread_mutex_init(&link->lock, NULL);
     link->poller = epoll_create1(EPOLL_CLOEXEC);
     link->news = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
@@ -95,7 +99,7 @@ static tfr_status tcp_open(struct tfr_dev *base, struct tfr_boot *boot, bool fir
         epoll_ctl(link->poller, EPOLL_CTL_ADD, link->news, &event) < 0)
         status = tfr_fail(TFR_E_SYS, "epoll: %s", strerror(errno));
     for (uint32_t i = 0; i < link->sock_n; i++) {
-        tfr_status made = sock_init(&link->socks[i], link, fds[i]); /* takes fd in any case */
+        tfr_status made = sock_init(&link->socks[i], link, &joint, i);
         status = status == TFR_OK ? made : status;
     }
     if (status != TFR_OK) {
@@ -106,6 +110,8 @@ static tfr_status tcp_open(struct tfr_dev *base, struct tfr_boot *boot, bool fir
     link->next = dev->links;
     dev->links = link;
     pthread_mutex_unlock(&dev->lock);
+    tfr_info("tcp link: %u sockets, %s", link->sock_n,
+             joint.encrypt ? "encrypted" : "in the clear");
     *link_out = &link->base;
     return TFR_OK;
 }
@@ -148,7 +154,7 @@ static void tcp_close(struct tfr_link *base)
     link_unlist(link);
     for (uint32_t i = 0; i < link->sock_n; i++) {
         pthread_mutex_lock(&link->socks[i].tx.lock);
-        tcp_push(&link->socks[i], &dones);
+        tcp_push(&link->socks[i], UINT64_MAX, &dones);
         pthread_mutex_unlock(&link->socks[i].tx.lock);
         tcp_dones_run(link, &dones);
     }

@@ -200,6 +200,14 @@ static void rest_taken(struct tcp_rx *rx, size_t len, struct tcp_dones *dones)
         wish_done(rx, TFR_OK, dones);
 }
 
+static ssize_t sock_recv(struct tcp_sock *sock, const struct iovec *iov, int n)
+{
+    if (sock->crypt)
+        return tcp_crypt_recv(sock->crypt, sock->fd, iov, n);
+    return n == 1 ? recv(sock->fd, iov->iov_base, iov->iov_len, MSG_DONTWAIT)
+                  : readv(sock->fd, iov, n);
+}
+
 /* With one system call; `rest` bytes of it into *slot_out's memory. */
 static ssize_t bytes_read(struct tcp_sock *sock, size_t rest)
 {
@@ -210,23 +218,27 @@ static ssize_t bytes_read(struct tcp_sock *sock, size_t rest)
     ssize_t got;
 
     if (!rest)
-        return recv(sock->fd, iov[1].iov_base, iov[1].iov_len, MSG_DONTWAIT);
+        return sock_recv(sock, &iov[1], 1);
     iov[0].iov_base = rest_enter(sock, rest, &slot);
     if (!iov[0].iov_base) {
         broken(sock, "bytes for memory that was unregistered meanwhile", &(struct tcp_head){0});
         return 0;
     }
-    if (rest < rx->left)
-        got = recv(sock->fd, iov[0].iov_base, rest, MSG_DONTWAIT);
-    else
-        got = readv(sock->fd, iov, 2);
+    got = sock_recv(sock, iov, rest < rx->left ? 1 : 2);
     if (slot)
         tcp_mem_leave(slot);
     return got;
 }
 
-/* Takes what one system call brings; false: nothing. */
-static bool sock_take(struct tcp_sock *sock, struct tcp_dones *dones)
+static __attribute__((cold, noinline)) void recv_failed(struct tcp_sock *sock, int cause)
+{
+    if (cause == EFAULT)
+        tfr_fail(TFR_E_INVAL, "registered memory is not mapped: unregister it before it goes");
+    tcp_link_fail(sock->link, cause == EBADMSG ? TFR_E_PROTO : TFR_E_PEER);
+}
+
+/* Takes what one system call brings: so many bytes. */
+static size_t sock_take(struct tcp_sock *sock, struct tcp_dones *dones)
 {
     struct tcp_rx *rx = &sock->rx;
     size_t rest = rx->left < TAKE_MAX ? (size_t)rx->left : TAKE_MAX;
@@ -234,13 +246,11 @@ static bool sock_take(struct tcp_sock *sock, struct tcp_dones *dones)
 
     if (got < 0 && (errno == EAGAIN || errno == EINTR)) {
         rx->idle++;
-        return false;
+        return 0;
     }
     if (got <= 0) {
-        if (got < 0 && errno == EFAULT)
-            tfr_fail(TFR_E_INVAL, "registered memory is not mapped: unregister it before it goes");
-        tcp_link_fail(sock->link, TFR_E_PEER);
-        return false;
+        recv_failed(sock, got < 0 ? errno : 0);
+        return 0;
     }
     rx->idle = 0;
     dones->news = true;
@@ -248,7 +258,19 @@ static bool sock_take(struct tcp_sock *sock, struct tcp_dones *dones)
     rest_taken(rx, rest, dones);
     rx->till += (uint32_t)((size_t)got - rest);
     frames_take(sock, dones);
-    return true;
+    return (size_t)got;
+}
+
+/* And what is left of the boxes that came with it, of which the descriptor does not tell. */
+static size_t boxes_take(struct tcp_sock *sock, struct tcp_dones *dones)
+{
+    size_t all = 0, got;
+
+    do {
+        got = sock_take(sock, dones);
+        all += got;
+    } while (got && sock->crypt && tcp_crypt_unread(sock->crypt));
+    return all;
 }
 
 /* Bytes under way and nothing heard for long: the host is dead, or the wire.  A limit of the
@@ -272,13 +294,16 @@ static void host_look(struct tcp_link *link)
 
 static void bulk_take(struct tcp_link *link, bool all, struct tcp_dones *dones)
 {
-    for (uint32_t i = 1; i < link->sock_n; i++) {
+    size_t taken = 0;
+
+    for (uint32_t i = 1; i < link->sock_n && taken < TAKE_MAX / 2; i++) {
         struct tcp_sock *sock;
         link->turn = link->turn + 1 < link->sock_n ? link->turn + 1 : 1;
         sock = &link->socks[link->turn];
         if (!all && sock->rx.idle > IDLE_MAX)
             continue;
-        if (sock_take(sock, dones) && !all)
+        taken += boxes_take(sock, dones);
+        if (taken && !all)
             return;
     }
 }
@@ -290,7 +315,7 @@ static void all_take(struct tcp_link *link, struct tcp_dones *dones)
 
     if (slept)
         atomic_store_explicit(&link->slept, false, memory_order_relaxed);
-    sock_take(&link->socks[0], dones);
+    boxes_take(&link->socks[0], dones);
     if (link->sock_n > 1)
         bulk_take(link, slept || polls % ALL_EVERY == 0, dones);
     if (slept || polls % HOST_LOOK_EVERY == 0)

@@ -13,7 +13,11 @@
 #include "base/rec.h"
 #include "transport/tcp/tcp.h"
 
-enum { IOV_N = 16, HEAD = sizeof(struct tcp_head) };
+enum {
+    IOV_N = 16,
+    HEAD = sizeof(struct tcp_head),
+    MORE_MAX = 256 << 10, /* of one progress call and socket: others have their turn, too */
+};
 
 void tcp_link_fail(struct tcp_link *link, tfr_status status)
 {
@@ -62,15 +66,18 @@ struct batch {
     struct iovec iov[IOV_N];
     struct tcp_slot *slots[IOV_N]; /* registrations that answers are read from */
     int n, slot_n;
-    size_t len;
+    size_t len, room;
 };
 
 static void batch_add(struct batch *batch, const void *from, uint64_t len)
 {
+    if (len > batch->room)
+        len = batch->room;
     if (!len)
         return;
     batch->iov[batch->n++] = (struct iovec){(void *)(uintptr_t)from, (size_t)len};
     batch->len += (size_t)len;
+    batch->room -= (size_t)len;
 }
 
 /* false: the memory that was asked for has gone since. */
@@ -90,7 +97,7 @@ static bool op_add(struct tcp_sock *sock, struct tcp_op *op, struct batch *batch
     return true;
 }
 
-static bool batch_make(struct tcp_sock *sock, struct batch *batch)
+static bool batch_make(struct tcp_sock *sock, uint64_t most, struct batch *batch)
 {
     struct tcp_tx *tx = &sock->tx;
     uint64_t head = tx->head;
@@ -98,6 +105,7 @@ static bool batch_make(struct tcp_sock *sock, struct batch *batch)
 
     batch->n = batch->slot_n = 0;
     batch->len = 0;
+    batch->room = most < SIZE_MAX ? (size_t)most : SIZE_MAX;
     for (; at != tx->last && batch->n + 4 <= IOV_N; at++) {
         struct tcp_op *op = &tx->ops[at % TCP_OP_N];
         batch_add(batch, tx->out + (head - tx->base), op->behind - head);
@@ -188,7 +196,9 @@ static ssize_t batch_send(struct tcp_sock *sock, struct batch *batch)
     struct msghdr msg = {.msg_iov = batch->iov, .msg_iovlen = (size_t)batch->n};
     ssize_t sent;
 
-    if (batch->n == 1)
+    if (sock->crypt)
+        sent = tcp_crypt_send(sock->crypt, sock->fd, batch->iov, batch->n);
+    else if (batch->n == 1)
         sent = send(sock->fd, batch->iov[0].iov_base, batch->len, MSG_DONTWAIT | MSG_NOSIGNAL);
     else
         sent = sendmsg(sock->fd, &msg, MSG_DONTWAIT | MSG_NOSIGNAL);
@@ -198,32 +208,50 @@ static ssize_t batch_send(struct tcp_sock *sock, struct batch *batch)
     return sent;
 }
 
-void tcp_push(struct tcp_sock *sock, struct tcp_dones *dones)
+static bool has_bytes(const struct tcp_sock *sock)
+{
+    const struct tcp_tx *tx = &sock->tx;
+
+    return tx->head != tx->tail || tx->first != tx->last ||
+           (sock->crypt && tcp_crypt_unsent(sock->crypt));
+}
+
+/* One system call.  How many bytes went, or -1: no more now. */
+static ssize_t push_once(struct tcp_sock *sock, uint64_t most, struct tcp_dones *dones)
+{
+    struct batch batch;
+    ssize_t sent = -1;
+    bool full;
+
+    if (batch_make(sock, most, &batch))
+        sent = batch_send(sock, &batch);
+    else
+        tcp_link_fail(sock->link, tfr_fail(TFR_E_PROTO, "tcp: the peer reads memory that was "
+                                                        "unregistered meanwhile"));
+    full = sent < 0 && (errno == EAGAIN || errno == EINTR);
+    for (int i = 0; i < batch.slot_n; i++)
+        tcp_mem_leave(batch.slots[i]);
+    if (sent < 0 && !full)
+        tcp_link_fail(sock->link, TFR_E_PEER);
+    if (sent > 0)
+        batch_taken(&sock->tx, (uint64_t)sent, dones);
+    if (!sock->crypt && sent >= 0 && (size_t)sent < batch.len)
+        return -1;
+    return sent;
+}
+
+void tcp_push(struct tcp_sock *sock, uint64_t most, struct tcp_dones *dones)
 {
     struct tcp_tx *tx = &sock->tx;
-    struct batch batch;
-    ssize_t sent;
 
     asks_take(tx);
-    while ((tx->head != tx->tail || tx->first != tx->last) &&
-           tcp_link_error(sock->link) == TFR_OK) {
-        if (!batch_make(sock, &batch)) {
-            tcp_link_fail(sock->link, tfr_fail(TFR_E_PROTO, "tcp: the peer reads memory that was "
-                                                            "unregistered meanwhile"));
-            sent = 0;
-        } else {
-            sent = batch_send(sock, &batch);
-        }
-        for (int i = 0; i < batch.slot_n; i++)
-            tcp_mem_leave(batch.slots[i]);
-        if (sent > 0)
-            batch_taken(tx, (uint64_t)sent, dones);
-        else if (sent < 0 && errno != EAGAIN && errno != EINTR)
-            tcp_link_fail(sock->link, TFR_E_PEER);
-        if (sent != (ssize_t)batch.len && (sent >= 0 || errno != EINTR)) {
+    while (has_bytes(sock) && tcp_link_error(sock->link) == TFR_OK) {
+        ssize_t sent = most ? push_once(sock, most, dones) : -1;
+        if (sent < 0) {
             blocked_set(sock, true);
             return;
         }
+        most -= (uint64_t)sent;
         asks_take(tx);
     }
     blocked_set(sock, false);
@@ -238,7 +266,7 @@ void tcp_push_more(struct tcp_sock *sock, struct tcp_dones *dones)
     atomic_fetch_add_explicit(&tx->turn, 0, memory_order_acq_rel); /* see tx_leave */
     if (pthread_mutex_trylock(&tx->lock) != 0)
         return; /* whoever has it looks at the asks once more when it leaves */
-    tcp_push(sock, dones);
+    tcp_push(sock, MORE_MAX, dones);
     pthread_mutex_unlock(&tx->lock);
 }
 
@@ -260,7 +288,7 @@ static bool out_room(struct tcp_sock *sock, uint64_t need, struct tcp_dones *don
 
     if (TCP_OUT_MAX - (tx->tail - tx->base) >= need)
         return true;
-    tcp_push(sock, dones);
+    tcp_push(sock, UINT64_MAX, dones);
     if (tx->head != tx->base) {
         memmove(tx->out, tx->out + (tx->head - tx->base), (size_t)(tx->tail - tx->head));
         tx->base = tx->head;
@@ -295,7 +323,7 @@ static tfr_status put_large(struct tcp_sock *sock, const struct tfr_xfer *xfer,
     struct tcp_tx *tx = &sock->tx;
 
     if (tx->put_n == TCP_PUT_N)
-        tcp_push(sock, dones);
+        tcp_push(sock, UINT64_MAX, dones);
     if (tx->put_n == TCP_PUT_N)
         return TFR_AGAIN;
     if (mem)
@@ -352,7 +380,7 @@ tfr_status tcp_put(struct tfr_link *base, const struct tfr_xfer *xfer)
         count_add(&sock->tx.puts, 1);
         count_add(&sock->tx.frames, 1);
         if (!(xfer->flags & TFR_XFER_MORE))
-            tcp_push(sock, &dones);
+            tcp_push(sock, UINT64_MAX, &dones);
     }
     tx_leave(sock, &dones);
     return status;
@@ -383,7 +411,7 @@ tfr_status tcp_get(struct tfr_link *base, const struct tfr_xfer *xfer)
         count_add(&sock->tx.gets, 1);
         count_add(&sock->tx.frames, 1);
         if (!(xfer->flags & TFR_XFER_MORE))
-            tcp_push(sock, &dones);
+            tcp_push(sock, UINT64_MAX, &dones);
     }
     tx_leave(sock, &dones);
     return status;

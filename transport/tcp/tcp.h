@@ -146,8 +146,11 @@ struct tcp_rx {
     struct tcp_wish wishes[TCP_GET_N];
 };
 
+struct tcp_crypt;
+
 struct tcp_sock {
     int fd;
+    struct tcp_crypt *crypt; /* NULL: in the clear */
     struct tcp_link *link;
     struct tcp_tx tx;
     struct tcp_rx rx;
@@ -172,9 +175,25 @@ struct tcp_link {
     struct tcp_sock socks[TFR_CHANNELS];
 };
 
-/* connect.c: joins the sockets of a link; *sock_n_out of them, at most TFR_CHANNELS. */
-tfr_status tcp_connect(struct tfr_boot *boot, bool first, int fds[TFR_CHANNELS],
-                       uint32_t *sock_n_out);
+/* connect.c: the joined sockets of a link, and what both sides share. */
+struct tcp_joint {
+    int fds[TFR_CHANNELS];
+    uint32_t sock_n;
+    bool first, encrypt;
+    uint8_t secret[TFR_BOOT_SECRET], nonce[16];
+};
+tfr_status tcp_connect(struct tfr_boot *boot, bool first, struct tcp_joint *joint_out);
+
+/* crypt.c: sends and receives as the system calls do, without waiting.  send answers how much of
+ * the plain bytes it has taken; what it could not send of them is `unsent` and goes with the next
+ * call. unread: there is more that no descriptor tells of.  EBADMSG: not the peer's; said. */
+tfr_status tcp_crypt_make(const struct tcp_joint *joint, uint32_t channel,
+                          struct tcp_crypt **crypt_out);
+void tcp_crypt_free(struct tcp_crypt *crypt);
+ssize_t tcp_crypt_send(struct tcp_crypt *crypt, int fd, const struct iovec *iov, int n);
+ssize_t tcp_crypt_recv(struct tcp_crypt *crypt, int fd, const struct iovec *iov, int n);
+bool tcp_crypt_unsent(const struct tcp_crypt *crypt);
+bool tcp_crypt_unread(const struct tcp_crypt *crypt);
 
 /* proof.c */
 void tcp_mac(const uint8_t key[TCP_KEY_LEN], const void *bytes, size_t len,
@@ -200,8 +219,9 @@ tfr_status tcp_put(struct tfr_link *link, const struct tfr_xfer *xfer);
 tfr_status tcp_get(struct tfr_link *link, const struct tfr_xfer *xfer);
 uint32_t tcp_busy(const struct tfr_link *link);
 void tcp_count(const struct tfr_link *link, struct tfr_link_count *count_out);
-/* Goes on with what waits to be sent; with the lock held.  Failures are the link's. */
-void tcp_push(struct tcp_sock *sock, struct tcp_dones *dones);
+/* Goes on with what waits to be sent, up to some `most` bytes; with the lock held.  Failures are
+ * the link's. */
+void tcp_push(struct tcp_sock *sock, uint64_t most, struct tcp_dones *dones);
 /* The same where something waits and nobody else is at it. */
 void tcp_push_more(struct tcp_sock *sock, struct tcp_dones *dones);
 /* Ends with the link's error whatever is under way; only once the link has failed. */

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "transport/sodium.h"
 #include "transport/tcp/tcp.h"
 
 enum { GUARD = 4096, SHOWN = 64 << 10, LIMIT_MS = 10000 };
@@ -23,6 +24,7 @@ struct victim {
     bool first;
     uint64_t id; /* of mem */
     int fds[TFR_CHANNELS];
+    struct tcp_joint joint; /* as the attacker has it */
     uint8_t area[GUARD + SHOWN + GUARD];
 };
 
@@ -63,12 +65,12 @@ static struct victim *victim_open(void)
 {
     struct victim *victim = calloc(1, sizeof(*victim));
     pthread_t thread = open_begin(victim, false);
-    uint32_t n;
 
-    cr_assert_eq(tcp_connect(&victim->other, true, victim->fds, &n), TFR_OK);
+    cr_assert_eq(tcp_connect(&victim->other, true, &victim->joint), TFR_OK);
+    memcpy(victim->fds, victim->joint.fds, sizeof(victim->fds));
     pthread_join(thread, NULL);
     cr_assert_eq(victim->opened, TFR_OK);
-    cr_assert_eq(n, TFR_CHANNELS);
+    cr_assert_eq(victim->joint.sock_n, TFR_CHANNELS);
     return victim;
 }
 
@@ -285,6 +287,94 @@ Test(tcp, noise_writes_nothing_outside, .timeout = 120)
         cr_assert_eq(ends_with(victim), TFR_E_PROTO);
         victim_close(victim);
     }
+}
+
+/* ---- sealed ---- */
+
+struct sealed {
+    struct tcp_head head;
+    char text[1000];
+};
+
+/* A frame in its box, as it goes over the wire. */
+static size_t box_make(struct victim *victim, char fill, uint8_t *box_out, size_t room)
+{
+    struct sealed frame = {{tcp_what(TCP_PUT, 0, 1000), victim->id, 0}, {0}};
+    struct iovec iov = {&frame, sizeof(frame)};
+    struct tcp_crypt *crypt;
+    int socks[2];
+    ssize_t got;
+
+    memset(frame.text, fill, sizeof(frame.text));
+    cr_assert_eq(tcp_crypt_make(&victim->joint, 1, &crypt), TFR_OK);
+    cr_assert_eq(socketpair(AF_UNIX, SOCK_STREAM, 0, socks), 0);
+    cr_assert_eq(tcp_crypt_send(crypt, socks[0], &iov, 1), (ssize_t)sizeof(frame));
+    got = recv(socks[1], box_out, room, 0);
+    cr_assert_gt(got, (ssize_t)sizeof(frame));
+    cr_assert_null(memmem(box_out, (size_t)got, frame.text, 16), "in the clear");
+    close(socks[0]);
+    close(socks[1]);
+    tcp_crypt_free(crypt);
+    return (size_t)got;
+}
+
+Test(tcp, a_sealed_stream_takes_each_box_once_and_as_it_was)
+{
+    uint8_t box[4096];
+    size_t len;
+
+    setenv("TFR_TCP_ENCRYPT", "1", 1);
+    if (!tfr_sodium())
+        cr_skip("libsodium is not here");
+    for (int change = 0; change < 4; change++) {
+        struct victim *victim = victim_open();
+        cr_assert(victim->joint.encrypt);
+        len = box_make(victim, 's', box, sizeof(box));
+        box[change == 1 ? 0 : change == 2 ? 30 : 0] ^= change == 1 || change == 2;
+        if (change == 3) /* of another channel */
+            bytes_send(victim, 2, box, len);
+        else
+            bytes_send(victim, 1, box, len);
+        if (change == 0) {
+            while (victim->area[GUARD + 999] != 's')
+                cr_assert_eq(ops->progress(victim->link), TFR_OK);
+            memset(victim->area, 0xaa, sizeof(victim->area));
+            bytes_send(victim, 1, box, len); /* once more */
+        } else if (change == 1) {
+            bytes_send(victim, 1, box, len); /* the length was one more: there must be more */
+        }
+        cr_assert_eq(ends_with(victim), TFR_E_PROTO, "change %d", change);
+        cr_assert(untouched(victim), "change %d", change);
+        victim_close(victim);
+    }
+}
+
+Test(tcp, a_sealed_stream_is_not_in_the_clear)
+{
+    struct victim *victim;
+    struct tfr_key key = {.len = SHOWN, .fd = -1};
+    struct tfr_xfer put = {.channel = 1, .len = 64};
+    char text[64], wire[4096] = "";
+    ssize_t got;
+
+    setenv("TFR_TCP_ENCRYPT", "1", 1);
+    if (!tfr_sodium())
+        cr_skip("libsodium is not here");
+    victim = victim_open();
+    memset(text, 's', sizeof(text));
+    ops->key(victim->mem, &key);
+    cr_assert_eq(ops->import(victim->link, &key, &put.peer), TFR_OK);
+    put.local = text;
+    cr_assert_eq(ops->put(victim->link, &put), TFR_OK);
+    got = recv(victim->fds[1], wire, sizeof(wire), 0);
+    if (got < 0) { /* not blocking */
+        usleep(100000);
+        got = recv(victim->fds[1], wire, sizeof(wire), 0);
+    }
+    cr_assert_gt(got, 64);
+    cr_assert_null(memmem(wire, (size_t)got, text, 8));
+    ops->forget(put.peer);
+    victim_close(victim);
 }
 
 /* ---- before the link is there ---- */
