@@ -14,27 +14,26 @@
 #include "base/log.h"
 #include "transport/ucx/addr.h"
 
-/* Does a line of some file under dir say the name? */
-static bool dir_names(const char *dir_path, const char *name)
+enum { GIDS = 32 /* entries of a port's address table that are looked at */ };
+
+/* Does an entry of the port's address table name the interface? */
+static bool port_names(const char *port_path, const char *name)
 {
-    DIR *dir = opendir(dir_path);
-    const struct dirent *entry;
     bool found = false;
 
-    while (dir && !found && (entry = readdir(dir))) {
-        char path[512], line[IF_NAMESIZE + 2] = "";
+    for (int i = 0; i < GIDS && !found; i++) {
+        char path[320], line[IF_NAMESIZE + 2] = "";
         FILE *file;
-        snprintf(path, sizeof(path), "%.240s/%.255s", dir_path, entry->d_name);
-        if (entry->d_name[0] == '.' || !(file = fopen(path, "re")))
-            continue;
+        snprintf(path, sizeof(path), "%.240s/gid_attrs/ndevs/%d", port_path, i);
+        file = fopen(path, "re");
+        if (!file)
+            break;
         if (fgets(line, sizeof(line), file)) { /* an unused entry answers EINVAL */
             line[strcspn(line, "\n")] = 0;
             found = strcmp(line, name) == 0;
         }
         fclose(file);
     }
-    if (dir)
-        closedir(dir);
     return found;
 }
 
@@ -63,9 +62,9 @@ static bool is_rdma(const char *name)
     while (dir && !found && (entry = readdir(dir))) {
         for (int port = 1; port <= 2 && !found && entry->d_name[0] != '.'; port++) {
             char path[240];
-            snprintf(path, sizeof(path), "/sys/class/infiniband/%.64s/ports/%d/gid_attrs/ndevs",
-                     entry->d_name, port);
-            found = dir_names(path, name);
+            snprintf(path, sizeof(path), "/sys/class/infiniband/%.64s/ports/%d", entry->d_name,
+                     port);
+            found = port_names(path, name);
         }
     }
     if (dir)
@@ -154,11 +153,22 @@ static bool tl_has_rma(const char *name)
     return false;
 }
 
-/* Lines of lanes read "lane[N]:  R:TRANSPORT/DEVICE ...". */
+/* May the lane be there?  A datagram lane keeps the connection alive, but must not put. */
+static bool lane_good(const char *tl, const char *line)
+{
+    size_t len = strcspn(line, "\n");
+    const char *rma = strstr(line, " rma");
+
+    if (tl_has_rma(tl))
+        return true;
+    return strncmp(tl, "ud_", 3) == 0 && !(rma && rma < line + len);
+}
+
+/* Lines of lanes read "lane[N]:  R:TRANSPORT/DEVICE ... WHAT IT IS FOR". */
 bool ucx_lanes_good(const char *text, char *name_out, size_t len)
 {
     const char *at = text;
-    int lanes = 0;
+    int lanes = 0; /* with RMA */
 
     *name_out = 0;
     while ((at = strstr(at, "lane["))) {
@@ -166,8 +176,8 @@ bool ucx_lanes_good(const char *text, char *name_out, size_t len)
         at += strlen("lane[");
         if (sscanf(at, "%*d]: %*d:%31[^/ ]", tl) != 1)
             continue;
-        lanes++;
-        if (tl_has_rma(tl))
+        lanes += tl_has_rma(tl);
+        if (lane_good(tl, at))
             continue;
         snprintf(name_out, len, "%s", tl);
         return false;

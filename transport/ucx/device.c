@@ -19,8 +19,9 @@ enum { PLACE_BITS = 16 };
 static const struct {
     const char *key, *value;
 } settings[] = {
-    {"IB_FORK_INIT", "n"},        /* it would keep the application's memory from its children */
-    {"IB_REG_METHODS", "direct"}, /* no hooks in the application's mmap: we register ourselves */
+    {"FORK_INIT", "n"}, /* it would keep the application's memory from its children */
+    {"ASYNC_EVENTS", "n"},
+    {"REG_METHODS", "direct"}, /* no hooks in the application's mmap: we register ourselves */
 };
 
 /* Do the names stand for lanes inside one machine alone? */

@@ -348,7 +348,8 @@ void ucx_forget(struct tfr_peer_mem *base)
     free(peer);
 }
 
-/* With the lock held.  UCX arms only when there is nothing to progress. */
+/* With the lock held.  UCX arms only when there is nothing to progress; what comes while it arms a
+ * completion queue rings for nobody, so we look once more. */
 static void worker_arm(struct ucx_link *link)
 {
     const uint64_t one = 1;
@@ -357,7 +358,7 @@ static void worker_arm(struct ucx_link *link)
         while (ucp_worker_progress(link->worker))
             ;
         ucx_channels_advance(link);
-        if (ucp_worker_arm(link->worker) != UCS_ERR_BUSY)
+        if (ucp_worker_arm(link->worker) != UCS_ERR_BUSY && !ucp_worker_progress(link->worker))
             return;
     }
     if (!link->told)

@@ -23,8 +23,8 @@
 
 enum { VERSION = 1, OPEN_MS = 3000, WORKER_MAX = 1 << 16 };
 
-#define TRY_NS  (4 * TFR_NS_PER_S) /* for one address */
-#define JOIN_NS (15 * TFR_NS_PER_S)
+#define TRY_NS  (8 * TFR_NS_PER_S) /* for one address */
+#define JOIN_NS (20 * TFR_NS_PER_S)
 #define NAP_NS  (200 * TFR_NS_PER_US)
 
 struct hello {
@@ -171,6 +171,7 @@ static tfr_status worker_connect(struct ucx_link *link, struct tfr_boot *boot,
 static void eps_drop(struct ucx_link *link)
 {
     ucx_eps_close(link, TFR_NS_PER_S);
+    atomic_store_explicit(&link->error, TFR_OK, memory_order_relaxed);
     link->refused = UCS_OK;
     link->greeted = 0;
 }
