@@ -1,15 +1,15 @@
 /* See addr.h.  Which network interface belongs to an RDMA device is read in /sys: the entries of a
- * RoCE port's address table name it, and IPoIB interfaces have a type of their own. */
+ * RoCE port's address table name it, and an IPoIB interface is a child of the device. */
 #define TFR_LOG_PART "transport"
 #include <arpa/inet.h>
 #include <dirent.h>
 #include <ifaddrs.h>
 #include <net/if.h>
-#include <net/if_arp.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/log.h"
 #include "transport/ucx/addr.h"
@@ -37,30 +37,41 @@ static bool port_names(const char *port_path, const char *name)
     return found;
 }
 
-static bool is_ipoib(const char *name)
+/* IPoIB: the interface is the device's, with no entry in the table. */
+static bool is_ipoib(const char *name, const char *device)
 {
-    char path[128];
-    int type = 0;
-    FILE *file;
+    char path[192];
 
-    snprintf(path, sizeof(path), "/sys/class/net/%.32s/type", name);
-    file = fopen(path, "re");
-    if (!file)
-        return false;
-    if (fscanf(file, "%d", &type) != 1)
-        type = 0;
-    fclose(file);
-    return type == ARPHRD_INFINIBAND;
+    snprintf(path, sizeof(path), "/sys/class/net/%.32s/device/infiniband/%.64s", name, device);
+    return access(path, F_OK) == 0;
 }
 
-static bool is_rdma(const char *name)
+static bool nic_listed(const char *nics, const char *device)
+{
+    size_t len = strlen(device);
+
+    if (!*nics || strcmp(nics, "all") == 0)
+        return true;
+    for (const char *at = nics; (at = strstr(at, device)); at += len) {
+        bool begins = at == nics || at[-1] == ',';
+        if (begins && (at[len] == ':' || at[len] == ',' || at[len] == 0))
+            return true;
+    }
+    return false;
+}
+
+/* Is the interface that of a device in the list? */
+static bool is_rdma(const char *nics, const char *name)
 {
     DIR *dir = opendir("/sys/class/infiniband");
     const struct dirent *entry;
-    bool found = is_ipoib(name);
+    bool found = false;
 
     while (dir && !found && (entry = readdir(dir))) {
-        for (int port = 1; port <= 2 && !found && entry->d_name[0] != '.'; port++) {
+        if (entry->d_name[0] == '.' || !nic_listed(nics, entry->d_name))
+            continue;
+        found = is_ipoib(name, entry->d_name);
+        for (int port = 1; port <= 2 && !found; port++) {
             char path[240];
             snprintf(path, sizeof(path), "/sys/class/infiniband/%.64s/ports/%d", entry->d_name,
                      port);
@@ -80,7 +91,7 @@ static uint32_t ip_word(const struct ucx_ip *ip)
     return ntohl(word);
 }
 
-uint32_t ucx_ips_list(struct ucx_ip ips[UCX_IPS])
+uint32_t ucx_ips_list(const char *nics, struct ucx_ip ips[UCX_IPS])
 {
     struct ifaddrs *list = NULL;
     uint32_t n = 0;
@@ -91,7 +102,7 @@ uint32_t ucx_ips_list(struct ucx_ip ips[UCX_IPS])
         const struct sockaddr_in *addr = (const struct sockaddr_in *)(void *)at->ifa_addr;
         const struct sockaddr_in *mask = (const struct sockaddr_in *)(void *)at->ifa_netmask;
         if (!addr || !mask || addr->sin_family != AF_INET || !(at->ifa_flags & IFF_UP) ||
-            at->ifa_flags & IFF_LOOPBACK || !is_rdma(at->ifa_name))
+            at->ifa_flags & IFF_LOOPBACK || !is_rdma(nics, at->ifa_name))
             continue;
         ips[n] = (struct ucx_ip){.prefix = (uint8_t)__builtin_popcount(mask->sin_addr.s_addr)};
         memcpy(ips[n].addr, &addr->sin_addr, sizeof(ips[n].addr));
@@ -108,10 +119,10 @@ static bool same_net(const struct ucx_ip *a, const struct ucx_ip *b)
     return shift == 32 || ip_word(a) >> shift == ip_word(b) >> shift;
 }
 
-void ucx_ips_sort(struct ucx_ip *ips, uint32_t n)
+void ucx_ips_sort(const char *nics, struct ucx_ip *ips, uint32_t n)
 {
     struct ucx_ip own[UCX_IPS];
-    uint32_t own_n = ucx_ips_list(own), front = 0;
+    uint32_t own_n = ucx_ips_list(nics, own), front = 0;
 
     for (uint32_t i = 0; i < n; i++) {
         bool near = false;

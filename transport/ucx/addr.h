@@ -19,11 +19,11 @@ struct ucx_ip {
     uint8_t reserved[3];
 };
 
-/* Those of this machine; how many. */
-uint32_t ucx_ips_list(struct ucx_ip ips[UCX_IPS]);
+/* Those of the devices in `nics` ("mlx5_0:1,..."; "" or "all": of any); how many. */
+uint32_t ucx_ips_list(const char *nics, struct ucx_ip ips[UCX_IPS]);
 
 /* Those in a subnet of our own RDMA devices go first. */
-void ucx_ips_sort(struct ucx_ip *ips, uint32_t n);
+void ucx_ips_sort(const char *nics, struct ucx_ip *ips, uint32_t n);
 
 socklen_t ucx_ip_sockaddr(const struct ucx_ip *ip, uint16_t port, struct sockaddr_storage *out);
 const char *ucx_ip_text(const struct ucx_ip *ip, char *text, size_t len);

@@ -42,22 +42,21 @@ static bool tls_local(const char *tls)
 }
 
 /* "mlx5_0,mlx5_1:2" as UCX writes it: with ports. */
-static void nics_set(ucp_config_t *config, const char *names)
+static void nics_name(char *text, size_t size, const char *names)
 {
-    char text[512];
     size_t used = 0;
 
-    while (*names && used + 64 < sizeof(text)) {
+    while (*names && used + 64 < size) {
         size_t len = strcspn(names, ",");
         bool port = memchr(names, ':', len) != NULL;
-        used += (size_t)snprintf(text + used, sizeof(text) - used, "%s%.*s%s", used ? "," : "",
+        used += (size_t)snprintf(text + used, size - used, "%s%.*s%s", used ? "," : "",
                                  (int)(len < 48 ? len : 48), names, port ? "" : ":1");
         names += len + (names[len] == ',');
     }
-    ucp_config_modify(config, "NET_DEVICES", text);
 }
 
-static tfr_status config_make(const struct tfr_dev_cfg *cfg, bool rdma, ucp_config_t **config_out)
+static tfr_status config_make(struct ucx_dev *dev, const struct tfr_dev_cfg *cfg,
+                              ucp_config_t **config_out)
 {
     const char *nics = getenv("TFR_UCX_NET_DEVICES");
     ucs_status_t status = ucp_config_read("TFR", NULL, config_out);
@@ -67,10 +66,12 @@ static tfr_status config_make(const struct tfr_dev_cfg *cfg, bool rdma, ucp_conf
                         ucs_status_string(status));
     ucp_config_modify(*config_out, "WARN_INVALID_CONFIG", "n");
     ucp_config_modify(*config_out, "TLS", tfr_env_str("TFR_UCX_TLS"));
-    ucp_config_modify(*config_out, "NET_DEVICES", nics ? nics : "all");
     if (cfg->name)
-        nics_set(*config_out, cfg->name);
-    for (size_t i = 0; rdma && i < sizeof(settings) / sizeof(settings[0]); i++)
+        nics_name(dev->nics, sizeof(dev->nics), cfg->name);
+    else if (nics)
+        snprintf(dev->nics, sizeof(dev->nics), "%s", nics);
+    ucp_config_modify(*config_out, "NET_DEVICES", *dev->nics ? dev->nics : "all");
+    for (size_t i = 0; !dev->shm_only && i < sizeof(settings) / sizeof(settings[0]); i++)
         ucp_config_modify(*config_out, settings[i].key, settings[i].value);
     return TFR_OK;
 }
@@ -108,7 +109,7 @@ tfr_status ucx_prepare(const struct tfr_dev_cfg *cfg, struct tfr_dev **dev_out)
         return tfr_fail(TFR_E_NOMEM, "ucx device");
     dev->base.ops = &tfr_ucx_ops;
     dev->shm_only = tls_local(tfr_env_str("TFR_UCX_TLS"));
-    status = config_make(cfg, !dev->shm_only, &config);
+    status = config_make(dev, cfg, &config);
     if (status != TFR_OK)
         goto free_dev;
     status = context_make(config, &dev->context);
@@ -129,6 +130,10 @@ void ucx_release(struct tfr_dev *base)
 {
     struct ucx_dev *dev = (struct ucx_dev *)base;
 
+    if (dev->mem_n) { /* UCX would end the process */
+        tfr_warn("ucx: %u registrations outlive their device", dev->mem_n);
+        return;
+    }
     ucp_cleanup(dev->context);
     pthread_mutex_destroy(&dev->lock);
     pthread_mutex_destroy(&dev->links_lock);
@@ -152,6 +157,7 @@ static tfr_status mem_name(struct ucx_dev *dev, struct ucx_mem *mem)
     while (place < UCX_MEMS && dev->mems[place])
         place++;
     if (place < UCX_MEMS) {
+        dev->mem_n++;
         mem->name = noise << PLACE_BITS | place;
         dev->mems[place] = mem;
     }
@@ -211,33 +217,30 @@ free_mem:
 }
 
 /* Any link of the device may still read the memory. */
-static bool links_settle(struct ucx_dev *dev, const _Atomic uint32_t *busy)
+static void links_settle(struct ucx_dev *dev, const _Atomic uint32_t *busy)
 {
-    bool idle = true;
-
     pthread_mutex_lock(&dev->links_lock);
     for (struct ucx_link *link = dev->links; link; link = link->next)
-        idle &= ucx_settle(link, busy);
+        ucx_settle(link, busy);
     pthread_mutex_unlock(&dev->links_lock);
-    return idle;
 }
 
 void ucx_unreg(struct tfr_mem *base)
 {
     struct ucx_mem *mem = (struct ucx_mem *)base;
     struct ucx_dev *dev = mem->dev;
-    bool idle = true;
 
     pthread_mutex_lock(&dev->lock);
     dev->mems[mem->name % UCX_MEMS] = NULL;
     pthread_mutex_unlock(&dev->lock);
-    while (idle && atomic_load_explicit(&mem->busy, memory_order_acquire))
-        idle = links_settle(dev, &mem->busy);
-    if (!idle)
-        return; /* a dead link may still read it: leaked */
+    while (atomic_load_explicit(&mem->busy, memory_order_acquire))
+        links_settle(dev, &mem->busy);
     ucp_rkey_buffer_release(mem->rkey);
     ucp_mem_unmap(dev->context, mem->memh);
     free(mem);
+    pthread_mutex_lock(&dev->lock);
+    dev->mem_n--;
+    pthread_mutex_unlock(&dev->lock);
 }
 
 /* UCX's part of the key goes over the links; those to come get it when they are open. */

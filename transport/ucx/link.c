@@ -22,8 +22,8 @@
 enum { ARM_TRIES = 1000 };
 
 #define NAP_NS   (20 * TFR_NS_PER_US)
-#define DEAD_NS  (2 * TFR_NS_PER_S) /* a dead link gives back what it took by then */
-#define BYE_NS   (TFR_NS_PER_S / 5) /* for what is under way when a link is closed */
+#define DEAD_NS  TFR_NS_PER_S /* a dead link gives back what it took by then */
+#define BYE_NS   TFR_NS_PER_S /* for what is under way when a link is closed */
 #define CLOSE_NS (TFR_NS_PER_S / 2)
 
 static void nap(void)
@@ -43,18 +43,86 @@ static bool settled(struct ucx_link *link)
     return idle;
 }
 
-bool ucx_settle(struct ucx_link *link, const _Atomic uint32_t *busy)
+/* Closes an endpoint; NULL: done, or it cannot be waited for. */
+static ucs_status_ptr_t ep_close(struct ucx_link *link, ucp_ep_h ep)
+{
+    ucp_request_param_t param = {
+        .op_attr_mask = UCP_OP_ATTR_FIELD_FLAGS,
+        .flags = link->err_peer ? UCP_EP_CLOSE_FLAG_FORCE : 0,
+    };
+    ucs_status_ptr_t request = ucp_ep_close_nbx(ep, &param);
+
+    return UCS_PTR_IS_PTR(request) ? request : NULL;
+}
+
+void ucx_eps_close(struct ucx_link *link, uint64_t limit_ns)
+{
+    uint64_t until = tfr_clock_now() + limit_ns;
+
+    for (int i = 0; i < UCX_EPS; i++) {
+        ucs_status_ptr_t request = link->eps[i] ? ep_close(link, link->eps[i]) : NULL;
+        link->eps[i] = NULL;
+        if (!request)
+            continue;
+        while (ucp_request_check_status(request) == UCS_INPROGRESS && tfr_clock_now() < until)
+            if (!ucp_worker_progress(link->worker))
+                nap();
+        ucp_request_free(request);
+    }
+}
+
+static void peers_drop(struct ucx_link *link)
+{
+    for (struct ucx_peer_mem *peer = link->peers; peer; peer = peer->next) {
+        for (int i = 0; i < UCX_EPS && peer->ready; i++)
+            ucp_rkey_destroy(peer->rkeys[i]);
+        peer->ready = false;
+    }
+}
+
+/* Takes from UCX what it has.  Without a worker nothing moves any more. */
+static void worker_end(struct ucx_link *link)
+{
+    ucp_worker_destroy(link->worker);
+    link->worker = NULL;
+    for (int i = 0; i < UCX_OPS; i++) {
+        if (link->ops[i].posted)
+            ucx_op_finish(&link->ops[i], TFR_E_PEER);
+        link->ops[i].posted = false;
+    }
+    link->posted = 0;
+}
+
+void ucx_link_fail(struct ucx_link *link)
+{
+    ucx_channels_advance(link); /* fails what waits */
+    if (!link->worker || link->failed)
+        return;
+    link->failed = true;
+    peers_drop(link);
+    if (link->err_peer)
+        ucx_eps_close(link, 0); /* what UCX has ends as cancelled, by and by */
+    else
+        worker_end(link);
+}
+
+void ucx_settle(struct ucx_link *link, const _Atomic uint32_t *busy)
 {
     uint64_t dead_ns = 0;
 
     while (atomic_load_explicit(busy, memory_order_acquire) && !settled(link)) {
-        if (ucx_progress(&link->base) != TFR_OK && !dead_ns)
-            dead_ns = tfr_clock_now() + DEAD_NS;
-        if (dead_ns && tfr_clock_now() > dead_ns)
-            return false;
         nap();
+        if (ucx_progress(&link->base) == TFR_OK)
+            continue;
+        dead_ns = dead_ns ? dead_ns : tfr_clock_now() + DEAD_NS;
+        if (tfr_clock_now() < dead_ns)
+            continue;
+        pthread_mutex_lock(&link->lock);
+        if (link->worker)
+            worker_end(link);
+        pthread_mutex_unlock(&link->lock);
+        ucx_done_run(link);
     }
-    return true;
 }
 
 static tfr_status worker_make(struct ucx_link *link)
@@ -131,6 +199,10 @@ static void link_init(struct ucx_link *link, struct ucx_dev *dev)
         link->spare = &link->ops[i];
     }
     link->spare_n = UCX_OPS;
+    for (int i = 0; i < UCX_BATCHES; i++) {
+        link->batch_pool[i].next = link->batches;
+        link->batches = &link->batch_pool[i];
+    }
 }
 
 /* What was shown before there was a link. */
@@ -215,34 +287,6 @@ tfr_status ucx_open(struct tfr_dev *dev, struct tfr_boot *boot, bool first,
     return TFR_OK;
 }
 
-/* Closes an endpoint; NULL: done, or it cannot be waited for. */
-static ucs_status_ptr_t ep_close(struct ucx_link *link, ucp_ep_h ep)
-{
-    ucp_request_param_t param = {
-        .op_attr_mask = UCP_OP_ATTR_FIELD_FLAGS,
-        .flags = link->err_peer ? UCP_EP_CLOSE_FLAG_FORCE : 0,
-    };
-    ucs_status_ptr_t request = ucp_ep_close_nbx(ep, &param);
-
-    return UCS_PTR_IS_PTR(request) ? request : NULL;
-}
-
-void ucx_eps_close(struct ucx_link *link, uint64_t limit_ns)
-{
-    uint64_t until = tfr_clock_now() + limit_ns;
-
-    for (int i = 0; i < UCX_EPS; i++) {
-        ucs_status_ptr_t request = link->eps[i] ? ep_close(link, link->eps[i]) : NULL;
-        link->eps[i] = NULL;
-        if (!request)
-            continue;
-        while (ucp_request_check_status(request) == UCS_INPROGRESS && tfr_clock_now() < until)
-            if (!ucp_worker_progress(link->worker))
-                nap();
-        ucp_request_free(request);
-    }
-}
-
 /* Tells the peer, and lets what UCX has leave. */
 static void goodbye(struct ucx_link *link)
 {
@@ -257,16 +301,6 @@ static void goodbye(struct ucx_link *link)
             nap();
 }
 
-static void peers_drop(struct ucx_link *link)
-{
-    for (struct ucx_peer_mem *peer = link->peers; peer; peer = peer->next) {
-        for (int i = 0; i < UCX_EPS && peer->ready; i++)
-            ucp_rkey_destroy(peer->rkeys[i]);
-        peer->ready = false;
-        peer->link = NULL;
-    }
-}
-
 void ucx_close(struct tfr_link *base)
 {
     struct ucx_link *link = ucx_link_of(base);
@@ -275,14 +309,15 @@ void ucx_close(struct tfr_link *base)
     pthread_mutex_lock(&link->lock);
     goodbye(link);
     ucx_error_note(link, TFR_E_PEER);
-    ucx_channels_advance(link);
-    peers_drop(link);
-    ucx_eps_close(link, CLOSE_NS);
-    ucp_worker_destroy(link->worker);
-    for (int i = 0; i < UCX_OPS; i++) {
-        if (link->ops[i].posted)
-            ucx_op_finish(&link->ops[i], TFR_E_PEER);
+    ucx_channels_advance(link); /* fails what waits */
+    if (link->worker && !link->failed) {
+        peers_drop(link);
+        ucx_eps_close(link, CLOSE_NS);
     }
+    if (link->worker)
+        worker_end(link);
+    for (struct ucx_peer_mem *peer = link->peers; peer; peer = peer->next)
+        peer->link = NULL;
     pthread_mutex_unlock(&link->lock);
     ucx_done_run(link);
     ucx_early_free(link);
@@ -316,11 +351,12 @@ tfr_status ucx_import(struct tfr_link *base, const struct tfr_key *key,
     peer->link = link;
     peer->name = key->words[0];
     pthread_mutex_lock(&link->lock);
-    while (ucp_worker_progress(link->worker))
+    while (link->worker && ucp_worker_progress(link->worker))
         ;
     peer->next = link->peers;
     link->peers = peer;
-    ucx_key_find(link, peer);
+    if (link->worker)
+        ucx_key_find(link, peer);
     pthread_mutex_unlock(&link->lock);
     *peer_out = &peer->base;
     return TFR_OK;
@@ -333,8 +369,7 @@ void ucx_forget(struct tfr_peer_mem *base)
     struct ucx_peer_mem **at;
 
     while (link && atomic_load_explicit(&peer->busy, memory_order_acquire)) {
-        if (!ucx_settle(link, &peer->busy))
-            return; /* leaked: a dead link may still name it */
+        ucx_settle(link, &peer->busy);
     }
     if (link) {
         pthread_mutex_lock(&link->lock);
@@ -374,7 +409,8 @@ tfr_status ucx_arm(struct tfr_link *base, int *fd_out)
         return status;
     pthread_mutex_lock(&link->lock);
     link->armed++;
-    worker_arm(link);
+    if (link->worker)
+        worker_arm(link);
     pthread_mutex_unlock(&link->lock);
     ucx_done_run(link);
     TFR_COUNT(sleeps, 1);

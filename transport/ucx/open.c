@@ -184,7 +184,7 @@ static tfr_status cm_connect(struct ucx_link *link, struct tfr_boot *boot,
     char text[64];
 
     memcpy(ips, hello->ips, sizeof(ips));
-    ucx_ips_sort(ips, hello->ip_n);
+    ucx_ips_sort(link->dev->nics, ips, hello->ip_n);
     for (uint32_t i = 0; i < hello->ip_n; i++) {
         ucp_ep_params_t params = ep_params(link);
         struct sockaddr_storage addr;
@@ -290,7 +290,7 @@ static tfr_status first_join(struct ucx_link *link, struct tfr_boot *boot)
     struct hello own = {.err_peer = link->err_peer}, *peer = NULL;
     tfr_status status = TFR_OK;
 
-    own.ip_n = way && strcmp(way, "address") == 0 ? 0 : ucx_ips_list(own.ips);
+    own.ip_n = way && strcmp(way, "address") == 0 ? 0 : ucx_ips_list(link->dev->nics, own.ips);
     own.by_worker = own.ip_n == 0 || !link->err_peer;
     if (getrandom(link->token, UCX_TOKEN, 0) != UCX_TOKEN)
         return tfr_fail(TFR_E_SYS, "getrandom");

@@ -81,6 +81,7 @@ static struct ucx_op *op_take(struct ucx_link *link, uint32_t keep)
     link->spare_n--;
     op->link = link;
     op->posted = false;
+    op->batch = NULL;
     return op;
 }
 
@@ -103,6 +104,10 @@ void ucx_done_run(struct ucx_link *link)
             op->xfer.done(op->xfer.arg, op->status);
         ucx_busy_drop(&op->xfer);
         pthread_mutex_lock(&link->lock);
+        if (op->batch) {
+            op->batch->next = link->batches;
+            link->batches = op->batch;
+        }
         op->next = link->spare;
         link->spare = op;
         link->spare_n++;
@@ -148,7 +153,8 @@ static void op_posted(struct ucx_op *op, ucs_status_ptr_t request)
 
 static bool msg_is_numbered(uint8_t msg)
 {
-    return msg == UCX_MSG_PUT || msg == UCX_MSG_RING || msg == UCX_MSG_FENCE;
+    return msg == UCX_MSG_PUT || msg == UCX_MSG_BATCH || msg == UCX_MSG_RING ||
+           msg == UCX_MSG_FENCE;
 }
 
 static void am_send(struct ucx_op *op, uint32_t flags)
@@ -198,10 +204,70 @@ static void rma_send(struct ucx_op *op)
     op_posted(op, request);
 }
 
+static size_t part_size(size_t len)
+{
+    return sizeof(struct ucx_part) + ((len + 7) & ~(size_t)7);
+}
+
+static void batch_send(struct ucx_channel *channel)
+{
+    struct ucx_op *batch = channel->batch;
+
+    channel->batch = NULL;
+    if (batch)
+        am_send(batch, 0);
+}
+
+static bool batch_start(struct ucx_channel *channel, uint8_t number)
+{
+    struct ucx_link *link = channel->link;
+    struct ucx_op *op = link->batches ? op_take(link, UCX_OPS_KEPT) : NULL;
+
+    if (!op)
+        return false;
+    op->kind = UCX_OP_MSG;
+    op->batch = link->batches;
+    link->batches = op->batch->next;
+    op->head = (struct ucx_head){.msg = UCX_MSG_BATCH, .channel = number};
+    op->xfer = (struct tfr_xfer){.channel = number, .local = op->batch->data};
+    channel->batch = op;
+    return true;
+}
+
+static void batch_add(struct ucx_op *batch, const struct ucx_op *op)
+{
+    const struct ucx_part part = {op->head.memory, op->head.at, op->xfer.len};
+    uint8_t *to = batch->batch->data + batch->xfer.len;
+
+    memcpy(to, &part, sizeof(part));
+    memcpy(to + sizeof(part), op->xfer.local, op->xfer.len);
+    batch->xfer.len += part_size(op->xfer.len);
+}
+
+/* Small puts gather while the caller says MORE, and go with the one that it announced. */
+static void put_send(struct ucx_op *op)
+{
+    struct ucx_channel *channel = &op->link->channels[op->head.channel];
+    bool more = op->xfer.flags & TFR_XFER_MORE;
+    bool small = op->xfer.len <= TFR_SMALL_MAX;
+
+    if (channel->batch &&
+        (!small || channel->batch->xfer.len + part_size(op->xfer.len) > UCX_EAGER_MAX))
+        batch_send(channel);
+    if (small && (channel->batch || (more && batch_start(channel, op->head.channel)))) {
+        batch_add(channel->batch, op);
+        ucx_op_finish(op, TFR_OK);
+        if (!more)
+            batch_send(channel);
+    } else {
+        am_send(op, 0);
+    }
+}
+
 static void op_send(struct ucx_op *op)
 {
     if (op->kind == UCX_OP_MSG)
-        am_send(op, 0);
+        put_send(op);
     else
         rma_send(op);
 }
@@ -209,8 +275,11 @@ static void op_send(struct ucx_op *op)
 void ucx_msg_send(struct ucx_link *link, const struct ucx_head *head, struct tfr_mem *mem,
                   void *data, size_t len, bool reply)
 {
-    struct ucx_op *op = op_take(link, 0);
+    struct ucx_op *op;
 
+    if (ucx_error_of(link) != TFR_OK)
+        return;
+    op = op_take(link, 0);
     if (!op) {
         tfr_fail(TFR_E_LIMIT, "ucx: the peer asks faster than it reads");
         ucx_error_note(link, TFR_E_LIMIT);
@@ -295,6 +364,8 @@ static void channel_advance(struct ucx_channel *channel, uint8_t number)
 {
     const struct ucx_head ring = {.msg = UCX_MSG_RING, .channel = number};
 
+    if (channel->ring_wanted || (channel->queue.first && channel->queue.first->kind != UCX_OP_MSG))
+        batch_send(channel);
     for (int i = 0; i < 2; i++) { /* a flush may be done at once */
         while (channel->queue.first && op_ready(channel, channel->queue.first))
             op_send(queue_pop(&channel->queue));
@@ -313,7 +384,11 @@ static void queues_fail(struct ucx_link *link)
     struct ucx_op *op;
 
     for (int i = 0; i < TFR_CHANNELS; i++) {
-        while ((op = queue_pop(&link->channels[i].queue)))
+        struct ucx_channel *channel = &link->channels[i];
+        if (channel->batch)
+            ucx_op_finish(channel->batch, ucx_error_of(link));
+        channel->batch = NULL;
+        while ((op = queue_pop(&channel->queue)))
             ucx_op_finish(op, ucx_error_of(link));
     }
 }
@@ -367,6 +442,8 @@ static struct ucx_op *op_make(struct ucx_link *link, const struct tfr_xfer *xfer
     struct ucx_peer_mem *peer = (struct ucx_peer_mem *)xfer->peer;
     struct ucx_op *op;
 
+    if (ucx_error_of(link) != TFR_OK)
+        return NULL; /* the next try is told */
     if (kind != UCX_OP_MSG && !peer->ready) {
         if (!peer->asked)
             ucx_key_ask(link, peer);
@@ -381,7 +458,8 @@ static struct ucx_op *op_make(struct ucx_link *link, const struct tfr_xfer *xfer
 /* What UCX could not send at once goes by its progress, which nobody need call after a put. */
 static void worker_push(struct ucx_link *link)
 {
-    for (int i = 0; i < ROUNDS && link->posted && ucp_worker_progress(link->worker); i++)
+    for (int i = 0; i < ROUNDS && link->worker && link->posted && ucp_worker_progress(link->worker);
+         i++)
         ;
 }
 
@@ -448,9 +526,12 @@ tfr_status ucx_progress(struct tfr_link *base)
     if (polls % PEEK_EVERY == 0)
         ucx_socket_look(link);
     pthread_mutex_lock(&link->lock);
-    for (int i = 0; i < ROUNDS && ucp_worker_progress(link->worker); i++)
+    for (int i = 0; i < ROUNDS && link->worker && ucp_worker_progress(link->worker); i++)
         ;
-    ucx_channels_advance(link);
+    if (ucx_error_of(link) == TFR_OK)
+        ucx_channels_advance(link);
+    else
+        ucx_link_fail(link);
     pthread_mutex_unlock(&link->lock);
     ucx_done_run(link);
     return ucx_error_of(link);

@@ -42,18 +42,37 @@ static void bytes_show(uint8_t *to, const void *from, size_t len)
     memcpy(to, from, len);
 }
 
-static void put_apply(struct ucx_link *link, const struct ucx_head *head, const void *data,
+static void put_apply(struct ucx_link *link, uint64_t name, uint64_t at, const void *data,
                       size_t len)
 {
     const struct ucx_mem *mem;
 
     pthread_mutex_lock(&link->dev->lock);
-    mem = ucx_mem_find(link->dev, head->memory);
-    if (mem && tfr_span_inside(head->at, len, mem->area.len))
-        bytes_show((uint8_t *)mem->area.addr + head->at, data, len);
+    mem = ucx_mem_find(link->dev, name);
+    if (mem && tfr_span_inside(at, len, mem->area.len))
+        bytes_show((uint8_t *)mem->area.addr + at, data, len);
     else if (mem)
         peer_broke(link, "the peer puts outside of the memory it was shown");
     pthread_mutex_unlock(&link->dev->lock); /* memory that is gone takes nothing */
+}
+
+static void batch_apply(struct ucx_link *link, const uint8_t *data, size_t len)
+{
+    while (len) {
+        struct ucx_part part;
+        size_t size;
+        if (len < sizeof(part))
+            break;
+        memcpy(&part, data, sizeof(part));
+        size = sizeof(part) + ((part.len + 7) & ~7ull);
+        if (part.len > TFR_SMALL_MAX || size > len)
+            break;
+        put_apply(link, part.memory, part.at, data + sizeof(part), part.len);
+        data += size;
+        len -= size;
+    }
+    if (len)
+        peer_broke(link, "a batch that does not add up");
 }
 
 static void msg_apply(struct ucx_link *link, const struct ucx_head *head, const void *data,
@@ -62,7 +81,9 @@ static void msg_apply(struct ucx_link *link, const struct ucx_head *head, const 
     const struct ucx_head ack = {.msg = UCX_MSG_ACK, .channel = head->channel, .seq = head->seq};
 
     if (head->msg == UCX_MSG_PUT)
-        put_apply(link, head, data, len);
+        put_apply(link, head->memory, head->at, data, len);
+    else if (head->msg == UCX_MSG_BATCH)
+        batch_apply(link, data, len);
     else if (head->msg == UCX_MSG_FENCE)
         ucx_msg_send(link, &ack, NULL, NULL, 0, false);
 }
@@ -220,6 +241,7 @@ static void msg_recv(struct ucx_link *link, const struct ucx_head *head, const v
 
     switch (head->msg) {
     case UCX_MSG_PUT:
+    case UCX_MSG_BATCH:
     case UCX_MSG_RING:
     case UCX_MSG_FENCE:
         numbered_recv(link, head, data, len);

@@ -24,6 +24,7 @@ enum {
     UCX_OPS = 512,     /* transfers under way on a link */
     UCX_OPS_KEPT = 64, /* of these, for messages of our own */
     UCX_EAGER_MAX = 4096,
+    UCX_BATCHES = 16,
     UCX_MEMS = 1 << 12, /* registrations that a device shows */
     UCX_AM = 11,
     UCX_TOKEN = 16,
@@ -31,7 +32,8 @@ enum {
 
 enum ucx_msg {
     UCX_MSG_HELLO = 1, /* the token; `channel` is the endpoint */
-    UCX_MSG_PUT,       /* numbered, as are the next two */
+    UCX_MSG_PUT,       /* numbered, as are the next three */
+    UCX_MSG_BATCH,     /* of small puts: struct ucx_part and bytes, each time */
     UCX_MSG_RING,
     UCX_MSG_FENCE, /* asks for an ACK once all before it is applied */
     UCX_MSG_ACK,   /* of the fence `seq` */
@@ -52,15 +54,29 @@ struct ucx_head {
 /* Second word of a key of ours: "TFR ucx". */
 #define UCX_KEY 0x54465220756378ull
 
+/* Before each put of a batch; its bytes follow, filled up to eight. */
+struct ucx_part {
+    uint64_t memory, at;
+    uint64_t len;
+};
+
 struct ucx_link;
 struct ucx_mem;
+
+/* What MORE has gathered. */
+struct ucx_batch {
+    struct ucx_batch *next;
+    uint8_t data[UCX_EAGER_MAX];
+};
 
 struct ucx_dev {
     struct tfr_dev base;
     ucp_context_h context;
+    char nics[256];       /* as UCX writes them; "": all */
     bool shm_only;        /* lanes of one machine: no endpoint of these reports a lost peer */
     pthread_mutex_t lock; /* guards mems; taken after a link's */
     struct ucx_mem *mems[UCX_MEMS];
+    uint32_t mem_n;             /* mapped by UCX */
     pthread_mutex_t links_lock; /* guards the list; taken before a link's */
     struct ucx_link *links;
 };
@@ -95,6 +111,7 @@ struct ucx_op {
     struct ucx_link *link;
     enum ucx_kind kind;
     bool posted; /* UCX has it */
+    struct ucx_batch *batch;
     tfr_status status;
     struct tfr_xfer xfer;
     struct ucx_head head;
@@ -116,6 +133,7 @@ struct ucx_early {
 struct ucx_channel {
     struct ucx_link *link;
     struct ucx_queue queue; /* puts that wait for a flush, and all behind them */
+    struct ucx_op *batch;   /* gathers, or NULL */
     uint32_t put_posted, put_flushed, flush_upto; /* bulk puts, by count */
     bool flushing;
     bool ring_wanted;
@@ -134,15 +152,17 @@ struct ucx_link {
     int sock; /* our own descriptor of the boot socket: its end is the peer's */
 
     pthread_mutex_t lock; /* guards all below, and every call into the worker */
-    ucp_worker_h worker;
+    ucp_worker_h worker;  /* NULL: the link is dead and UCX has given back all */
     ucp_listener_h listener;
     ucp_ep_h eps[UCX_EPS];
+    bool failed;   /* the endpoints of a dead link are closed */
     bool err_peer; /* endpoints report a lost peer */
     struct ucx_channel channels[TFR_CHANNELS];
     struct ucx_queue finished; /* done() to be called */
     struct ucx_op *spare;
     uint32_t spare_n;
     uint32_t posted; /* ops that UCX has */
+    struct ucx_batch *batches;
     struct ucx_peer_mem *peers;
     struct ucx_early *keys; /* of memory that is not imported yet */
     uint32_t key_n;
@@ -159,6 +179,7 @@ struct ucx_link {
     uint32_t greeted;         /* endpoints that the peer has proven, by bit */
     ucs_status_t refused;
     struct ucx_op ops[UCX_OPS];
+    struct ucx_batch batch_pool[UCX_BATCHES];
 };
 
 extern struct tfr_transport_ops tfr_ucx_ops;
@@ -199,8 +220,11 @@ tfr_status ucx_arm(struct tfr_link *link, int *fd_out);
 void ucx_disarm(struct tfr_link *link);
 void ucx_eps_close(struct ucx_link *link, uint64_t limit_ns);
 
-/* Waits until *busy is 0 or nothing of the link is under way; false: it does not end. */
-bool ucx_settle(struct ucx_link *link, const _Atomic uint32_t *busy);
+/* Ends what a dead link has under way, with the lock held; does not wait. */
+void ucx_link_fail(struct ucx_link *link);
+
+/* Waits until *busy is 0 or nothing of the link is under way. */
+void ucx_settle(struct ucx_link *link, const _Atomic uint32_t *busy);
 
 /* path.c; with the lock held unless they are ops of the transport. */
 void ucx_queue_init(struct ucx_queue *queue);
