@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -89,6 +90,22 @@ static bool plugin_path(const char *name, char *path, size_t room)
     return false;
 }
 
+/* UCX takes the signals of a crash as it is loaded; they are the application's. */
+static void *plugin_open(const char *path)
+{
+    static const int crashes[] = {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGABRT};
+    enum { N = sizeof(crashes) / sizeof(crashes[0]) };
+    struct sigaction was[N];
+    void *lib;
+
+    for (int i = 0; i < N; i++)
+        sigaction(crashes[i], NULL, &was[i]);
+    lib = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+    for (int i = 0; i < N; i++)
+        sigaction(crashes[i], &was[i], NULL);
+    return lib;
+}
+
 /* With the lock held.  A plugin stays for the life of the process. */
 static void plugin_load(struct entry *entry)
 {
@@ -101,7 +118,7 @@ static void plugin_load(struct entry *entry)
         snprintf(entry->why, sizeof(entry->why), "lib/tfr/%s.so is not installed", entry->name);
         return;
     }
-    lib = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+    lib = plugin_open(path);
     if (!lib) {
         snprintf(entry->why, sizeof(entry->why), "%s", dlerror());
         return;

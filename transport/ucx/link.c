@@ -299,6 +299,8 @@ static void goodbye(struct ucx_link *link)
     while (link->posted && ucx_error_of(link) == TFR_OK && tfr_clock_now() < until)
         if (!ucp_worker_progress(link->worker))
             nap();
+    if (link->posted)
+        tfr_info("ucx: closed with %u transfers under way", link->posted);
 }
 
 void ucx_close(struct tfr_link *base)

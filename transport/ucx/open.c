@@ -8,6 +8,7 @@
  * each endpoint begins with a HELLO that carries a longer one. */
 #define TFR_LOG_PART "transport"
 #include <arpa/inet.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
@@ -23,8 +24,8 @@
 
 enum { VERSION = 1, OPEN_MS = 3000, WORKER_MAX = 1 << 16 };
 
-#define TRY_NS  (8 * TFR_NS_PER_S) /* for one address */
-#define JOIN_NS (20 * TFR_NS_PER_S)
+#define TRY_NS  (15 * TFR_NS_PER_S) /* for one address */
+#define JOIN_NS (40 * TFR_NS_PER_S)
 #define NAP_NS  (200 * TFR_NS_PER_US)
 
 struct hello {
@@ -132,10 +133,17 @@ static void greet(struct ucx_link *link, bool reply)
     }
 }
 
+static void progress_or_nap(struct ucx_link *link)
+{
+    const struct timespec nap = {.tv_nsec = (long)NAP_NS};
+
+    if (!ucp_worker_progress(link->worker))
+        clock_nanosleep(CLOCK_MONOTONIC, 0, &nap, NULL);
+}
+
 /* Progress until all of the peer's endpoints have greeted. */
 static tfr_status greeted_wait(struct ucx_link *link, const struct tfr_boot *boot, uint64_t until)
 {
-    const struct timespec nap = {.tv_nsec = (long)NAP_NS};
     const uint32_t all = (1u << UCX_EPS) - 1;
 
     while (link->greeted != all) {
@@ -147,8 +155,7 @@ static tfr_status greeted_wait(struct ucx_link *link, const struct tfr_boot *boo
             return TFR_E_PEER;
         if (tfr_clock_now() > until)
             return TFR_E_TIMEOUT;
-        if (!ucp_worker_progress(link->worker))
-            clock_nanosleep(CLOCK_MONOTONIC, 0, &nap, NULL);
+        progress_or_nap(link);
     }
     return TFR_OK;
 }
@@ -328,10 +335,52 @@ static tfr_status second_join(struct ucx_link *link, struct tfr_boot *boot)
     return status;
 }
 
+/* What a side still sends by its progress while it connects must have left: the other one waits
+ * for it. */
+static tfr_status flushed_wait(struct ucx_link *link, uint64_t until)
+{
+    const ucp_request_param_t param = {0};
+    ucs_status_ptr_t request = ucp_worker_flush_nbx(link->worker, &param);
+    ucs_status_t status = UCS_PTR_RAW_STATUS(request);
+
+    while (UCS_PTR_IS_PTR(request) && tfr_clock_now() < until &&
+           (status = ucp_request_check_status(request)) == UCS_INPROGRESS)
+        progress_or_nap(link);
+    if (UCS_PTR_IS_PTR(request))
+        ucp_request_free(request);
+    return status == UCS_OK ? TFR_OK : TFR_E_PEER;
+}
+
+/* Returns when both sides have all that they need of each other's progress. */
+static tfr_status ready_exchange(struct ucx_link *link, struct tfr_boot *boot)
+{
+    uint64_t until = tfr_clock_now() + JOIN_NS;
+    struct tfr_boot_msg ready = {.type = TFR_BOOT_LINK}, msg;
+    struct pollfd poller = {.fd = boot->fd, .events = POLLIN};
+    tfr_status status = flushed_wait(link, until);
+
+    if (status == TFR_OK)
+        status = tfr_boot_send(boot, &ready, OPEN_MS);
+    while (status == TFR_OK && poll(&poller, 1, 0) == 0) {
+        if (tfr_clock_now() > until)
+            status = TFR_E_TIMEOUT;
+        progress_or_nap(link);
+    }
+    if (status == TFR_OK)
+        status = tfr_boot_recv(boot, &msg, OPEN_MS);
+    if (status != TFR_OK)
+        return tfr_fail(status, "ucx link: %s", tfr_status_str(status));
+    status = msg.type == TFR_BOOT_LINK && msg.len == 0 ? TFR_OK : TFR_E_PROTO;
+    tfr_boot_msg_fini(&msg);
+    return status;
+}
+
 tfr_status ucx_join(struct ucx_link *link, struct tfr_boot *boot, bool first)
 {
     tfr_status status = first ? first_join(link, boot) : second_join(link, boot);
 
+    if (status == TFR_OK)
+        status = ready_exchange(link, boot);
     if (status == TFR_OK)
         status = ucx_lanes_check(link->eps[1]);
     if (status != TFR_OK)
