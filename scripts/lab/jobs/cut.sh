@@ -3,6 +3,7 @@
 # silent, packets vanish and nobody says so.  WHAT: link, the boot channel (a unix socket) survives;
 # host, it is cut as well.  The client must get its error, and with the wire back the next one is served.
 how=$1 what=$2
+LAB_FAST=1 # what it promises where nothing else is set
 limit=12 # of 4 s that are promised; of 2 s for a link
 [ "$what" = host ] || {
     limit=6
