@@ -509,7 +509,8 @@ static tfr_status attach_steps(struct set_up *up)
 {
     /* Of silence.  A cold worker initialises a driver first, and the executor says meanwhile that
      * we are queued. */
-    int limit_ms = 5000;
+    uint64_t connect_ms = tfr_env_u64("TFR_CONNECT_MS");
+    int limit_ms = connect_ms > 5000 && connect_ms < 600000 ? (int)connect_ms : 5000;
     tfr_status status = ways_send(limit_ms);
     if (status != TFR_OK)
         return status;

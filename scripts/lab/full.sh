@@ -1,12 +1,56 @@
 # shellcheck shell=bash
+# shellcheck disable=SC2154 # the caller's
 # Sourced by scripts/rdma-lab for --full: what it runs beyond the short form, a guest per group, so that one
 # that breaks its guest leaves the others alone.
 
-# shellcheck disable=SC2154 # the caller's
+# Until a file is there: appears FILE SECONDS.
+appears() {
+    local end=$((SECONDS + $2))
+    until [ -e "$1" ]; do
+        [ $SECONDS -lt $end ] || return 1
+        sleep 0.2
+    done
+}
+
+# Two guests at once, on a wire that is a socket; the second runs the job, in the midst of which the first
+# is killed.
+run_two() {
+    local serves=$out/host_serves dies=$out/host_dies link helper status
+    link=$(mktemp -d) || return
+    write_job "$serves" 'lab_node 10.1.0.1' "$tree/scripts/lab/run-jobs" host_serves
+    write_job "$dies" 'lab_node 10.1.0.2' "$tree/scripts/lab/run-jobs" host_dies
+    lab_boot "$image" "$serves" 1 1024 -netdev "stream,id=n0,server=on,addr.type=unix,addr.path=$link/wire" \
+        -device virtio-net-pci,netdev=n0,mac=52:54:00:00:00:01,host_mtu=4200
+    other_qemu=$lab_qemu
+    lab_qemu=
+    (
+        appears "$serves/address" 200 && cp "$serves/key" "$serves/address" "$dies/"
+        appears "$dies/at_work" 600 && kill -KILL "$other_qemu" && touch "$dies/killed"
+    ) &
+    helper=$!
+    appears "$link/wire" 20
+    cpus=1 memory=1024 run_guest "$dies" -netdev "stream,id=n0,server=off,addr.type=unix,addr.path=$link/wire" \
+        -device virtio-net-pci,netdev=n0,mac=52:54:00:00:00:02,host_mtu=4200
+    status=$?
+    [ $status -le "$worst" ] || worst=$status
+    summaries+=("$dies/summary")
+    kill "$helper" 2>/dev/null
+    kill -KILL "$other_qemu" 2>/dev/null
+    wait "$other_qemu" 2>/dev/null
+    other_qemu=
+    rm -rf "$link"
+}
 
 # Each program that runs where client and executor share no memory, with its settings: those that ctest runs
 # over the fault transport.
-python3 "$tree/scripts/lab/programs.py" "$build" >"$out/programs" || exit 1
+run_all() {
+    python3 "$tree/scripts/lab/programs.py" "$build" >"$out/programs" || exit 1
 
-run_jobs short "${short[@]}"
-LAB_JOB_LIMIT=1800 limit=2400 run_jobs programs e2e_all
+    run_jobs short "${short[@]}"
+    run_jobs cuts cut=down,link cut=silent,link cut=down,host cut=silent,host
+    run_jobs settings memlock=64 memlock=8192 "e2e_with=TFR_VERBS_CM:1,$five" "e2e_with=TFR_VERBS_NOTIFY:mem,$five" \
+        "e2e_with=TFR_VERBS_NOTIFY:imm,$five" loss=5,pinned_copies,d2d_copies
+    run_jobs ucx conform=ucx conform=fault:ucx "e2e_with=TFR_TRANSPORT:ucx,$five"
+    run_two
+    LAB_JOB_LIMIT=3600 limit=3900 run_jobs programs e2e_all
+}

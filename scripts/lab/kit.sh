@@ -4,8 +4,9 @@
 # waits sleep, and limits are ample; how long things take is told and proves nothing.
 
 : "${LAB_TRANSPORT:=verbs}" "${LAB_LISTEN:=tcp:10.0.0.2:0}" "${LAB_BIN:=$LAB_BUILD/tests/e2e/bin}"
-near=(env TFR_VERBS_DEVICE=rxe0 TFR_UCX_NET_DEVICES=rxe0:1)
-far=(env TFR_VERBS_DEVICE=rxe1 TFR_UCX_NET_DEVICES=rxe1:1)
+: "${LAB_NEAR:=rxe0}" "${LAB_FAR:=rxe1}"
+near=(env TFR_VERBS_DEVICE="$LAB_NEAR" TFR_UCX_NET_DEVICES="$LAB_NEAR:1")
+far=(env TFR_VERBS_DEVICE="$LAB_FAR" TFR_UCX_NET_DEVICES="$LAB_FAR:1")
 # An acknowledgement may take long where the guest's processors are threads of a busy host.
 [ -n "${LAB_FAST:-}" ] || export TFR_VERBS_TIMEOUT=16
 export TFR_SPIN_US=0 TFR_CONNECT_MS=20000 TFR_TRANSPORT=$LAB_TRANSPORT

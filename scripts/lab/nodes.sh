@@ -35,3 +35,12 @@ lab_routes() {
     ip route replace 10.0.0.2/32 dev ve0 src 10.0.0.1 table 101
     ip route replace 10.0.0.1/32 dev ve1 src 10.0.0.2 table 102
 }
+
+# One of two guests: lab_node ADDRESS, its network card with an RDMA device on it.
+lab_node() {
+    local card
+    card=$(basename "$(dirname "$(grep -l 52:54:00:00:00 /sys/class/net/*/address)")")
+    ip addr add "$1/24" dev "$card"
+    ip link set "$card" mtu 4200 up
+    rdma link add rxe0 type rxe netdev "$card"
+}

@@ -91,6 +91,8 @@ static tfr_status context_make(ucp_config_t *config, ucp_context_h *context_out)
     status = ucs_global_opts_set_value("MODULES", tfr_env_str("TFR_UCX_MODULES"));
     if (status != UCS_OK)
         tfr_warn("TFR_UCX_MODULES: %s", ucs_status_string(status));
+    if (!getenv("UCX_LOG_LEVEL")) /* its log goes to stdout, which is the application's */
+        ucs_global_opts_set_value("LOG_LEVEL", "fatal");
     status = ucp_init(&params, config, context_out);
     pthread_sigmask(SIG_SETMASK, &old, NULL);
     if (status == UCS_OK)
