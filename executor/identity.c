@@ -29,6 +29,7 @@ struct tfr_proof_job {
     struct tfr_auth *auth;
     struct tfr_boot_msg in, out;
     tfr_status status;
+    bool begun; /* guarded by lock */
 };
 STAILQ_HEAD(jobs, tfr_proof_job);
 
@@ -65,6 +66,7 @@ static void *proof_main(void *arg)
             pthread_cond_wait(&work, &lock);
         struct tfr_proof_job *job = STAILQ_FIRST(&todo);
         STAILQ_REMOVE_HEAD(&todo, next);
+        job->begun = true;
         pthread_mutex_unlock(&lock);
         job->status = tfr_auth_step(job->auth, &job->in, &job->out);
         pthread_mutex_lock(&lock);
@@ -92,6 +94,13 @@ static void listen_to(struct tfr_parent *p, struct tfr_guest *g, uint32_t events
 {
     struct epoll_event event = {.events = events, .data.ptr = g};
     epoll_ctl(p->epoll, EPOLL_CTL_MOD, g->boot.fd, &event);
+}
+
+static void job_free(struct tfr_proof_job *job)
+{
+    tfr_auth_free(job->auth);
+    tfr_boot_msg_fini(&job->in);
+    free(job);
 }
 
 static void job_give(struct tfr_parent *p, struct tfr_guest *g, struct tfr_boot_msg *in)
@@ -152,12 +161,10 @@ void tfr_identity_done(struct tfr_parent *p)
             g->job = NULL;
             g->auth = job->auth;
             listen_to(p, g, EPOLLIN | EPOLLRDHUP);
+            job->auth = NULL;
             step_end(p, g, job->status, &job->out);
-        } else {
-            tfr_auth_free(job->auth);
         }
-        tfr_boot_msg_fini(&job->in);
-        free(job);
+        job_free(job);
     }
 }
 
@@ -185,10 +192,23 @@ void tfr_identity_read(struct tfr_parent *p, struct tfr_guest *g)
     tfr_boot_msg_fini(&in);
 }
 
+/* What the thread has not begun it need not do: who comes and goes leaves no work behind. */
+static void job_forget(struct tfr_proof_job *job)
+{
+    pthread_mutex_lock(&lock);
+    bool begun = job->begun;
+    if (!begun)
+        STAILQ_REMOVE(&todo, job, tfr_proof_job, next);
+    pthread_mutex_unlock(&lock);
+    job->guest = NULL;
+    if (!begun)
+        job_free(job);
+}
+
 void tfr_identity_forget(struct tfr_guest *g)
 {
     if (g->job)
-        g->job->guest = NULL;
+        job_forget(g->job);
     g->job = NULL;
     tfr_auth_free(g->auth);
     g->auth = NULL;

@@ -356,10 +356,11 @@ class Users(Case):
                         pass
 
 
-@unittest.skipUnless(MUNGED and os.geteuid() == 0, "no munged here, or not root: MUNGE is not tested")
-class Munge(Case):
+class Munged(Case):
     def setUp(self):
         super().setUp()
+        if not MUNGED or os.geteuid():
+            self.skipTest("no munged here, or not root: MUNGE is not tested")
         os.chmod(self.home, 0o755)
         self.socket = os.path.join(self.home, "munge.socket")
         self.settings = {"TFR_AUTH": "munge", "TFR_MUNGE_SOCKET": self.socket}
@@ -386,6 +387,8 @@ class Munge(Case):
             os.kill(pid, signal.SIGTERM)
         within(10, lambda: not os.path.exists(f"/proc/{pid}"))
 
+
+class Munge(Munged):
     def test_proves_users_to_each_other(self):
         self.munged()
         with listening(self.home, "--auth", "munge", TFR_MUNGE_SOCKET=self.socket) as running:
@@ -435,8 +438,8 @@ class Munge(Case):
                          **self.settings)
 
 
-def auth_hello():
-    return wire.frame(AUTH_HELLO, struct.pack("<II", 1, 1) + os.urandom(64))
+def auth_hello(method=1):
+    return wire.frame(AUTH_HELLO, struct.pack("<II", 1, method) + os.urandom(64))
 
 
 class Flood(Case):
@@ -473,12 +476,12 @@ class Flood(Case):
         for sock in held:
             sock.close()
 
-    def meanwhile(self, data, both=True):
-        doors = ("tcp:127.0.0.1:0", self.unix)
-        with listening(self.home, listen=doors) as running:
+    def meanwhile(self, data, *options, settings=None):
+        doors, settings = ("tcp:127.0.0.1:0", self.unix), settings or {}
+        with listening(self.home, *options, listen=doors, **settings) as running:
             over, counts = threading.Event(), []
             threads = [threading.Thread(target=self.flood, args=(a, data, over, counts))
-                       for a in running.addresses[:2 if both else 1]]
+                       for a in running.addresses]
             before = len(running.lines())
             begin = time.monotonic()
             for thread in threads:
@@ -487,9 +490,9 @@ class Flood(Case):
             try:
                 while time.monotonic() - begin < self.SECONDS:
                     for address in running.addresses:
-                        self.answers(address)
+                        self.answers(address, **settings)
                         good += 1
-                    got = program(running.addresses[good % 2], self.home, PROBE, "count")
+                    got = program(running.addresses[good % 2], self.home, PROBE, "count", **settings)
                     self.assertEqual(got.stdout, "cudaSuccess 1\n", got.stderr)
             finally:
                 over.set()
@@ -500,7 +503,7 @@ class Flood(Case):
             self.assertLessEqual(said, 2 * (spent + 2), running.lines()[:20])
             self.assertGreater(sum(counts), 100 * self.SECONDS)
             self.assertIsNone(running.child.poll())
-            self.answers(running.address())
+            self.answers(running.address(), **settings)
 
     def test_of_nonsense(self):
         self.meanwhile([b"GET / HTTP/1.1\r\n\r\n"])
@@ -536,6 +539,17 @@ class Flood(Case):
                     pass
                 sock.close()
             self.assertEqual(closed, len(socks), f"after {time.monotonic() - begin:.1f} s")
+
+
+class MungeFlood(Munged, Flood):
+    """Of hellos that make munged work, by clients that do not stay for it."""
+    test_of_nonsense = test_of_proofs_by_another_key = test_of_silence = test_of_half_messages = None
+    test_a_byte_at_a_time_is_not_waited_for = None
+
+    def test_of_hellos(self):
+        self.munged()
+        self.meanwhile([lambda: auth_hello(2)], "--auth", "munge",
+                       settings={**self.settings, "TFR_CONNECT_MS": "20000"})
 
 
 if __name__ == "__main__":
