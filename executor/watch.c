@@ -107,8 +107,11 @@ static void beat(struct tfr_session *s)
 /* Brings news while the pump is away in a driver call. */
 static void relieve(struct tfr_session *s, uint32_t *seen)
 {
-    if (atomic_load_explicit(&s->news_pass, memory_order_relaxed) == *seen)
+    if (atomic_load_explicit(&s->news_pass, memory_order_relaxed) == *seen) {
+        if (s->polled) /* take_in takes our own passes for the pump's */
+            tfr_out_progress(s);
         tfr_news_bring(s);
+    }
     *seen = atomic_load_explicit(&s->news_pass, memory_order_relaxed);
     watch_wake();
 }
