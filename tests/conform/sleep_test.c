@@ -61,7 +61,7 @@ static void *echo_main(void *arg)
 CONFORM_TEST(sleep, never_loses_a_bell)
 {
     struct pair_end ends[2];
-    struct echo echo = {&ends[1], 5000, false};
+    struct echo echo = {&ends[1], 1500, false};
     uint32_t seed = 1;
     pthread_t thread;
 

@@ -23,6 +23,7 @@ tfr_status verbs_prepare(const struct tfr_dev_cfg *cfg, struct tfr_dev **dev_out
         return tfr_fail(TFR_E_UNSUP, "verbs: %s", why);
     }
     pthread_mutex_init(&dev->lock, NULL);
+    pthread_mutex_init(&dev->mems_lock, NULL);
     for (uint32_t i = 0; i < dev->nic_n; i++) {
         int fd = dev->nics[i].ctx->async_fd;
         fcntl(fd, F_SETFL,
@@ -47,5 +48,6 @@ void verbs_release(struct tfr_dev *base)
 
     verbs_nics_close(dev->nics, dev->nic_n);
     pthread_mutex_destroy(&dev->lock);
+    pthread_mutex_destroy(&dev->mems_lock);
     free(dev);
 }

@@ -30,7 +30,9 @@ struct msg_pairs {
     int32_t status;
     uint8_t reads, reserved[3];
     uint64_t ctl;
+    uint64_t inbox; /* 0: AFTER goes by memory */
     uint32_t ctl_rkeys[VERBS_NIC_MAX];
+    uint32_t inbox_rkeys[VERBS_NIC_MAX];
     struct verbs_qp_attr pairs[TFR_CHANNELS];
 };
 struct msg_status {
@@ -139,7 +141,7 @@ static void channel_free(struct verbs_channel *channel)
     if (channel->bounce_mr)
         ibv_dereg_mr(channel->bounce_mr);
     if (channel->bounce)
-        munmap(channel->bounce, (size_t)channel->depth * TFR_SMALL_MAX);
+        munmap(channel->bounce, (size_t)channel->depth * sizeof(struct verbs_note));
     free(channel->flights);
 }
 
@@ -163,6 +165,7 @@ static void link_free(struct verbs_link *link)
         if (link->own_mrs[i])
             ibv_dereg_mr(link->own_mrs[i]);
     }
+    verbs_inbox_free(link);
     if (link->ctl)
         munmap(link->ctl, 2 * PAGE);
     for (int i = 0; i < 3; i++) {
@@ -263,25 +266,41 @@ static tfr_status channel_make(struct opening *o, int i)
     return TFR_OK;
 }
 
+static tfr_status pairs_take(struct opening *o)
+{
+    struct verbs_link *link = o->link;
+
+    link->peer_ctl = o->peer_pairs.ctl;
+    memcpy(link->peer_ctl_rkeys, o->peer_pairs.ctl_rkeys, sizeof(link->peer_ctl_rkeys));
+    link->peer_inbox.at = o->peer_pairs.inbox;
+    memcpy(link->peer_inbox.rkeys, o->peer_pairs.inbox_rkeys, sizeof(link->peer_inbox.rkeys));
+    if (!o->peer_pairs.inbox == !link->inbox)
+        return TFR_OK;
+    return tfr_fail(TFR_E_UNSUP, "verbs link: TFR_VERBS_NOTIFY is not the same on both sides");
+}
+
 static tfr_status pairs_make(struct opening *o)
 {
     struct verbs_link *link = o->link;
+    const struct verbs_port *port = &o->own.offer.ports[o->rails[0].own];
     tfr_status status = pages_make(link);
 
+    link->imm_ok = port->kind != VERBS_IWARP;
+    link->notes = link->imm_ok && port->notify == VERBS_NOTIFY_IMM;
+    if (status == TFR_OK && link->notes)
+        status = verbs_inbox_make(link);
     for (int i = 0; i < TFR_CHANNELS && status == TFR_OK; i++)
         status = channel_make(o, i);
     o->own_pairs.status = status;
     o->own_pairs.reads = reads_of(link->dev);
     o->own_pairs.ctl = (uintptr_t)link->ctl;
-    for (int i = 0; i < VERBS_NIC_MAX; i++)
+    o->own_pairs.inbox = (uintptr_t)link->inbox;
+    for (int i = 0; i < VERBS_NIC_MAX; i++) {
         o->own_pairs.ctl_rkeys[i] = link->ctl_mrs[i] ? link->ctl_mrs[i]->rkey : 0;
+        o->own_pairs.inbox_rkeys[i] = link->inbox_mrs[i] ? link->inbox_mrs[i]->rkey : 0;
+    }
     status = swap(o->boot, &o->own_pairs, &o->peer_pairs, sizeof(o->own_pairs));
-    if (status != TFR_OK)
-        return status;
-    link->peer_ctl = o->peer_pairs.ctl;
-    memcpy(link->peer_ctl_rkeys, o->peer_pairs.ctl_rkeys, sizeof(link->peer_ctl_rkeys));
-    link->imm_ok = o->own.offer.ports[o->rails[0].own].kind != VERBS_IWARP;
-    return TFR_OK;
+    return status == TFR_OK ? pairs_take(o) : status;
 }
 
 static tfr_status attrs_connect(struct opening *o, uint8_t reads)
@@ -374,10 +393,11 @@ static void link_tell(const struct opening *o)
     const struct verbs_port *port = &o->own.offer.ports[o->rails[0].own];
     const struct verbs_channel *channel = &o->link->channels[0];
 
-    tfr_info("verbs link: %s port %u, %s, gid %u, mtu %u, %u rail%s, %u bytes inline, depth %u%s",
+    tfr_info("verbs link: %s port %u, %s, gid %u, mtu %u, %u rail%s, %u bytes inline, depth %u%s%s",
              channel->qp->context->device->name, port->port, kinds[port->kind], port->gid_at,
              128u << port->mtu, o->rail_n, o->rail_n > 1 ? "s" : "", channel->inline_max,
-             channel->depth, o->link->cm ? ", by librdmacm" : "");
+             channel->depth, o->link->cm ? ", by librdmacm" : "",
+             o->link->notes ? ", told by immediates" : "");
 }
 
 tfr_status verbs_open(struct tfr_dev *base, struct tfr_boot *boot, bool first,

@@ -121,6 +121,12 @@ tfr_status verbs_reg(struct tfr_dev *base, const struct tfr_area *area, struct t
             return status;
         }
     }
+    if (mem->shown) {
+        pthread_mutex_lock(&dev->mems_lock);
+        mem->next = dev->mems;
+        dev->mems = mem;
+        pthread_mutex_unlock(&dev->mems_lock);
+    }
     *mem_out = &mem->base;
     return TFR_OK;
 }
@@ -128,7 +134,14 @@ tfr_status verbs_reg(struct tfr_dev *base, const struct tfr_area *area, struct t
 void verbs_unreg(struct tfr_mem *base)
 {
     struct verbs_mem *mem = (struct verbs_mem *)base;
+    struct verbs_mem **at = &mem->dev->mems;
 
+    pthread_mutex_lock(&mem->dev->mems_lock);
+    while (*at && *at != mem)
+        at = &(*at)->next;
+    if (*at)
+        *at = mem->next;
+    pthread_mutex_unlock(&mem->dev->mems_lock);
     pthread_mutex_lock(&mem->dev->lock);
     for (struct verbs_link *link = mem->dev->links; link; link = link->next)
         verbs_drain(link);

@@ -31,6 +31,26 @@ static void sysfs_read(const char *device, const char *file, char *text, size_t 
     text[strcspn(text, "\n")] = 0;
 }
 
+bool verbs_imm_likely(void)
+{
+    int device_n = 0;
+    struct ibv_device **devices;
+    bool found = verbs_conf()->notify == VERBS_NOTIFY_IMM;
+
+    if (verbs_conf()->notify)
+        return found;
+    devices = ibv_get_device_list(&device_n);
+    for (int i = 0; i < device_n * 2; i++) {
+        char file[32], text[32];
+        snprintf(file, sizeof(file), "ports/%d/link_layer", i % 2 + 1);
+        sysfs_read(devices[i / 2]->name, file, text, sizeof(text));
+        found |= strcmp(text, "InfiniBand") == 0;
+    }
+    if (devices)
+        ibv_free_device_list(devices);
+    return found;
+}
+
 static bool is_named(const char *list, const char *name)
 {
     size_t len = strlen(name);

@@ -56,7 +56,7 @@ static void small_take(struct verbs_channel *channel, uint64_t number, const str
             return;
         copy = channel->copies[channel->chain_n];
     } else {
-        copy = channel->bounce + number % channel->depth * TFR_SMALL_MAX;
+        copy = channel->bounce + number % channel->depth * sizeof(struct verbs_note);
         sge->lkey = channel->bounce_mr->lkey;
     }
     memcpy(copy, xfer->local, xfer->len);
@@ -70,7 +70,8 @@ static void request_fill(struct verbs_channel *channel, uint64_t number,
     const struct verbs_mem *mem = (const struct verbs_mem *)xfer->mem;
     struct ibv_send_wr *wr = &channel->wrs[channel->chain_n];
     struct ibv_sge *sge = &channel->sges[channel->chain_n];
-    bool small = opcode != IBV_WR_RDMA_READ && xfer->len <= TFR_SMALL_MAX;
+    bool small = opcode != IBV_WR_RDMA_READ &&
+                 (xfer->len <= TFR_SMALL_MAX || opcode == IBV_WR_RDMA_WRITE_WITH_IMM);
 
     *sge = (struct ibv_sge){.addr = (uintptr_t)xfer->local, .length = (uint32_t)xfer->len};
     wr->wr_id = (uint64_t)channel->at << 56 | number;
@@ -120,15 +121,15 @@ static tfr_status chain_post(struct verbs_channel *channel)
 }
 
 static tfr_status transfer(struct verbs_channel *channel, const struct tfr_xfer *xfer,
-                           enum ibv_wr_opcode opcode, const uint32_t *bell)
+                           enum ibv_wr_opcode opcode, const uint32_t *imm)
 {
     uint64_t number = atomic_load_explicit(&channel->filled, memory_order_relaxed);
 
     request_fill(channel, number, xfer, opcode);
-    if (bell) {
+    if (imm) {
         struct ibv_send_wr *wr = &channel->wrs[channel->chain_n];
         wr->opcode = IBV_WR_RDMA_WRITE_WITH_IMM;
-        wr->imm_data = htonl(*bell);
+        wr->imm_data = htonl(*imm);
     }
     channel->flights[number % channel->depth] = (struct verbs_flight){xfer->done, xfer->arg};
     if (xfer->done)
@@ -140,6 +141,40 @@ static tfr_status transfer(struct verbs_channel *channel, const struct tfr_xfer 
     if (xfer->flags & TFR_XFER_MORE && channel->chain_n < CHAIN_MAX)
         return TFR_OK;
     return chain_post(channel);
+}
+
+/* A put that tells of itself.  Larger ones than a note holds go when all before them has arrived.
+ */
+static tfr_status note_put(struct verbs_channel *channel, const struct tfr_xfer *xfer, bool rings)
+{
+    const uint32_t imm = NOTE_BIT;
+    uint64_t filled = atomic_load_explicit(&channel->filled, memory_order_relaxed);
+    struct verbs_note note;
+    struct tfr_xfer as;
+
+    if (xfer->len > TFR_SMALL_MAX) {
+        /* pairs with the release in retire */
+        if (atomic_load_explicit(&channel->retired, memory_order_acquire) == filled)
+            return transfer(channel, xfer, IBV_WR_RDMA_WRITE, NULL);
+        atomic_store_explicit(&channel->wanted, filled, memory_order_relaxed);
+        return TFR_AGAIN;
+    }
+    if (!verbs_note_make(channel, xfer, &note, &as))
+        return TFR_AGAIN;
+    if (rings)
+        verbs_bell_take(channel->link, &note.bell);
+    channel->notes_sent++;
+    return transfer(channel, &as, IBV_WR_RDMA_WRITE_WITH_IMM, &imm);
+}
+
+static tfr_status plain_put(struct verbs_channel *channel, const struct tfr_xfer *xfer, bool rings)
+{
+    uint32_t number;
+
+    rings = rings && channel->link->imm_ok && verbs_bell_take(channel->link, &number);
+    if (rings)
+        verbs_bell_count(channel->link);
+    return transfer(channel, xfer, IBV_WR_RDMA_WRITE, rings ? &number : NULL);
 }
 
 tfr_status verbs_put(struct tfr_link *base, const struct tfr_xfer *xfer)
@@ -158,15 +193,21 @@ tfr_status verbs_put(struct tfr_link *base, const struct tfr_xfer *xfer)
                   xfer->flags))
         return TFR_AGAIN;
     flags = channel->gathered | xfer->flags;
+    rings = flags & TFR_XFER_BELL && !(flags & TFR_XFER_MORE);
+    if (link->notes && flags & TFR_XFER_AFTER)
+        status = note_put(channel, xfer, rings);
+    else
+        status = plain_put(channel, xfer, rings);
+    if (status != TFR_OK)
+        return status;
     channel->gathered = flags & TFR_XFER_MORE ? flags & TFR_XFER_BELL : 0;
-    flags = flags & TFR_XFER_MORE ? 0 : flags;
-    rings = flags & TFR_XFER_BELL && link->imm_ok && verbs_bell_take(link, &number);
     count_add(&channel->puts, 1);
-    status = transfer(channel, xfer, IBV_WR_RDMA_WRITE, rings ? &number : NULL);
     /* A question that came meanwhile may be answered ahead of this put: see sleep.c. */
-    if (flags & TFR_XFER_BELL && verbs_bell_take(link, &number))
+    if (rings && verbs_bell_take(link, &number)) {
+        verbs_bell_count(link);
         verbs_bell_send(channel, number);
-    return status;
+    }
+    return TFR_OK;
 }
 
 tfr_status verbs_get(struct tfr_link *base, const struct tfr_xfer *xfer)

@@ -29,7 +29,12 @@ struct tfr_transport_ops verbs_ops = {
 
 __attribute__((visibility("default"))) struct tfr_transport_ops *tfr_transport_plugin(uint32_t abi);
 
+/* Where puts may be told by immediates they need progress at the other side. */
 struct tfr_transport_ops *tfr_transport_plugin(uint32_t abi)
 {
-    return abi == TFR_TRANSPORT_ABI ? &verbs_ops : NULL;
+    if (abi != TFR_TRANSPORT_ABI)
+        return NULL;
+    if (verbs_imm_likely())
+        verbs_ops.caps &= ~(uint32_t)TFR_CAP_ONESIDED;
+    return &verbs_ops;
 }

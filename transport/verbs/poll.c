@@ -140,6 +140,7 @@ void verbs_poll_locked(struct verbs_link *link)
         return;
     }
     verbs_answer(link);
+    verbs_notes_return(link, false);
     for (int i = 0; i < TFR_CHANNELS; i++)
         verbs_end_ask(&link->channels[i], false, false);
 }

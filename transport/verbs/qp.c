@@ -34,7 +34,7 @@ static struct ibv_qp *qp_create(struct verbs_channel *channel, struct ibv_qp_ini
 static tfr_status bounce_make(struct verbs_channel *channel)
 {
     struct verbs_nic *nic = &channel->link->dev->nics[channel->own_nic];
-    size_t len = (size_t)channel->depth * TFR_SMALL_MAX;
+    size_t len = (size_t)channel->depth * sizeof(struct verbs_note);
 
     channel->bounce = mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (channel->bounce == MAP_FAILED) {
@@ -71,7 +71,7 @@ tfr_status verbs_qp_make(struct verbs_channel *channel)
     channel->flights = calloc(depth, sizeof(*channel->flights));
     if (!channel->flights)
         return tfr_fail(TFR_E_NOMEM, "verbs channel");
-    return channel->inline_max < TFR_SMALL_MAX ? bounce_make(channel) : TFR_OK;
+    return channel->inline_max < sizeof(struct verbs_note) ? bounce_make(channel) : TFR_OK;
 }
 
 tfr_status verbs_recvs_post(struct verbs_channel *channel, int n)

@@ -28,6 +28,7 @@
 
 /* Immediates: a bell carries the question that it answers, a question none (0). */
 static const uint32_t is_question = 0;
+#define NUMBER_MASK (NOTE_BIT - 1)
 
 #define NAP_MIN_NS (1 * TFR_NS_PER_MS)
 #define NAP_MAX    4 /* doublings */
@@ -50,8 +51,7 @@ bool verbs_bell_take(struct verbs_link *link, uint32_t *number_out)
     if (!atomic_compare_exchange_strong_explicit(&link->rung, &rung, ask, memory_order_relaxed,
                                                  memory_order_relaxed))
         return false; /* somebody else rings */
-    atomic_fetch_add_explicit(&link->bells, 1, memory_order_relaxed);
-    *number_out = (uint32_t)ask;
+    *number_out = (uint32_t)ask & NUMBER_MASK;
     return true;
 }
 
@@ -78,6 +78,7 @@ void verbs_ring(struct tfr_link *base)
 
     if (verbs_error(link) != TFR_OK || !verbs_bell_take(link, &number))
         return;
+    verbs_bell_count(link);
     for (int i = 0; i < TFR_CHANNELS; i++) {
         struct verbs_channel *channel = &link->channels[i];
         if (i == 0 || atomic_load_explicit(&channel->posted, memory_order_relaxed) !=
@@ -153,13 +154,23 @@ void verbs_look(struct verbs_link *link)
 
 /* ---- for this side ---- */
 
+/* The question of ours with these low bits that was asked last. */
+static uint64_t question_of(const struct verbs_link *link, uint32_t low)
+{
+    return link->asked - (((uint32_t)link->asked - low) & NUMBER_MASK);
+}
+
 void verbs_bell_came(struct verbs_channel *channel, const struct ibv_wc *wc)
 {
     struct verbs_link *link = channel->link;
     uint32_t low =
         wc->wc_flags & IBV_WC_WITH_IMM ? ntohl(wc->imm_data) : (uint32_t)ctl_read(&link->ctl->rung);
-    uint64_t number = link->asked - (uint32_t)((uint32_t)link->asked - low);
+    uint64_t number;
 
+    if (low & NOTE_BIT && link->notes)
+        low = verbs_note_came(channel);
+    low &= NUMBER_MASK;
+    number = question_of(link, low);
     if (low != is_question && number <= link->asked &&
         number > atomic_load_explicit(&link->bell_seen, memory_order_relaxed))
         atomic_store_explicit(&link->bell_seen, number, memory_order_relaxed);
@@ -175,7 +186,7 @@ static void question_send(struct verbs_link *link)
     const uint32_t *bell = wakes ? &is_question : NULL;
     uint64_t next = link->asked + 1;
 
-    next += (uint32_t)next == is_question;
+    next += (next & NUMBER_MASK) == is_question;
     link->own->ask = next;
     if (verbs_extra(&link->channels[0], &link->own->ask, offsetof(struct verbs_ctl, ask),
                     link->imm_ok ? bell : NULL) != TFR_OK)
@@ -247,6 +258,7 @@ tfr_status verbs_arm(struct tfr_link *base, int *fd_out)
     verbs_look(link);
     verbs_poll_locked(link);
     if (verbs_error(link) == TFR_OK) {
+        verbs_notes_return(link, true);
         events_ask(link);
         verbs_poll_locked(link); /* what came before that is seen here */
     }

@@ -53,6 +53,8 @@ struct verbs_dev {
     struct verbs_offer offer; /* of these NICs */
     pthread_mutex_t lock;     /* links */
     struct verbs_link *links;
+    pthread_mutex_t mems_lock; /* mems; nothing else is taken inside */
+    struct verbs_mem *mems;    /* that are shown */
 };
 
 /* The devices to use, in order, open; answers how many.  cfg may be NULL. */
@@ -61,6 +63,9 @@ uint32_t verbs_nics_open(const struct tfr_dev_cfg *cfg, struct verbs_nic nics_ou
 void verbs_nics_close(struct verbs_nic *nics, uint32_t n);
 void verbs_nics_offer(const struct verbs_nic *nics, uint32_t n, bool stripe,
                       struct verbs_offer *offer_out);
+
+/* May a link of this machine be one that tells by immediates? */
+bool verbs_imm_likely(void);
 
 tfr_status verbs_offer(struct tfr_offer *offer_out, const char **why_out);
 bool verbs_suits(const struct tfr_offer *own, const struct tfr_offer *peer, const char **why_out);
@@ -72,6 +77,7 @@ void verbs_release(struct tfr_dev *dev);
 struct verbs_mem {
     struct tfr_mem base;
     struct verbs_dev *dev;
+    struct verbs_mem *next;
     struct tfr_area area;
     bool shown;
     struct ibv_mr *mrs[VERBS_NIC_MAX];
@@ -105,11 +111,23 @@ enum {
     SIGNAL_LEN = 4096, /* puts from here on are always signalled */
     PROTO_MAX = 32,    /* wake-ups that ask, without an answer between */
     LAND_N = 64,       /* landings under way */
+    NOTE_N = 64,       /* notes under way, of one channel */
 };
 
 /* In the id of a work request. */
 #define EXTRA_BIT (1ull << 63)
 #define LAND_BIT  (1ull << 62)
+
+/* In an immediate: a note, else the number of a question (31 bits), 0 for a question itself. */
+#define NOTE_BIT (1u << 31)
+
+/* A put that tells of itself by its completion: note.c. */
+struct verbs_note {
+    uint64_t at; /* in the receiver's memory */
+    uint32_t key, len;
+    uint32_t bell; /* the question that it answers; 0: none */
+    uint8_t bytes[TFR_SMALL_MAX];
+};
 
 /* The page of each side that the other writes. */
 struct verbs_ctl {
@@ -118,11 +136,12 @@ struct verbs_ctl {
     _Atomic uint64_t rung;             /* where receives carry no number (iWARP) */
     _Alignas(64) _Atomic uint64_t closed;
     _Atomic uint64_t proof[TFR_CHANNELS];
+    _Alignas(64) _Atomic uint64_t taken[TFR_CHANNELS]; /* notes, of each channel */
 };
 
 /* Ours alone: sources of what we write into the other's page, target of landing reads. */
 struct verbs_own {
-    _Alignas(64) uint64_t ask, ok, one, rung;
+    _Alignas(64) uint64_t ask, ok, one, rung, taken[TFR_CHANNELS];
     _Alignas(64) uint64_t landed[VERBS_NIC_MAX];
 };
 
@@ -160,10 +179,12 @@ struct verbs_channel {
     uint16_t gathered; /* BELL, if a put of the chain had it */
     struct ibv_send_wr wrs[CHAIN_MAX];
     struct ibv_sge sges[CHAIN_MAX];
-    uint8_t copies[CHAIN_MAX][TFR_SMALL_MAX];
+    uint8_t copies[CHAIN_MAX][sizeof(struct verbs_note)];
+    uint64_t notes_sent;
 
     /* whoever progresses */
     _Alignas(64) _Atomic uint64_t retired;
+    uint64_t notes_taken, notes_told;
     uint32_t idle; /* looks at it without a signalled request under way */
     _Alignas(64) _Atomic uint32_t extras;
     _Atomic bool owed; /* a bell that found no room */
@@ -180,6 +201,7 @@ struct verbs_link {
     struct verbs_link *next;
     _Atomic int32_t error;
     bool imm_ok; /* receives carry numbers */
+    bool notes;  /* AFTER goes by notes */
     bool errored;
     struct verbs_cm *cm; /* NULL: connected by attributes alone */
     struct verbs_channel channels[TFR_CHANNELS];
@@ -188,6 +210,9 @@ struct verbs_link {
     struct verbs_ctl *ctl; /* a page; `own` is the page behind it */
     struct verbs_own *own;
     struct ibv_mr *ctl_mrs[VERBS_NIC_MAX], *own_mrs[VERBS_NIC_MAX];
+    uint8_t *inbox;
+    struct ibv_mr *inbox_mrs[VERBS_NIC_MAX];
+    struct verbs_peer_mem peer_inbox;
     uint64_t peer_ctl;
     uint32_t peer_ctl_rkeys[VERBS_NIC_MAX];
 
@@ -279,10 +304,23 @@ void verbs_ring(struct tfr_link *link);
 
 /* The peer asked, and this put is the answer: claims it. */
 bool verbs_bell_take(struct verbs_link *link, uint32_t *number_out);
+static inline void verbs_bell_count(struct verbs_link *link)
+{
+    atomic_fetch_add_explicit(&link->bells, 1, memory_order_relaxed);
+}
 void verbs_bell_send(struct verbs_channel *channel, uint32_t number);
 void verbs_bell_came(struct verbs_channel *channel, const struct ibv_wc *wc);
 void verbs_answer(struct verbs_link *link);
 void verbs_look(struct verbs_link *link); /* at the slow things: boot socket, device, silence */
+
+/* ---- note.c ---- */
+
+tfr_status verbs_inbox_make(struct verbs_link *link);
+void verbs_inbox_free(struct verbs_link *link);
+bool verbs_note_make(struct verbs_channel *channel, const struct tfr_xfer *xfer,
+                     struct verbs_note *note, struct tfr_xfer *out);
+uint32_t verbs_note_came(struct verbs_channel *channel); /* the question that it answers */
+void verbs_notes_return(struct verbs_link *link, bool all);
 
 /* ---- land.c ---- */
 
