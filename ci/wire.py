@@ -6,7 +6,8 @@ differ.
 
 A line "<!-- wire: struct NAME in FILE -->" stands before a table whose rows are offset, bytes, field,
 meaning; "<!-- wire: enum in FILE -->" before one of value, name, meaning; "<!-- wire: records -->" before
-the table of all records, which is made here.  Offsets and values come from a C program that includes FILE,
+the table of all records, which is made here.  Behind FILE may stand "if HEADER": where the compiler does not
+find that, the table is left as it is.  Offsets and values come from a C program that includes FILE,
 or, where it is a .c file, its project headers, enums and that struct.  Fields and meanings are the page's;
 a field that it leaves out is an error, and so is one that there is not."""
 
@@ -22,7 +23,7 @@ sys.path.insert(0, os.path.join(ROOT, "proto"))
 
 from gen_hash import bare, split  # noqa: E402
 
-MARK = re.compile(r"<!-- wire: (?:(struct) (\w+) in (\S+)|(enum) in (\S+)|(records)) -->")
+MARK = re.compile(r"<!-- wire: (?:(struct) (\w+) in (\S+?)|(enum) in (\S+?)|(records))(?: if (\S+))? -->")
 SHORT = {f"{sign}int{bits}_t": f"{sign or 'i'}{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)}
 
 
@@ -95,6 +96,12 @@ class Source:
                 raise Wrong(f"{self.path}: {done.stderr}")
             self.answers = list(map(int, subprocess.run([program], capture_output=True, text=True,
                                                         check=True).stdout.split()))
+
+
+def has_header(name):
+    command = [os.environ.get("CC", "cc"), "-fsyntax-only", "-x", "c", "-"]
+    return subprocess.run(command, input=f"#include <{name}>\n", capture_output=True, text=True,
+                          check=False).returncode == 0
 
 
 def cells(row):
@@ -198,6 +205,9 @@ def page_made(options):
         while at < len(lines) and lines[at].startswith("|"):
             rows.append(lines[at])
             at += 1
+        if match.group(7) and not has_header(match.group(7)):
+            pieces += rows
+            continue
         path = match.group(3) or match.group(5)
         pieces.append(Table(match, rows, source_of(path)) if path else Records(options, source_of))
     for source in sources.values():
