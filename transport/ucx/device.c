@@ -76,6 +76,17 @@ static tfr_status config_make(struct ucx_dev *dev, const struct tfr_dev_cfg *cfg
     return TFR_OK;
 }
 
+/* Once: UCX does not guard its global settings against other threads. */
+static void globals_set(void)
+{
+    ucs_status_t status = ucs_global_opts_set_value("MODULES", tfr_env_str("TFR_UCX_MODULES"));
+
+    if (status != UCS_OK)
+        tfr_warn("TFR_UCX_MODULES: %s", ucs_status_string(status));
+    if (!getenv("UCX_LOG_LEVEL")) /* its log goes to stdout, which is the application's */
+        ucs_global_opts_set_value("LOG_LEVEL", "fatal");
+}
+
 static tfr_status context_make(ucp_config_t *config, ucp_context_h *context_out)
 {
     const ucp_params_t params = {
@@ -83,16 +94,13 @@ static tfr_status context_make(ucp_config_t *config, ucp_context_h *context_out)
         .features = UCP_FEATURE_AM | UCP_FEATURE_RMA | UCP_FEATURE_WAKEUP,
         .mt_workers_shared = 1,
     };
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
     sigset_t all, old;
     ucs_status_t status;
 
     sigfillset(&all); /* UCX has threads, and signals are the application's */
     pthread_sigmask(SIG_SETMASK, &all, &old);
-    status = ucs_global_opts_set_value("MODULES", tfr_env_str("TFR_UCX_MODULES"));
-    if (status != UCS_OK)
-        tfr_warn("TFR_UCX_MODULES: %s", ucs_status_string(status));
-    if (!getenv("UCX_LOG_LEVEL")) /* its log goes to stdout, which is the application's */
-        ucs_global_opts_set_value("LOG_LEVEL", "fatal");
+    pthread_once(&once, globals_set);
     status = ucp_init(&params, config, context_out);
     pthread_sigmask(SIG_SETMASK, &old, NULL);
     if (status == UCS_OK)

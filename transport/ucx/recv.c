@@ -271,7 +271,7 @@ ucs_status_t ucx_am_recv(void *arg, const void *header, size_t header_len, void 
     struct ucx_link *link = arg;
     struct ucx_head head;
 
-    if (header_len != sizeof(head) || param->recv_attr & UCP_AM_RECV_ATTR_FLAG_RNDV)
+    if (link->failed || header_len != sizeof(head) || param->recv_attr & UCP_AM_RECV_ATTR_FLAG_RNDV)
         return UCS_OK;
     memcpy(&head, header, sizeof(head));
     if (head.msg == UCX_MSG_HELLO)
