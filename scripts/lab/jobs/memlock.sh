@@ -6,7 +6,7 @@ unset TFR_TRANSPORT
 unset TFR_TRANSPORT
 executor_start
 near+=(setpriv --bounding-set=-ipc_lock --inh-caps=-ipc_lock prlimit --memlock=$(($1 * 1024)))
-for name in vector_add pinned_copies bandwidth; do
+for name in vector_add pinned_copies d2d_copies; do
     program $name || fail "$name"
 done
 grep -iE 'memlock|ulimit -l|lock' /tmp/err | head -n 3
