@@ -105,7 +105,7 @@ static bool copies(void)
 /* Nothing arrives unless somebody progresses the link, and the program may be computing. */
 static bool attends(void)
 {
-    return tfr_client.polled && atomic_load_explicit(&tfr_client.attached, memory_order_acquire) &&
+    return atomic_load_explicit(&tfr_client.attached, memory_order_acquire) && tfr_client.polled &&
            !atomic_load_explicit(&tfr_client.error, memory_order_acquire);
 }
 
