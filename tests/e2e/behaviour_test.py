@@ -400,6 +400,24 @@ class RoundTrips(unittest.TestCase):
         self.assertGreater(asked["round_trips"], 400)
         self.assertEqual(asked["lease_grows"], 0)
 
+    @unittest.skipIf(SANITIZE, "too slow to make a burst")
+    def test_records_of_a_burst_leave_together(self):
+        burst = os.path.join(BIN, "many_launches")
+        together = self.counters(burst, TFR_TRANSPORT="tcp")
+        self.assertLess(8 * together["flushes"], together["records"])
+        alone = self.counters(burst, TFR_TRANSPORT="tcp", TFR_PERF="no_gather")
+        self.assertGreaterEqual(alone["flushes"], alone["records"])
+
+    def test_bytes_go_straight_from_and_to_memory_that_the_transport_reaches(self):
+        copies = os.path.join(BIN, "registered_copies")
+        for transport, least in (("tcp", 100 << 20), ("fault", 10 << 20)):  # fault does not get
+            count = self.counters(copies, TFR_TRANSPORT=transport)
+            self.assertGreater(count["bytes_direct"], least, transport)
+            self.assertEqual(count["reg_refusals"], 0, transport)
+        staged = self.counters(copies, TFR_TRANSPORT="fault", TFR_REG_SIZE="64k")
+        self.assertEqual(staged["bytes_direct"], 0)
+        self.assertGreater(staged["reg_refusals"], 0)
+
     def test_memory_does_not_outlive_a_reset(self):
         got = tf_run(PROBE, "reset")
         self.assertEqual((got.stdout, got.returncode), (b"pinned 0 window 0\n", 0), got.stderr)
