@@ -22,7 +22,7 @@ enum { SPARE_CORES = 2 }; /* by itself a worker leaves so many cores to others *
 static struct tfr_topo *topo;
 static struct tfr_topo_place place;
 static cpu_set_t named; /* by the user */
-static bool off, listed;
+static bool off, listed, elsewhere;
 /* What the pump has, and what is left to the others; written before the first of them asks. */
 static cpu_set_t own, rest;
 static _Atomic bool apart; /* pairs with the acquires of those who look at own and rest */
@@ -64,7 +64,16 @@ const char *tfr_place_nics(void)
 {
     static char names[TFR_TOPO_NICS * sizeof place.nic[0].name];
     tfr_topo_near(&place, names, sizeof names);
-    return place.gpu[0] && tfr_topo_is_here(topo) && names[0] ? names : NULL;
+    return !elsewhere && place.gpu[0] && tfr_topo_is_here(topo) && names[0] ? names : NULL;
+}
+
+bool tfr_place_elsewhere(void)
+{
+    const char *names = tfr_place_nics();
+    if (names)
+        tfr_info("%s, which the GPU is near to, did not do: any NIC may", names);
+    elsewhere = true;
+    return names != NULL;
 }
 
 /* ---- a core of one's own ---- */

@@ -15,6 +15,9 @@ const struct tfr_topo_place *tfr_place(void);
 /* The NICs nearest to the GPU, separated by commas; NULL: the transport chooses. */
 const char *tfr_place_nics(void);
 
+/* Those lead nowhere: from here on the transport chooses.  False: it did already. */
+bool tfr_place_elsewhere(void);
+
 /* The calling thread polls from here on; is its client on this machine? */
 void tfr_place_pump(bool local);
 

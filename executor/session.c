@@ -300,6 +300,10 @@ static tfr_status way_find(struct tfr_session *s, const struct tfr_ways *ways)
     while ((ops = tfr_ways_next(ways, setting, &s->boot, &at, why))) {
         const char *name = ways->way[at - 1].name;
         tfr_status status = way_try(s, ops, name, why, cause);
+        if (status == TFR_E_UNSUP && tfr_place_elsewhere()) {
+            device_close(s);
+            status = way_try(s, ops, name, why, cause);
+        }
         if (status == TFR_OK) {
             tfr_info("transport %s%s%s%s", name, *why ? " (" : "", why, *why ? ")" : "");
             return TFR_OK;
