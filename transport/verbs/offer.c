@@ -274,6 +274,33 @@ static bool candidate_open(struct ibv_device *device, int node, struct candidate
     return false;
 }
 
+/* Which of the names it is. */
+static uint32_t name_order(const char *names, const char *name)
+{
+    uint32_t at = 0;
+    size_t len = strlen(name);
+
+    for (; *names; at++) {
+        size_t n = strcspn(names, ",");
+        if (n == len && memcmp(names, name, n) == 0)
+            break;
+        names += n + (names[n] == ',');
+    }
+    return at;
+}
+
+/* As they were named: the first one carries the records. */
+static void candidates_sort(const char *names, struct candidate *taken, uint32_t n)
+{
+    for (uint32_t i = 1; i < n; i++) {
+        struct candidate one = taken[i];
+        uint32_t order = name_order(names, one.nic.ctx->device->name), at = i;
+        for (; at > 0 && name_order(names, taken[at - 1].nic.ctx->device->name) > order; at--)
+            taken[at] = taken[at - 1];
+        taken[at] = one;
+    }
+}
+
 uint32_t verbs_nics_open(const struct tfr_dev_cfg *cfg, struct verbs_nic nics_out[VERBS_NIC_MAX],
                          bool *stripe_out, const char **why_out)
 {
@@ -290,6 +317,8 @@ uint32_t verbs_nics_open(const struct tfr_dev_cfg *cfg, struct verbs_nic nics_ou
     }
     if (devices)
         ibv_free_device_list(devices);
+    if (names)
+        candidates_sort(names, taken, n);
     for (uint32_t i = 0; i < n; i++)
         nics_out[i] = taken[i].nic;
     *stripe_out = names && n > 1;
