@@ -264,6 +264,34 @@ CONFORM_TEST(get, many_at_once_each_is_done_once)
     pair_close(&ends[1]);
 }
 
+CONFORM_TEST(get, large_ones_side_by_side)
+{
+    enum { N = 30, LEN = 260000 };
+    static int done[N];
+    struct pair_end ends[2];
+
+    pair_open_both(ends, param->name, AREA);
+    if (!(ends[0].ops->caps & TFR_CAP_GET))
+        cr_skip("not offered");
+    for (size_t k = 0; k < AREA; k++)
+        ((uint8_t *)ends[1].area.addr)[k] = (uint8_t)(k * 11 + (k >> 10));
+    for (size_t i = 0; i < N; i++) {
+        struct tfr_xfer xfer = {.channel = 1,
+                                .local = (uint8_t *)ends[0].area.addr + i * LEN,
+                                .mem = ends[0].mem,
+                                .peer = ends[0].peer,
+                                .peer_at = i * LEN,
+                                .len = LEN,
+                                .done = done_count,
+                                .arg = &done[i]};
+        cr_assert_eq(get_start(&ends[0], &xfer), TFR_OK);
+    }
+    CONFORM_WAIT(&ends[0], sum_of(done, N) >= N);
+    cr_assert_eq(memcmp(ends[0].area.addr, ends[1].area.addr, (size_t)N * LEN), 0);
+    pair_close(&ends[0]);
+    pair_close(&ends[1]);
+}
+
 CONFORM_TEST(get, of_a_dead_peer_ends)
 {
     struct pair_end ends[2];

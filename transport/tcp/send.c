@@ -106,7 +106,7 @@ static bool batch_make(struct tcp_sock *sock, uint64_t most, struct batch *batch
     batch->n = batch->slot_n = 0;
     batch->len = 0;
     batch->room = most < SIZE_MAX ? (size_t)most : SIZE_MAX;
-    for (; at != tx->last && batch->n + 4 <= IOV_N; at++) {
+    for (; at != tx->last && batch->n + 4 <= IOV_N && batch->room; at++) {
         struct tcp_op *op = &tx->ops[at % TCP_OP_N];
         batch_add(batch, tx->out + (head - tx->base), op->behind - head);
         head = op->behind;
