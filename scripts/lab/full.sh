@@ -41,11 +41,7 @@ run_two() {
     rm -rf "$link"
 }
 
-# Each program that runs where client and executor share no memory, with its settings: those that ctest runs
-# over the fault transport.
 run_all() {
-    python3 "$tree/scripts/lab/programs.py" "$build" >"$out/programs" || exit 1
-
     run_jobs short "${short[@]}"
     run_jobs cuts cut=down,link cut=silent,link cut=down,host cut=silent,host
     run_jobs settings memlock=64 memlock=8192 "e2e_with=TFR_VERBS_CM:1,$five" "e2e_with=TFR_VERBS_NOTIFY:mem,$five" \
