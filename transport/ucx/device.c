@@ -7,7 +7,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
-#include <ucs/config/global_opts.h>
 
 #include "base/env.h"
 #include "base/log.h"
@@ -15,13 +14,23 @@
 
 enum { PLACE_BITS = 16 };
 
-/* What UCX_* of the environment must not decide for us, where there are RDMA devices. */
+/* Every libucs exports it, and not every package has its header. */
+ucs_status_t ucs_global_opts_set_value(const char *name, const char *value);
+
+/* What UCX_* of the environment must not decide for us, where there are RDMA devices.  UCX 1.13
+ * knows these without the prefix of their module, others with it, and none minds the other kind. */
 static const struct {
     const char *key, *value;
 } settings[] = {
-    {"FORK_INIT", "n"}, /* it would keep the application's memory from its children */
+    /* it would keep the application's memory from its children */
+    {"FORK_INIT", "n"},
+    {"IB_FORK_INIT", "n"},
+    /* the thread for device events ends the process when a queue pair is said to end twice */
     {"ASYNC_EVENTS", "n"},
-    {"REG_METHODS", "direct"}, /* no hooks in the application's mmap: we register ourselves */
+    {"IB_ASYNC_EVENTS", "n"},
+    /* no hooks in the application's mmap: we register ourselves */
+    {"REG_METHODS", "direct"},
+    {"IB_REG_METHODS", "direct"},
 };
 
 /* Do the names stand for lanes inside one machine alone? */
