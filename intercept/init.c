@@ -361,7 +361,7 @@ static tfr_status page_make(struct set_up *up)
     tfr_status status = ops->prepare(&cfg, &up->dev);
     if (status == TFR_OK)
         status = page_show(up, ops);
-    if (status == TFR_E_LIMIT && up->lane_len > TFR_LANE_CHUNK) {
+    if (up->dev && status == TFR_E_LIMIT && up->lane_len > TFR_LANE_CHUNK) {
         page_hide(up);
         up->lane_len = TFR_LANE_CHUNK;
         status = page_show(up, ops);
