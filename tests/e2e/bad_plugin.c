@@ -32,8 +32,10 @@ static bool suits(const struct tfr_offer *own, const struct tfr_offer *peer, con
 static tfr_status prepare(const struct tfr_dev_cfg *cfg, struct tfr_dev **dev_out)
 {
     (void)cfg;
+    if (bad("prepare"))
+        return TFR_E_LIMIT;
     *dev_out = &dev;
-    return bad("prepare") ? TFR_E_LIMIT : TFR_OK;
+    return TFR_OK;
 }
 
 static tfr_status reg(struct tfr_dev *d, const struct tfr_area *area, struct tfr_mem **mem_out)
