@@ -13,7 +13,7 @@
 #include "base/log.h"
 #include "executor/parent.h"
 
-enum { HELLO_MS = 1000, HELLO_CROWDED_MS = 250, HELLO_SILENT_MS = 50, MUNGE_MS = 10000 };
+enum { HELLO_MS = 1000, HELLO_CROWDED_MS = 250, HELLO_SILENT_MS = 10, MUNGE_MS = 10000 };
 enum { TELL_MS = 1000, DEAF_MS = 100, ACCEPTS = 64 };
 
 static void stage_set(struct tfr_parent *p, struct tfr_guest *g, enum tfr_guest_stage stage)
@@ -292,7 +292,8 @@ static void queued_tell(struct tfr_parent *p, struct tfr_guest *g, uint32_t posi
     guest_send(p, g, TFR_BOOT_QUEUED, &queued, sizeof queued);
 }
 
-/* When many are at the door, those go first that have said nothing at all. */
+/* When many are at the door, those go first that have said nothing at all: what an honest client
+ * says has mostly come before it is let in, and one that is turned away comes again (connect.c). */
 static uint64_t hello_limit_ms(const struct tfr_parent *p, const struct tfr_guest *g)
 {
     if (g->job)

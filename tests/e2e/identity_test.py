@@ -477,7 +477,8 @@ class Flood(Case):
             sock.close()
 
     def meanwhile(self, data, *options, settings=None):
-        doors, settings = ("tcp:127.0.0.1:0", self.unix), settings or {}
+        doors = ("tcp:127.0.0.1:0", self.unix)
+        settings = {"TFR_CONNECT_MS": "15000", **(settings or {})}
         with listening(self.home, *options, listen=doors, **settings) as running:
             over, counts = threading.Event(), []
             threads = [threading.Thread(target=self.flood, args=(a, data, over, counts))
@@ -543,16 +544,17 @@ class Flood(Case):
 
 class MungeFlood(Munged, Flood):
     """Of hellos that make munged work, by clients that do not stay for it."""
+    RATE = 300
     test_of_nonsense = test_of_proofs_by_another_key = test_of_silence = test_of_half_messages = None
     test_a_byte_at_a_time_is_not_waited_for = None
 
     def test_of_hellos(self):
         self.munged()
         self.meanwhile([lambda: auth_hello(2)], "--auth", "munge",
-                       settings={**self.settings, "TFR_CONNECT_MS": "20000"})
+                       settings=self.settings)
 
 
 if __name__ == "__main__":
     if SANITIZE:
-        Flood.RATE = 300
+        Flood.RATE, MungeFlood.RATE = 300, 50
     unittest.main()
