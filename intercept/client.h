@@ -104,6 +104,12 @@ CUresult tfr_edition_check(uint16_t op);
 /* Leaves those devices in the snapshot that the program may see, in its order. */
 void tfr_visible_apply(struct tfr_snapshot *snapshot);
 
+/* ---- exit.c ---- */
+
+/* From here on the end of the process is seen; in a forked child it is not under way. */
+void tfr_exit_watch(void);
+void tfr_exit_forget(void);
+
 /* While another thread runs the process's exit handlers: holds this one, as a driver would, so that
  * it does not return into a runtime that is being taken down.  Two seconds at most.  Else one load.
  */

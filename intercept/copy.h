@@ -29,6 +29,10 @@ enum { TFR_LANE_UNIT = 16384, TFR_LANE_CHUNK = 1 << 20, TFR_PULL_MAX = 256 << 10
 
 void tfr_lane_init(void);
 
+/* How much of a lane of `want` bytes our twin of it may have under the memory lock limit, which
+ * counts page area, ring and the device's queues as well.  Says so if it is less. */
+uint64_t tfr_lane_fit(uint64_t want, uint64_t ring);
+
 /* An extent of at least len bytes (<= TFR_LANE_CHUNK).  Waits for one if the lane is full.  A
  * thread that has an extent of its own, neither given nor owed, must not: several of them would
  * wait for each other. */

@@ -8,7 +8,6 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
-#include <sys/resource.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -167,14 +166,11 @@ static CUresult connect_boot(void)
     return result;
 }
 
-static _Atomic uint32_t exiting; /* the thread that runs exit handlers */
-enum { EXIT_HOLD_S = 2 };
-
 /* ---- fork ---- */
 
 static void fork_child(void)
 {
-    atomic_store_explicit(&exiting, 0, memory_order_relaxed);
+    tfr_exit_forget();
     /* The parent's session stays the parent's: nothing here may wake, wait for or keep alive what
      * is its. */
     if (atomic_load_explicit(&tfr_client.attached, memory_order_acquire))
@@ -195,26 +191,9 @@ static void fork_child(void)
     pthread_mutex_init(&tfr_client.sleep_lock, NULL);
 }
 
-/* ---- exit ---- */
-
-/* Registered late, so it runs before those that take the runtime down. */
-static void exit_begins(void)
-{
-    atomic_store_explicit(&exiting, (uint32_t)gettid(), memory_order_release);
-}
-
-void tfr_exit_hold(void)
-{
-    uint32_t by = atomic_load_explicit(&exiting, memory_order_acquire);
-    if (__builtin_expect(!by, 1) || by == (uint32_t)gettid())
-        return;
-    struct timespec t = {.tv_sec = EXIT_HOLD_S};
-    nanosleep(&t, NULL);
-}
-
 static void fork_watch(void)
 {
-    atexit(exit_begins);
+    tfr_exit_watch();
     pthread_atfork(NULL, NULL, fork_child);
 }
 
@@ -312,25 +291,6 @@ static tfr_status take_welcome(struct set_up *up, int limit_ms)
     return sane ? TFR_OK : tfr_fail(TFR_E_PROTO, "the executor's welcome makes no sense");
 }
 
-/* How long our twin of the lane may be under the memory lock limit, which counts page area, ring
- * and the device's queues as well. */
-static uint64_t lane_fit(const struct set_up *up, const struct tfr_transport_ops *ops)
-{
-    const uint64_t queues = 1 << 20, least = TFR_LANE_CHUNK;
-    uint64_t want = up->welcome.lane_len;
-    uint64_t other = sizeof(struct tfr_page_area) + up->welcome.ring_size + queues;
-    struct rlimit limit;
-    if (!(ops->caps & TFR_CAP_ONESIDED) || geteuid() == 0 ||
-        getrlimit(RLIMIT_MEMLOCK, &limit) != 0 || limit.rlim_cur >= want + other)
-        return want;
-    uint64_t fits = limit.rlim_cur > other + least ? limit.rlim_cur - other : least;
-    tfr_warn("a memory lock limit of %llu KiB leaves %llu of %llu KiB for copies under way: ulimit "
-             "-l unlimited makes large ones faster",
-             (unsigned long long)limit.rlim_cur >> 10, (unsigned long long)fits >> 10,
-             (unsigned long long)want >> 10);
-    return fits & ~(uint64_t)(TFR_LANE_UNIT - 1);
-}
-
 static tfr_status page_show(struct set_up *up, const struct tfr_transport_ops *ops)
 {
     tfr_status status =
@@ -357,7 +317,9 @@ static tfr_status page_make(struct set_up *up)
     if (!ops)
         return tfr_fail(TFR_E_PROTO, "the executor chose a transport that was not offered");
     up->mapped = ops->caps & TFR_CAP_MAPPED;
-    up->lane_len = up->mapped ? up->welcome.lane_len : lane_fit(up, ops);
+    up->lane_len = up->welcome.lane_len;
+    if (!up->mapped && (ops->caps & TFR_CAP_ONESIDED))
+        up->lane_len = tfr_lane_fit(up->lane_len, up->welcome.ring_size);
     tfr_status status = ops->prepare(&cfg, &up->dev);
     if (status == TFR_OK)
         status = page_show(up, ops);

@@ -3,7 +3,10 @@
  * says so. */
 #define TFR_LOG_PART "intercept"
 #include <string.h>
+#include <sys/resource.h>
+#include <unistd.h>
 
+#include "base/log.h"
 #include "intercept/bulk.h"
 #include "intercept/gate.h"
 #include "intercept/memory.h"
@@ -43,6 +46,21 @@ void tfr_lane_init(void)
     memset(used, 0, sizeof used);
     held_head = held_n = 0;
     pthread_mutex_unlock(&lock);
+}
+
+uint64_t tfr_lane_fit(uint64_t want, uint64_t ring)
+{
+    const uint64_t queues = 1 << 20, least = TFR_LANE_CHUNK;
+    uint64_t other = sizeof(struct tfr_page_area) + ring + queues;
+    struct rlimit limit;
+    if (geteuid() == 0 || getrlimit(RLIMIT_MEMLOCK, &limit) != 0 || limit.rlim_cur >= want + other)
+        return want;
+    uint64_t fits = limit.rlim_cur > other + least ? limit.rlim_cur - other : least;
+    tfr_warn("a memory lock limit of %llu KiB leaves %llu of %llu KiB for copies under way: ulimit "
+             "-l unlimited makes large ones faster",
+             (unsigned long long)limit.rlim_cur >> 10, (unsigned long long)fits >> 10,
+             (unsigned long long)want >> 10);
+    return fits & ~(uint64_t)(TFR_LANE_UNIT - 1);
 }
 
 static _Atomic uint64_t moves;
