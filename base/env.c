@@ -52,7 +52,7 @@ static const struct tfr_env_row rows[] = {
     {"TFR_VERBS_TIMEOUT", "14", "time between these: 4.096 us, doubled so many times"},
     {"TFR_VERBS_NOTIFY", "auto",
      "how a put is told: mem: a word in memory; imm: an immediate, for fabrics that deliver out of "
-     "order; auto: imm on InfiniBand, else mem"},
+     "order; send: as mem, bells without immediates (iWARP); auto: imm on InfiniBand, else mem"},
     {"TFR_VERBS_LAND", "read",
      "how bytes in GPU memory become visible: read: back by the NIC; flush: by the driver; none"},
     {"TFR_VERBS_RELAXED", "0", "1: bulk bytes may pass each other on PCIe"},

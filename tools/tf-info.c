@@ -34,6 +34,24 @@ static void build_print(void)
     puts("");
 }
 
+/* What there is on this machine for those that need devices. */
+static void devices_print(void)
+{
+    static char text[8192];
+    const char *name;
+
+    for (int i = 0; (name = tfr_transport_name(i)); i++) {
+        const struct tfr_transport_ops *ops = tfr_transport_find(name);
+        if (!ops) {
+            printf("%s: not here: %s\n", name, tfr_transport_why(name));
+            continue;
+        }
+        ops->tell(text, sizeof(text));
+        if (*text)
+            printf("%s:\n%s", name, text);
+    }
+}
+
 static void settings_print(void)
 {
     puts("\nsettings (* set in this environment)");
@@ -165,6 +183,7 @@ int main(int argc, char **argv)
     if (list && !tfr_ask_addresses_good(list))
         return EXIT_USAGE;
     build_print();
+    devices_print();
     settings_print();
     tfr_limits_print();
     if (list && *list)

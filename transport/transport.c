@@ -214,6 +214,12 @@ static tfr_status no_offer(struct tfr_offer *offer_out, const char **why_out)
     return TFR_OK;
 }
 
+static void no_tell(char *text, size_t room)
+{
+    if (room)
+        text[0] = 0;
+}
+
 static bool no_suits(const struct tfr_offer *own, const struct tfr_offer *peer,
                      const char **why_out)
 {
@@ -302,6 +308,7 @@ void tfr_transport_defaults(struct tfr_transport_ops *ops)
         .key = no_key,
         .offer = no_offer,
         .suits = no_suits,
+        .tell = no_tell,
         .open = no_open,
         .close = no_link,
         .import = no_import,
@@ -320,7 +327,7 @@ void tfr_transport_defaults(struct tfr_transport_ops *ops)
     };
 #define FILL(op) ops->op = ops->op ? ops->op : no.op
     FILL(prepare), FILL(release), FILL(reg), FILL(unreg), FILL(key), FILL(open), FILL(close);
-    FILL(offer), FILL(suits), FILL(land), FILL(busy), FILL(count);
+    FILL(offer), FILL(suits), FILL(tell), FILL(land), FILL(busy), FILL(count);
     FILL(import), FILL(forget), FILL(addr), FILL(put), FILL(get), FILL(progress);
     FILL(arm), FILL(disarm), FILL(ring), FILL(forked);
 #undef FILL

@@ -142,6 +142,8 @@ struct tfr_transport_ops {
     tfr_status (*offer)(struct tfr_offer *offer_out, const char **why_out);
     /* Does the peer's offer go with ours?  Default: yes. */
     bool (*suits)(const struct tfr_offer *own, const struct tfr_offer *peer, const char **why_out);
+    /* Lines for tf-info: devices and what was detected.  Default: none. */
+    void (*tell)(char *text, size_t room);
     /* Joins two processes.  The boot connection is used for set-up only (blocking, 3 s limit) and
      * stays the caller's.  `first` is true on exactly one side. */
     tfr_status (*open)(struct tfr_dev *dev, struct tfr_boot *boot, bool first,

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "tests/conform/conform.h"
+#include "transport/ring.h"
 
 enum {
     AREA = 8 << 20,
@@ -344,6 +345,39 @@ CONFORM_TEST(local, may_be_any_memory_where_offered)
     pair_close(&ends[0]);
     pair_close(&ends[1]);
     free(bytes);
+}
+
+/* A launch with 128 bytes of parameters, posted alone, by what verbs count. */
+CONFORM_TEST(ring, a_record_is_two_requests_and_one_doorbell)
+{
+    enum { RECORD = 208, LAUNCHES = 60, RING = 64 << 10, HEAD_AT = 256, SPARE = 4 };
+    struct tfr_link_count before, after;
+    struct pair_end ends[2];
+    struct tfr_ring_tx tx;
+
+    pair_open_both(ends, param->name, AREA);
+    if (strcmp(ends[0].ops->name, "verbs") != 0)
+        cr_skip("verbs alone count so");
+    cr_assert_eq(tfr_ring_tx_init(&tx, ends[0].dev, ends[0].link, ends[0].peer, 0, RING,
+                                  (void *)((char *)ends[0].area.addr + HEAD_AT)),
+                 TFR_OK);
+    ends[0].ops->count(ends[0].link, &before);
+    for (int i = 0; i < LAUNCHES; i++) {
+        cr_assert(tfr_ring_reserve(&tx, RECORD, 1, 0));
+        tfr_ring_commit(&tx);
+        while (tfr_ring_flush(&tx) == TFR_AGAIN)
+            pair_drive(&ends[0]);
+        CONFORM_WAIT(&ends[0], word_at(&ends[1], 0) == tx.tail);
+    }
+    ends[0].ops->count(ends[0].link, &after);
+    cr_assert_leq(after.requests - before.requests, 2 * LAUNCHES + SPARE); /* liveness */
+    cr_assert_leq(after.doorbells - before.doorbells, LAUNCHES + SPARE);
+    cr_assert_gt(after.inlined, before.inlined);
+    if (ends[0].ops->caps & TFR_CAP_ONESIDED) /* notes carry an address */
+        cr_assert_leq(after.inlined - before.inlined, 220 * LAUNCHES);
+    tfr_ring_tx_fini(&tx);
+    pair_close(&ends[0]);
+    pair_close(&ends[1]);
 }
 
 /* Any memory may be called a GPU's where that is registered by its address. */

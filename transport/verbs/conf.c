@@ -44,7 +44,7 @@ static int choice(const char *name, const char *const *words)
 
 static void conf_read(void)
 {
-    static const char *const notifies[] = {"auto", "mem", "imm", NULL};
+    static const char *const notifies[] = {"auto", "mem", "imm", "send", NULL};
     static const char *const lands[] = {"read", "flush", "none", NULL};
 
     conf = (struct verbs_conf){

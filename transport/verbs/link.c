@@ -285,8 +285,8 @@ static tfr_status pairs_make(struct opening *o)
     const struct verbs_port *port = &o->own.offer.ports[o->rails[0].own];
     tfr_status status = pages_make(link);
 
-    link->imm_ok = port->kind != VERBS_IWARP;
-    link->notes = link->imm_ok && port->notify == VERBS_NOTIFY_IMM;
+    link->imm_ok = port->notify != VERBS_NOTIFY_SEND;
+    link->notes = port->notify == VERBS_NOTIFY_IMM;
     if (status == TFR_OK && link->notes)
         status = verbs_inbox_make(link);
     for (int i = 0; i < TFR_CHANNELS && status == TFR_OK; i++)
@@ -363,18 +363,32 @@ static bool is_proved(struct verbs_link *link)
     return proved;
 }
 
+/* The worker answers on the channels where it has heard the client: iWARP wants it so. */
+static void proofs_send(struct verbs_link *link, bool first, bool sent[TFR_CHANNELS])
+{
+    for (size_t i = 0; i < TFR_CHANNELS; i++) {
+        if (sent[i] ||
+            (!first && !atomic_load_explicit(&link->ctl->proof[i], memory_order_relaxed)))
+            continue;
+        sent[i] = true;
+        verbs_extra(&link->channels[i], &link->own->one,
+                    offsetof(struct verbs_ctl, proof) + sizeof(uint64_t) * i, NULL);
+    }
+}
+
 /* Attributes say nothing about switches, firewalls and routes: a word on each channel does. */
-static tfr_status reach_prove(struct opening *o)
+static tfr_status reach_prove(struct opening *o, bool first)
 {
     struct tfr_relax relax = TFR_RELAX_INIT(TFR_WAIT_BOOT);
     struct verbs_link *link = o->link;
     struct msg_status ours = {TFR_OK}, theirs;
     uint64_t until = tfr_clock_now() + PROOF_NS;
+    bool sent[TFR_CHANNELS] = {false};
 
-    for (int i = 0; i < TFR_CHANNELS; i++)
-        verbs_extra(&link->channels[i], &link->own->one,
-                    offsetof(struct verbs_ctl, proof) + sizeof(uint64_t) * (size_t)i, NULL);
-    while (!is_proved(link) && ours.status == TFR_OK) {
+    while (ours.status == TFR_OK) {
+        proofs_send(link, first, sent);
+        if (is_proved(link))
+            break;
         ours.status = verbs_progress(&link->base);
         if (tfr_clock_now() > until)
             ours.status = TFR_E_TIMEOUT;
@@ -417,7 +431,7 @@ tfr_status verbs_open(struct tfr_dev *base, struct tfr_boot *boot, bool first,
     if (status == TFR_OK)
         status = pairs_connect(&o, first);
     if (status == TFR_OK)
-        status = reach_prove(&o);
+        status = reach_prove(&o, first);
     if (status != TFR_OK) {
         link_free(o.link);
         return status;

@@ -149,6 +149,15 @@ static void offer_add(struct verbs_offer *offer, const struct verbs_port *port)
         offer->ports[offer->port_n++] = *port;
 }
 
+static uint8_t notify_of(enum verbs_kind kind)
+{
+    if (kind == VERBS_IWARP)
+        return VERBS_NOTIFY_SEND;
+    if (verbs_conf()->notify)
+        return (uint8_t)verbs_conf()->notify;
+    return kind == VERBS_IB ? VERBS_NOTIFY_IMM : VERBS_NOTIFY_MEM;
+}
+
 static void gids_add(const struct verbs_nic *nic, struct verbs_port *port,
                      const struct ibv_port_attr *attr, struct verbs_offer *offer)
 {
@@ -168,9 +177,7 @@ static void gids_add(const struct verbs_nic *nic, struct verbs_port *port,
             iwarp_address(nic->ctx->device->name, port->gid);
         port->prefix = prefix_find(port->gid);
         port->cm = conf->cm || port->kind == VERBS_IWARP;
-        port->notify = conf->notify             ? (uint8_t)conf->notify
-                       : port->kind == VERBS_IB ? VERBS_NOTIFY_IMM
-                                                : VERBS_NOTIFY_MEM;
+        port->notify = notify_of((enum verbs_kind)port->kind);
         offer_add(offer, port);
         if (port->kind == VERBS_IB || port->kind == VERBS_IWARP)
             return; /* the others say the same */
@@ -353,6 +360,47 @@ tfr_status verbs_offer(struct tfr_offer *offer_out, const char **why_out)
     *offer_out = (struct tfr_offer){.len = sizeof(body)};
     memcpy(offer_out->body, &body, sizeof(body));
     return TFR_OK;
+}
+
+static void port_tell(const struct verbs_nic *nics, const struct verbs_port *port, char *text,
+                      size_t room)
+{
+    static const char *const kinds[] = {"?", "InfiniBand", "RoCE v1", "RoCE v2", "iWARP"};
+    static const char *const notifies[] = {"?", "mem", "imm", "send"};
+    char gid[INET6_ADDRSTRLEN] = "?";
+    size_t len = strlen(text);
+
+    inet_ntop(AF_INET6, port->gid, gid, sizeof(gid));
+    snprintf(text + len, room - len,
+             "  %s port %u: %s, gid %u %s, lid %u, pkey %#x, mtu %u, %u Gbit/s, notify %s%s\n",
+             nics[port->nic].ctx->device->name, port->port, kinds[port->kind], port->gid_at, gid,
+             port->lid, port->pkey, 128u << port->mtu, port->speed / 1000, notifies[port->notify],
+             port->cm ? ", librdmacm" : "");
+}
+
+void verbs_tell(char *text, size_t room)
+{
+    struct verbs_nic nics[VERBS_NIC_MAX];
+    struct verbs_offer offer;
+    const char *why;
+    bool stripe;
+    uint32_t n = verbs_nics_open(NULL, nics, &stripe, &why);
+
+    text[0] = 0;
+    if (n == 0) {
+        snprintf(text, room, "  %s\n", why);
+        return;
+    }
+    verbs_nics_offer(nics, n, stripe, &offer);
+    for (int i = 0; i < offer.port_n; i++)
+        port_tell(nics, &offer.ports[i], text, room);
+    for (uint32_t i = 0; i < n; i++) {
+        const struct ibv_device_attr *attr = &nics[i].attr;
+        size_t len = strlen(text);
+        snprintf(text + len, room - len, "  %s: %d requests, %d reads under way, firmware %s\n",
+                 nics[i].ctx->device->name, attr->max_qp_wr, attr->max_qp_rd_atom, attr->fw_ver);
+    }
+    verbs_nics_close(nics, n);
 }
 
 bool verbs_suits(const struct tfr_offer *own, const struct tfr_offer *peer, const char **why_out)

@@ -11,6 +11,7 @@ struct tfr_transport_ops verbs_ops = {
     .key = verbs_key,
     .offer = verbs_offer,
     .suits = verbs_suits,
+    .tell = verbs_tell,
     .open = verbs_open,
     .close = verbs_close,
     .import = verbs_import,

@@ -21,7 +21,7 @@
 
 extern struct tfr_transport_ops verbs_ops;
 
-enum verbs_notify { VERBS_NOTIFY_MEM = 1, VERBS_NOTIFY_IMM };
+enum verbs_notify { VERBS_NOTIFY_MEM = 1, VERBS_NOTIFY_IMM, VERBS_NOTIFY_SEND };
 enum verbs_land { VERBS_LAND_READ, VERBS_LAND_FLUSH, VERBS_LAND_NONE };
 
 /* The TFR_VERBS_ settings. */
@@ -68,6 +68,7 @@ void verbs_nics_offer(const struct verbs_nic *nics, uint32_t n, bool stripe,
 bool verbs_imm_likely(void);
 
 tfr_status verbs_offer(struct tfr_offer *offer_out, const char **why_out);
+void verbs_tell(char *text, size_t room);
 bool verbs_suits(const struct tfr_offer *own, const struct tfr_offer *peer, const char **why_out);
 tfr_status verbs_prepare(const struct tfr_dev_cfg *cfg, struct tfr_dev **dev_out);
 void verbs_release(struct tfr_dev *dev);
