@@ -74,6 +74,8 @@ static tfr_status config_make(struct ucx_dev *dev, const struct tfr_dev_cfg *cfg
         return tfr_fail(TFR_E_INVAL, "settings of UCX (TFR_UCX_*, UCX_*): %s",
                         ucs_status_string(status));
     ucp_config_modify(*config_out, "WARN_INVALID_CONFIG", "n");
+    /* the boot socket tells of a lost host, and UCX's own signs of life go by other lanes */
+    ucp_config_modify(*config_out, "KEEPALIVE_INTERVAL", "inf");
     ucp_config_modify(*config_out, "TLS", tfr_env_str("TFR_UCX_TLS"));
     if (cfg->name)
         nics_name(dev->nics, sizeof(dev->nics), cfg->name);
