@@ -4,6 +4,7 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -152,6 +153,18 @@ static void *side_run(void *arg)
     return NULL;
 }
 
+static void side_end(struct side *s)
+{
+    if (s->status == TFR_OK) {
+        ops.forget(s->peer);
+        ops.close(s->link);
+    }
+    ops.unreg(s->mem);
+    ops.release(s->dev);
+    munmap(s->area.addr, s->area.len);
+    close(s->area.fd);
+}
+
 static void both_run(struct side *client, struct side *worker)
 {
     pthread_t thread;
@@ -176,12 +189,14 @@ Test(ways, both_open_or_neither_and_the_next_try_starts_clean)
         cr_assert_eq(client.status, TFR_E_UNSUP, "case %zu: %d", i, client.status);
         cr_assert_eq(worker.status, TFR_E_UNSUP, "case %zu: %d", i, worker.status);
         cr_assert_not_null(strstr(worker.why, "could not open it"));
+        side_end(&client);
+        side_end(&worker);
         client.bad = worker.bad = BAD_NOT;
         both_run(&client, &worker);
         cr_assert_eq(client.status, TFR_OK, "case %zu", i);
         cr_assert_eq(worker.status, TFR_OK, "case %zu", i);
-        ops.close(client.link);
-        ops.close(worker.link);
+        side_end(&client);
+        side_end(&worker);
     }
 }
 
@@ -194,4 +209,5 @@ Test(ways, a_peer_that_dies_meanwhile_ends_it)
     side_run(&worker);
     cr_assert_neq(worker.status, TFR_OK);
     cr_assert_neq(worker.status, TFR_E_UNSUP);
+    side_end(&worker);
 }
