@@ -55,7 +55,8 @@ client() {
 program_with() {
     local golden=$1 name=$2 status
     shift 2
-    client env "$@" timeout -k 5 "${LAB_LIMIT:-100}" "$LAB_BIN/$name" >/tmp/out 2>/tmp/err </dev/null
+    env "$@" "${near[@]}" "$LAB_BUILD/bin/tf-run" --executor "$address" \
+        timeout -k 5 "${LAB_LIMIT:-100}" "$LAB_BIN/$name" >/tmp/out 2>/tmp/err </dev/null
     status=$?
     [ $status -eq 0 ] || echo "exit $status" >>/tmp/out
     cmp -s /tmp/out "$golden" && return
