@@ -46,7 +46,7 @@ run_all() {
     run_jobs cuts cut=down,link cut=silent,link cut=down,host cut=silent,host
     run_jobs settings memlock=64 memlock=8192 "e2e_with=TFR_VERBS_CM:1,$five" "e2e_with=TFR_VERBS_NOTIFY:mem,$five" \
         "e2e_with=TFR_VERBS_NOTIFY:imm,$five" loss=5,pinned_copies,d2d_copies
-    run_jobs ucx conform=ucx conform=fault:ucx "e2e_with=TFR_TRANSPORT:ucx,$five"
+    LAB_JOB_LIMIT=900 run_jobs ucx conform=ucx conform=fault:ucx "e2e_with=TFR_TRANSPORT:ucx,$five"
     run_two
     LAB_JOB_LIMIT=3600 limit=3900 run_jobs programs e2e_all
 }
