@@ -355,6 +355,8 @@ Test(hostile, page_that_can_be_truncated_is_not_mapped)
     cr_assert_eq(msg.type, TFR_BOOT_WELCOME);
     memcpy(&r.welcome, msg.body, sizeof r.welcome);
     struct tfr_key key = {.len = r.welcome.len, .words = {r.welcome.key[0]}, .fd = msg.fds[0]};
+    msg.fd_n = 0;
+    tfr_boot_msg_fini(&msg);
     FILE *file = tmpfile();
     cr_assert_not_null(file);
     struct tfr_show show = {.len = sizeof(struct tfr_page_area)};
@@ -369,6 +371,9 @@ Test(hostile, page_that_can_be_truncated_is_not_mapped)
     cr_assert_eq(tfr_ways_open(dev, &r.boot, true, &key, &r.link, &r.session, why), TFR_E_UNSUP);
     cr_assert_eq(tfr_boot_recv(&r.boot, &msg, 3000), TFR_OK);
     cr_assert_eq(msg.type, TFR_BOOT_REFUSED);
+    tfr_boot_msg_fini(&msg);
+    ops->release(dev);
+    fclose(file);
     cr_assert(rogue_ends(&r));
     rogue_daemon_serves();
 }
