@@ -173,10 +173,15 @@ static void warn_all(void)
     tfr_log_check();
 }
 
+static atomic_flag warned = ATOMIC_FLAG_INIT;
+
+void tfr_env_quiet(void)
+{
+    atomic_flag_test_and_set_explicit(&warned, memory_order_relaxed);
+}
+
 static void env_ready(void)
 {
-    static atomic_flag warned = ATOMIC_FLAG_INIT;
-
     pthread_once(&once, env_load);
     if (!atomic_flag_test_and_set_explicit(&warned, memory_order_relaxed))
         warn_all();

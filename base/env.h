@@ -25,6 +25,10 @@ uint64_t tfr_env_u64(const char *name);
  * it gives no warnings about them a second time, nor do libraries that it loads. */
 #define TFR_ENV_CHECKED "TFR_SETTINGS_CHECKED"
 
+/* For a library that this process loads and that has a copy of the table: whoever loaded it has
+ * given the warnings. */
+void tfr_env_quiet(void);
+
 struct tfr_perf_row {
     const char *name, *meaning;
 };

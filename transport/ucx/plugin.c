@@ -69,5 +69,6 @@ struct tfr_transport_ops tfr_ucx_ops = {
 
 __attribute__((visibility("default"))) struct tfr_transport_ops *tfr_transport_plugin(uint32_t abi)
 {
+    tfr_env_quiet();
     return abi == TFR_TRANSPORT_ABI ? &tfr_ucx_ops : NULL;
 }

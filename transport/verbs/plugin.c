@@ -1,4 +1,5 @@
 /* The one name that this library exports. */
+#include "base/env.h"
 #include "transport/verbs/verbs.h"
 
 struct tfr_transport_ops verbs_ops = {
@@ -35,6 +36,7 @@ struct tfr_transport_ops *tfr_transport_plugin(uint32_t abi)
 {
     if (abi != TFR_TRANSPORT_ABI)
         return NULL;
+    tfr_env_quiet();
     if (verbs_imm_likely())
         verbs_ops.caps &= ~(uint32_t)TFR_CAP_ONESIDED;
     return &verbs_ops;

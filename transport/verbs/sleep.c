@@ -32,7 +32,7 @@ static const uint32_t is_question = 0;
 
 #define NAP_MIN_NS (1 * TFR_NS_PER_MS)
 #define NAP_MAX    4 /* doublings */
-#define SILENCE_NS TFR_NS_PER_S
+#define SILENCE_NS (TFR_NS_PER_S / 2)
 
 static uint64_t ctl_read(const _Atomic uint64_t *word)
 {
