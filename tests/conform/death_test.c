@@ -65,8 +65,7 @@ CONFORM_TEST(death, wakes_a_sleeper)
     struct pollfd poller = {.events = POLLIN};
     bool killed = false;
 
-    while (end.ops->progress(end.link) == TFR_OK &&
-           end.ops->arm(end.link, &poller.fd) == TFR_OK) {
+    while (end.ops->progress(end.link) == TFR_OK && end.ops->arm(end.link, &poller.fd) == TFR_OK) {
         if (!killed)
             kill(child, SIGKILL);
         killed = true;
