@@ -15,11 +15,11 @@ appears() {
 # Two guests at once, on a wire that is a socket; the second runs the job, in the midst of which the first
 # is killed.
 run_two() {
-    local serves=$out/host_serves dies=$out/host_dies link helper status
-    link=$(mktemp -d) || return
+    local serves=$out/host_serves dies=$out/host_dies status
+    other_link=$(mktemp -d) || return
     write_job "$serves" 'lab_node 10.1.0.1' "$tree/scripts/lab/run-jobs" host_serves
     write_job "$dies" 'lab_node 10.1.0.2' "$tree/scripts/lab/run-jobs" host_dies
-    lab_boot "$image" "$serves" 1 1024 -netdev "stream,id=n0,server=on,addr.type=unix,addr.path=$link/wire" \
+    lab_boot "$image" "$serves" 1 1024 -netdev "stream,id=n0,server=on,addr.type=unix,addr.path=$other_link/wire" \
         -device virtio-net-pci,netdev=n0,mac=52:54:00:00:00:01,host_mtu=4200
     other_qemu=$lab_qemu
     lab_qemu=
@@ -27,18 +27,20 @@ run_two() {
         appears "$serves/address" 200 && cp "$serves/key" "$serves/address" "$dies/"
         appears "$dies/at_work" 600 && kill -KILL "$other_qemu" && touch "$dies/killed"
     ) &
-    helper=$!
-    appears "$link/wire" 20
-    cpus=1 memory=1024 run_guest "$dies" -netdev "stream,id=n0,server=off,addr.type=unix,addr.path=$link/wire" \
+    other_helper=$!
+    appears "$other_link/wire" 20
+    cpus=1 memory=1024 run_guest "$dies" -netdev "stream,id=n0,server=off,addr.type=unix,addr.path=$other_link/wire" \
         -device virtio-net-pci,netdev=n0,mac=52:54:00:00:00:02,host_mtu=4200
     status=$?
     [ $status -le "$worst" ] || worst=$status
     summaries+=("$dies/summary")
-    kill "$helper" 2>/dev/null
+    kill "$other_helper" 2>/dev/null
     kill -KILL "$other_qemu" 2>/dev/null
     wait "$other_qemu" 2>/dev/null
+    rm -rf "$other_link"
     other_qemu=
-    rm -rf "$link"
+    other_helper=
+    other_link=
 }
 
 run_all() {
