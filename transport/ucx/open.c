@@ -127,8 +127,8 @@ static tfr_status eps_make(struct ucx_link *link, const ucp_ep_params_t *params)
 
 static void greet(struct ucx_link *link, bool reply)
 {
-    for (uint8_t i = 0; i < UCX_EPS; i++) {
-        const struct ucx_head head = {.msg = UCX_MSG_HELLO, .channel = i};
+    for (int i = 0; i < UCX_EPS; i++) {
+        const struct ucx_head head = {.msg = UCX_MSG_HELLO, .channel = (uint8_t)i};
         ucx_msg_send(link, &head, NULL, link->token, UCX_TOKEN, reply);
     }
 }

@@ -399,9 +399,9 @@ void ucx_channels_advance(struct ucx_link *link)
         queues_fail(link);
         return;
     }
-    for (uint8_t i = 0; i < TFR_CHANNELS; i++) {
+    for (int i = 0; i < TFR_CHANNELS; i++) {
         if (link->channels[i].queue.first || link->channels[i].ring_wanted)
-            channel_advance(&link->channels[i], i);
+            channel_advance(&link->channels[i], (uint8_t)i);
     }
 }
 

@@ -166,19 +166,15 @@ tfr_status verbs_qp_connect(struct ibv_qp *qp, const struct verbs_port *own,
                             const struct verbs_port *peer, const struct verbs_qp_attr *ours,
                             const struct verbs_qp_attr *theirs, uint8_t reads)
 {
-    const char *to = "INIT";
-    int error = to_init(qp, own);
+    static const char *const states[] = {"INIT", "RTR", "RTS"};
+    int to = 0, error = to_init(qp, own);
 
-    if (!error) {
-        to = "RTR";
+    if (!error && ++to)
         error = to_rtr(qp, own, peer, theirs, reads);
-    }
-    if (!error) {
-        to = "RTS";
+    if (!error && ++to)
         error = to_rts(qp, ours, reads);
-    }
     if (error)
         return tfr_fail(TFR_E_SYS, "verbs: queue pair of %s to %s: %s", qp->context->device->name,
-                        to, strerror(error));
+                        states[to], strerror(error));
     return TFR_OK;
 }
