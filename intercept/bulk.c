@@ -118,7 +118,9 @@ CUresult tfr_bulk_send(const struct tfr_xfer *xfer)
 
 static void landed(void *arg, tfr_status status)
 {
-    (void)status; /* the link keeps its error */
+    /* First: who settles takes bytes for good unless the session is lost by then. */
+    if (status != TFR_OK)
+        tfr_client_broken("the executor is gone");
     /* pairs with the acquire in lane.c */
     atomic_fetch_sub_explicit((_Atomic uint32_t *)arg, 1, memory_order_release);
 }
