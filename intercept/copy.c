@@ -158,9 +158,10 @@ static CUresult send_now(struct tfr_stream *stream, uint64_t dst, const struct s
             tfr_lane_settle(extent);
         part = piece_len(done, len - done);
         result = tfr_lane_take_some(&part, extent);
-        if (result == CUDA_SUCCESS) /* only the last piece has to fence */
-            result =
-                send_piece(stream, dst, src, done, part, done + part == len ? flags : 0, *extent);
+        if (result != CUDA_SUCCESS)
+            break; /* there is no extent to settle */
+        /* only the last piece has to fence */
+        result = send_piece(stream, dst, src, done, part, done + part == len ? flags : 0, *extent);
     }
     for (unsigned int i = 0; src->direct && i < n && i < IN_FLIGHT; i++)
         tfr_lane_settle(&flight[i]);
