@@ -328,7 +328,7 @@ void tfr_memory_forget_context(struct tfr_context *ctx)
     while (tfr_range_take_of(ctx, 1u << TFR_RANGE_MAPPED | 1u << TFR_RANGE_REGISTERED, &range)) {
         if (range.kind == TFR_RANGE_MAPPED)
             tfr_memory_ask(TFR_OP_host_unmap, range.base);
-        else if (range.ours)
+        else if (range.ours || range.mem)
             tfr_copy_deliver_into(range.base, range.len);
         tfr_pinned_drop(&range);
     }
