@@ -342,6 +342,7 @@ void tfr_client_quiet(void)
     }
     ring_lock();
     tfr_client.open = false;
+    tfr_gather_gone(); /* else its helper would look for ever */
     ring_unlock();
     tfr_bulk_close();
     /* One that began to wait while we looked. */

@@ -164,7 +164,8 @@ CUresult tfr_post_cancel(CUresult why);
  * CUDA_ERROR_INVALID_HANDLE. */
 CUresult tfr_post_end_on(struct tfr_stream *stream, uint64_t *seq_out);
 
-/* Sends what has gathered, unless another thread has the ring: that one does. */
+/* Sends what has gathered, unless another thread has the ring: then that one does, or the helper
+ * thread. */
 void tfr_post_flush(void);
 
 /* Between the two nobody posts: objects are marked dead, so that no record names one after it. */

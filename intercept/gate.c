@@ -216,28 +216,47 @@ static void calls_settle(void)
             tfr_relax_nap(&relax);
 }
 
-void tfr_gate_forget_all(void)
+/* One of those that nobody runs; false: there is none. */
+static bool forget_one(void)
 {
-    for (bool again = true; again;) {
-        struct tfr_gate *gate = NULL;
-        pthread_mutex_lock(&lock);
-        for (uint32_t i = 0; i < busy_n && !gate; i++) {
-            struct queue *q = &queues[busy[i]];
-            gate = q->running ? NULL : q->first;
-            if (gate) {
-                q->first = gate->next;
-                q->running = true;
-            }
-        }
-        pthread_mutex_unlock(&lock);
-        again = gate != NULL;
+    struct tfr_gate *gate = NULL;
+    pthread_mutex_lock(&lock);
+    for (uint32_t i = 0; i < busy_n && !gate; i++) {
+        struct queue *q = &queues[busy[i]];
+        gate = q->running ? NULL : q->first;
         if (gate) {
-            uint32_t word = gate->word;
-            enum tfr_gate_who who = gate->who;
-            gate->run(gate, CUDA_ERROR_CONTEXT_IS_DESTROYED);
-            finish(word, who);
+            q->first = gate->next;
+            q->running = true;
         }
     }
+    pthread_mutex_unlock(&lock);
+    if (!gate)
+        return false;
+    uint32_t word = gate->word;
+    enum tfr_gate_who who = gate->who;
+    gate->run(gate, CUDA_ERROR_CONTEXT_IS_DESTROYED);
+    finish(word, who);
+    return true;
+}
+
+/* What moves bytes on another thread at this moment sees the session's error soon, and uses what
+ * is freed next; behind it there may be more.  Not for ever: a function may be ahead of them. */
+static void moves_settle(void)
+{
+    struct tfr_relax relax = TFR_RELAX_INIT(TFR_WAIT_LOCK);
+    uint64_t until = tfr_clock_now() + TFR_NS_PER_S;
+    /* pairs with the release in finish */
+    while (atomic_load_explicit(&tfr_gate_pending[TFR_GATE_MOVE], memory_order_acquire) &&
+           tfr_clock_now() < until)
+        if (!forget_one() && tfr_relax(&relax) == TFR_RELAX_SLEEP)
+            tfr_relax_nap(&relax);
+}
+
+void tfr_gate_forget_all(void)
+{
+    while (forget_one())
+        continue;
+    moves_settle();
     calls_settle();
     atomic_store_explicit(&waited_n, 0, memory_order_release);
 }
