@@ -43,7 +43,7 @@ bool tfr_park_full(const struct tfr_session *s)
 struct tfr_stream *tfr_park_stream(struct tfr_session *s, uint64_t id)
 {
     const struct tfr_parked *replay = s->park.replay;
-    if (replay && replay->stream->id == id)
+    if (replay && replay->stream && replay->stream->id == id)
         return replay->stream;
     return tfr_object_aux(s, TFR_KIND_STREAM, id);
 }

@@ -131,6 +131,22 @@ Test(arrival, stamp_of_no_channel_ends_the_session)
     rogue_daemon_serves();
 }
 
+Test(arrival, record_of_no_stream_that_waits_for_bytes_is_an_error_of_the_call)
+{
+    struct scene s;
+    scene_make(&s);
+    struct tfr_copy_req copy = {
+        .dst = s.memory, .len = LEN, .kind = TFR_COPY_PUSH, .stamp = tfr_stamp_make(1, 1)};
+    uint64_t until = tfr_clock_now() + LIMIT_S * TFR_NS_PER_S;
+    rogue_post(&s.r, TFR_OP_copy, &copy.stream, sizeof copy - sizeof copy.head);
+    usleep(50000); /* so that it is kept */
+    atomic_store_explicit(&s.page->arrived[1], 1, memory_order_release);
+    while (!atomic_load_explicit(&rogue_page(&s.r)->sticky, memory_order_acquire))
+        cr_assert_lt(tfr_clock_now(), until, "an error, and not the worker's end");
+    cr_assert_eq(atomic_load(&rogue_page(&s.r)->sticky), CUDA_ERROR_INVALID_HANDLE);
+    rogue_leave(&s.r);
+}
+
 Test(arrival, place_in_a_lane_that_is_none_ends_the_session)
 {
     struct scene s;
