@@ -97,11 +97,17 @@ static void relief_sleep(struct tfr_session *s, int client_fd)
     atomic_store_explicit(&s->relief_asleep, 0, memory_order_relaxed);
 }
 
+/* Between machines each beat is a message, and may wake a client that sleeps: no more than are
+ * needed, however often the relief looks around. */
 static void beat(struct tfr_session *s)
 {
+    static uint64_t last_ms; /* the relief's alone */
     uint64_t now_ms = tfr_clock_now() / TFR_NS_PER_MS;
-    tfr_out_word(s, &s->feedback->heartbeat, now_ms, TFR_OUT_QUIET);
     TFR_STAT_SET(heartbeat_ms, now_ms);
+    if (!s->mapped && now_ms - last_ms < BEAT_MS / 2)
+        return;
+    last_ms = now_ms;
+    tfr_out_word(s, &s->feedback->heartbeat, now_ms, TFR_OUT_QUIET);
 }
 
 /* Brings news while the pump is away in a driver call. */
