@@ -20,7 +20,8 @@ void tfr_out_progress(struct tfr_session *s)
     atomic_store_explicit(&s->progress_lock, 0, memory_order_release);
 }
 
-/* A link without room has puts under way: progress ends them, or the link. */
+/* A link without room has puts under way: progress ends them, or the link.  Of a host that died
+ * while its end took nothing, the boot socket alone tells in time. */
 static void put(struct tfr_session *s, const struct tfr_xfer *xfer)
 {
     struct tfr_relax relax = TFR_RELAX_INIT(TFR_WAIT_TRANSFER);
@@ -33,8 +34,11 @@ static void put(struct tfr_session *s, const struct tfr_xfer *xfer)
         if (status != TFR_AGAIN)
             break;
         tfr_out_progress(s);
-        if (tfr_relax(&relax) == TFR_RELAX_SLEEP)
-            tfr_relax_nap(&relax);
+        if (tfr_relax(&relax) != TFR_RELAX_SLEEP)
+            continue;
+        if (tfr_boot_gone(&s->boot))
+            break;
+        tfr_relax_nap(&relax);
     }
     atomic_store_explicit(&s->ended, 1, memory_order_release);
 }
