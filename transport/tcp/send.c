@@ -275,10 +275,12 @@ void tcp_push_more(struct tcp_sock *sock, struct tcp_dones *dones)
 static void tx_leave(struct tcp_sock *sock, struct tcp_dones *dones)
 {
     pthread_mutex_unlock(&sock->tx.lock);
-    atomic_fetch_add_explicit(&sock->tx.turn, 0, memory_order_acq_rel);
-    if (has_asks(&sock->tx))
-        tcp_push_more(sock, dones);
     tcp_dones_run(sock->link, dones);
+    atomic_fetch_add_explicit(&sock->tx.turn, 0, memory_order_acq_rel);
+    if (has_asks(&sock->tx)) {
+        tcp_push_more(sock, dones); /* may end as many puts again, of other channels */
+        tcp_dones_run(sock->link, dones);
+    }
 }
 
 /* Room for so many bytes more; sends what waits if that is what it takes. */
