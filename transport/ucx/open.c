@@ -211,7 +211,7 @@ static tfr_status cm_connect(struct ucx_link *link, struct tfr_boot *boot,
         eps_drop(link);
     }
     return tfr_fail(status,
-                    "ucx: none of the executor's %u RDMA addresses answers "
+                    "ucx: none of the other side's %u RDMA addresses answers "
                     "(TFR_UCX_CONNECT=address needs none)",
                     hello->ip_n);
 }
@@ -286,9 +286,9 @@ static tfr_status cm_accept(struct ucx_link *link, struct tfr_boot *boot)
     if (status == TFR_OK)
         greet(link, false);
     listen_end(link);
-    return status == TFR_OK
-               ? status
-               : tfr_fail(status, "ucx: the client did not connect: %s", tfr_status_str(status));
+    return status == TFR_OK ? status
+                            : tfr_fail(status, "ucx: the other side did not connect: %s",
+                                       tfr_status_str(status));
 }
 
 static tfr_status first_join(struct ucx_link *link, struct tfr_boot *boot)
