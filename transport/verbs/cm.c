@@ -97,6 +97,8 @@ static int qp_move(struct rdma_cm_id *id, struct ibv_qp *qp, enum ibv_qp_state s
             IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_REMOTE_READ;
     if (mask & IBV_QP_TIMEOUT)
         attr.timeout = (uint8_t)conf->timeout;
+    if (mask & IBV_QP_MIN_RNR_TIMER)
+        attr.min_rnr_timer = VERBS_RNR_TIMER; /* librdmacm's 0 is the longest: 655 ms */
     errno = ibv_modify_qp(qp, &attr, mask);
     return errno ? -1 : 0;
 }

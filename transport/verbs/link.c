@@ -251,6 +251,7 @@ static tfr_status channel_make(struct opening *o, int i)
     channel->link = link;
     channel->at = (uint8_t)i;
     channel->own_nic = own->nic;
+    channel->port = own->port;
     channel->peer_nic = o->peer.offer.ports[rail->peer].nic;
     if (ibv_query_port(link->dev->nics[own->nic].ctx, own->port, &attr) != 0)
         return tfr_fail(TFR_E_SYS, "verbs: port %u: %s", own->port, strerror(errno));

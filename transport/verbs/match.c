@@ -50,13 +50,19 @@ static int ip_score(const struct verbs_port *a, const struct verbs_port *b)
     return prefix_same(a->gid, b->gid, 64) ? 85 : 35;
 }
 
+/* The highest bit says how a port is a member: a full one and a limited one talk to each other. */
+static bool pkey_same(const struct verbs_port *a, const struct verbs_port *b)
+{
+    return ((a->pkey ^ b->pkey) & 0x7fff) == 0;
+}
+
 static int score(const struct verbs_port *a, const struct verbs_port *b)
 {
     if (a->kind != b->kind)
         return 0;
     switch (a->kind) {
     case VERBS_IB:
-        return prefix_same(a->gid, b->gid, 64) && a->lid && b->lid && a->pkey == b->pkey ? 100 : 0;
+        return prefix_same(a->gid, b->gid, 64) && a->lid && b->lid && pkey_same(a, b) ? 100 : 0;
     case VERBS_ROCE2:
         return ip_score(a, b);
     case VERBS_ROCE1:

@@ -223,8 +223,11 @@ struct candidate {
     int near; /* 1: on the memory node that is asked for */
 };
 
+/* Others (EFA, usNIC) have no reliable connections. */
 static bool nic_open(struct ibv_device *device, struct verbs_nic *nic_out)
 {
+    if (device->transport_type != IBV_TRANSPORT_IB && device->transport_type != IBV_TRANSPORT_IWARP)
+        return false;
     *nic_out = (struct verbs_nic){.iwarp = device->transport_type == IBV_TRANSPORT_IWARP};
     nic_out->ctx = ibv_open_device(device);
     if (!nic_out->ctx)

@@ -157,6 +157,8 @@ static tfr_status note_put(struct verbs_channel *channel, const struct tfr_xfer 
         if (atomic_load_explicit(&channel->retired, memory_order_acquire) == filled)
             return transfer(channel, xfer, IBV_WR_RDMA_WRITE, NULL);
         atomic_store_explicit(&channel->wanted, filled, memory_order_relaxed);
+        if (channel->chain_n) /* else it would wait for what it holds back */
+            chain_post(channel);
         return TFR_AGAIN;
     }
     if (!verbs_note_make(channel, xfer, &note, &as))

@@ -129,12 +129,17 @@ void verbs_end_ask(struct verbs_channel *channel, bool all, bool now)
 
 void verbs_poll_locked(struct verbs_link *link)
 {
+    /* pairs with the peer's put; looked at first, so that what came before it is taken below */
+    bool closed = atomic_load_explicit(&link->ctl->closed, memory_order_acquire) != 0;
+
     for (uint32_t i = 0; i < link->dev->nic_n; i++) {
         if (!link->cqs[i].events)
             continue;
         sends_poll(link, link->cqs[i].send);
         recvs_poll(link, link->cqs[i].recv);
     }
+    if (closed)
+        verbs_fail(link, TFR_E_PEER, NULL);
     if (verbs_error(link) != TFR_OK) {
         errored_poll(link);
         return;

@@ -9,7 +9,7 @@
 #include "base/log.h"
 #include "transport/verbs/verbs.h"
 
-enum { HOP_LIMIT = 64, RNR_TIMER = 12 /* 0.64 ms */ };
+enum { HOP_LIMIT = 64 };
 
 /* Devices take fewer bytes inline than are asked for by refusing the queue pair. */
 static struct ibv_qp *qp_create(struct verbs_channel *channel, struct ibv_qp_init_attr *attr)
@@ -129,7 +129,7 @@ static int to_rtr(struct ibv_qp *qp, const struct verbs_port *own, const struct 
         .dest_qp_num = theirs->qpn,
         .rq_psn = theirs->psn & 0xffffff,
         .max_dest_rd_atomic = reads,
-        .min_rnr_timer = RNR_TIMER,
+        .min_rnr_timer = VERBS_RNR_TIMER,
         .ah_attr = {.dlid = peer->lid, .sl = (uint8_t)conf->sl, .port_num = own->port},
     };
 

@@ -100,14 +100,50 @@ void verbs_answer(struct verbs_link *link)
                             (uint32_t)atomic_load_explicit(&link->rung, memory_order_relaxed));
         }
     }
-    if (ctl_read(&link->ctl->closed))
-        verbs_fail(link, TFR_E_PEER, NULL);
     if (ask == link->answered || ask == atomic_load_explicit(&link->rung, memory_order_relaxed))
         return; /* a bell is an answer, too */
     link->own->ok = ask;
     if (verbs_extra(&link->channels[0], &link->own->ok, offsetof(struct verbs_ctl, ok), NULL) ==
         TFR_OK)
         link->answered = ask;
+}
+
+static bool has_qp(const struct verbs_link *link, const struct ibv_qp *qp)
+{
+    bool found = false;
+
+    for (int i = 0; i < TFR_CHANNELS; i++)
+        found |= link->channels[i].qp == qp;
+    for (int i = 0; i < VERBS_NIC_MAX; i++)
+        found |= link->loops[i] == qp;
+    return found;
+}
+
+static bool has_port(const struct verbs_link *link, uint32_t nic, int port)
+{
+    bool found = false;
+
+    for (int i = 0; i < TFR_CHANNELS; i++)
+        found |= link->channels[i].own_nic == nic && link->channels[i].port == port;
+    return found;
+}
+
+/* A context tells of all its ports and of the queue pairs of all links. */
+static bool is_event_ours(const struct verbs_link *link, uint32_t nic,
+                          const struct ibv_async_event *event)
+{
+    switch (event->event_type) {
+    case IBV_EVENT_QP_FATAL:
+    case IBV_EVENT_QP_REQ_ERR:
+    case IBV_EVENT_QP_ACCESS_ERR:
+        return has_qp(link, event->element.qp);
+    case IBV_EVENT_CQ_ERR:
+        return event->element.cq == link->cqs[nic].send || event->element.cq == link->cqs[nic].recv;
+    case IBV_EVENT_PORT_ERR:
+        return has_port(link, nic, event->element.port_num);
+    default:
+        return link->cqs[nic].events != NULL;
+    }
 }
 
 static void port_event(struct verbs_link *link, const struct ibv_async_event *event)
@@ -138,7 +174,8 @@ void verbs_look(struct verbs_link *link)
     for (uint32_t i = 0; i < link->dev->nic_n; i++) {
         struct ibv_async_event event;
         while (ibv_get_async_event(link->dev->nics[i].ctx, &event) == 0) {
-            port_event(link, &event);
+            if (is_event_ours(link, i, &event))
+                port_event(link, &event);
             ibv_ack_async_event(&event);
         }
     }
@@ -233,7 +270,7 @@ static void timer_set(struct verbs_link *link, uint64_t ns)
 /* From here on completions that matter make the descriptor readable. */
 static void events_ask(struct verbs_link *link)
 {
-    bool wanted = false;
+    bool wanted = verbs_landings_busy(link);
 
     for (int i = 0; i < TFR_CHANNELS; i++)
         wanted |= atomic_load_explicit(&link->channels[i].wanted, memory_order_relaxed) >

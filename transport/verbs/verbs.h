@@ -105,14 +105,15 @@ tfr_status verbs_reg_failed(size_t len, int error);
 /* ---- links ---- */
 
 enum {
-    EXTRA_MAX = 16,    /* posted and not completed, of one channel */
-    CHAIN_MAX = 16,    /* requests that MORE gathers */
-    RECV_N = 128,      /* receives that wait for bells, of one channel */
-    SIGNAL_EVERY = 8,  /* of small puts */
-    SIGNAL_LEN = 4096, /* puts from here on are always signalled */
-    PROTO_MAX = 32,    /* wake-ups that ask, without an answer between */
-    LAND_N = 64,       /* landings under way */
-    NOTE_N = 64,       /* notes under way, of one channel */
+    EXTRA_MAX = 16,       /* posted and not completed, of one channel */
+    CHAIN_MAX = 16,       /* requests that MORE gathers */
+    RECV_N = 128,         /* receives that wait for bells, of one channel */
+    SIGNAL_EVERY = 8,     /* of small puts */
+    SIGNAL_LEN = 4096,    /* puts from here on are always signalled */
+    PROTO_MAX = 32,       /* wake-ups that ask, without an answer between */
+    LAND_N = 64,          /* landings under way */
+    NOTE_N = 64,          /* notes under way, of one channel */
+    VERBS_RNR_TIMER = 12, /* 0.64 ms */
 };
 
 /* In the id of a work request. */
@@ -163,7 +164,7 @@ struct verbs_landing {
 struct verbs_channel {
     struct verbs_link *link;
     struct ibv_qp *qp;
-    uint8_t at, own_nic, peer_nic;
+    uint8_t at, own_nic, peer_nic, port;
     uint32_t depth, inline_max;
     uint64_t len_max;
     struct verbs_flight *flights; /* depth of them */

@@ -93,6 +93,18 @@ Test(verbs_match, says_that_infiniband_subnets_differ)
     cr_assert(strstr(why, "partitions"), "%s", why);
 }
 
+Test(verbs_match, takes_a_full_and_a_limited_member_of_one_partition)
+{
+    struct verbs_offer a = {0}, b = {0};
+    struct verbs_rail rails[VERBS_NIC_MAX];
+    const char *why;
+
+    add(&a, ib(0, 111, 4));
+    add(&b, ib(0, 111, 9));
+    b.ports[0].pkey = 0x7fff;
+    cr_assert_eq(match(&a, &b, rails, &why), 1);
+}
+
 Test(verbs_match, prefers_roce_v2_addresses_of_one_network)
 {
     struct verbs_offer a = {0}, b = {0};
