@@ -69,11 +69,16 @@ bool tfr_copy_owed(void)
     return atomic_load_explicit(&owed_n, memory_order_acquire) != 0;
 }
 
-static bool owed_overlaps(const struct tfr_owed *o, uint64_t at, uint64_t len)
+/* From its first byte to its last, with what lies between. */
+static uint64_t owed_span(const struct tfr_owed *o)
 {
     uint64_t rows = (o->depth - 1) * o->dst.rows + o->height;
-    uint64_t end = o->dst.at + (rows - 1) * o->dst.pitch + o->width;
-    return o->dst.at < at + len && at < end;
+    return (rows - 1) * o->dst.pitch + o->width;
+}
+
+static bool owed_overlaps(const struct tfr_owed *o, uint64_t at, uint64_t len)
+{
+    return o->dst.at < at + len && at < o->dst.at + owed_span(o);
 }
 
 bool tfr_copy_unsettled(uint64_t at, uint64_t len)
@@ -159,20 +164,34 @@ static void cut_settle(void)
     }
 }
 
-/* Takes off the list what has arrived, and sends for it, all at once.  With the lock held. */
+/* Transfers that go straight to their place keep no order: an older copy to the same place has to
+ * be there first. */
+static bool owed_clashes(const struct owed *due, const struct tfr_owed *o)
+{
+    while (due && !owed_overlaps(&due->body, o->dst.at, owed_span(o)))
+        due = due->next;
+    return due != NULL;
+}
+
+/* Takes off the list what has arrived, and sends for it, all at once, up to the first that clashes.
+ * With the lock held. */
 static struct owed *due_begin(void)
 {
     struct owed *due = NULL, **last = &due;
+    bool direct = false;
     for (struct owed **at = &owed_head; *at;) {
         struct owed *o = *at;
         if (!tfr_word_reached(o->body.word, o->body.seq)) {
             at = &o->next;
             continue;
         }
+        if ((direct || o->body.flags & TFR_COPY_FETCH) && owed_clashes(due, &o->body))
+            break;
         *at = o->next;
         if (!o->next)
             owed_tail = at;
         owed_begin(o); /* fails with the session alone */
+        direct |= o->home.direct;
         o->next = NULL;
         *last = o;
         last = &o->next;
@@ -189,14 +208,15 @@ void tfr_copy_deliver(void)
         return;
     cut_settle();
     pthread_mutex_lock(&owed_lock);
-    struct owed *due = due_begin();
-    while (due) {
-        struct owed *o = due;
-        due = o->next;
-        owed_end(o);
-        free(o);
-        /* Only now: who finds nothing owed does not take the lock, and the bytes must be there. */
-        atomic_fetch_sub_explicit(&owed_n, 1, memory_order_release);
+    for (struct owed *due; (due = due_begin());) {
+        for (struct owed *o; (o = due);) {
+            due = o->next;
+            owed_end(o);
+            free(o);
+            /* Only now: who finds nothing owed does not take the lock, and the bytes must be
+             * there. */
+            atomic_fetch_sub_explicit(&owed_n, 1, memory_order_release);
+        }
     }
     pthread_mutex_unlock(&owed_lock);
 }

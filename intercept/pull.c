@@ -130,6 +130,7 @@ static void piece_bring(struct tfr_gate *gate, CUresult status)
 {
     struct pull *p = (struct pull *)gate;
     if (status == CUDA_SUCCESS) {
+        tfr_copy_deliver(); /* an older copy to the same place comes first */
         memcpy(p->host, tfr_extent_twin(&p->puller->extent), p->len);
         TFR_COUNT(bytes_pull, p->len);
     }
