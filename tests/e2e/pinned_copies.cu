@@ -57,6 +57,24 @@ static void read_after_write(int *a, int *dev, cudaStream_t stream)
     printf("a copy reads what the stream wrote before it\n");
 }
 
+/* Of two copies to one place the later one stays. */
+static void write_after_write(int *a, int *dev, cudaStream_t stream)
+{
+    int *other = (int *)device_alloc(N * sizeof(int));
+    CUDA(cudaMemset(dev, 0x11, N * sizeof(int)));
+    CUDA(cudaMemset(other, 0x22, N * sizeof(int)));
+    for (int round = 0; round < 20; round++) {
+        memset(a, 0, N * sizeof(int));
+        CUDA(cudaMemcpyAsync(a, dev, N * sizeof(int), cudaMemcpyDeviceToHost, stream));
+        CUDA(cudaMemcpyAsync(a, other, N * sizeof(int), cudaMemcpyDeviceToHost, stream));
+        CUDA(cudaStreamSynchronize(stream));
+        for (int i = 0; i < N; i++)
+            CHECK(a[i] == 0x22222222);
+    }
+    CUDA(cudaFree(other));
+    printf("of two copies to one place the later one stays\n");
+}
+
 static void host_to_host(cudaStream_t stream)
 {
     int *a = host_alloc(0), *b = (int *)malloc(N * sizeof(int));
@@ -82,6 +100,7 @@ int main(void)
     CUDA(cudaMallocHost((void **)&b, N * sizeof(int)));
     there_and_back("cudaMallocHost", a, b, dev, stream);
     read_after_write(a, dev, stream);
+    write_after_write(a, dev, stream);
     int *p = (int *)malloc(N * sizeof(int)), *q = (int *)malloc(N * sizeof(int));
     there_and_back("malloc", p, q, dev, stream);
     there_and_back("pinned to pageable", a, q, dev, stream);
