@@ -339,5 +339,11 @@ void tfr_gpulane_prove(struct tfr_session *s)
     /* The memory stays registered: a transfer that was given up may still come. */
     s->lane_n = 1;
     TFR_STAT_SET(gpu_lane, 0);
-    tfr_warn("lanes in host memory: %s", why);
+    /* A transfer that ends in an error takes the link with it, and the session. */
+    if (atomic_load_explicit(&s->ended, memory_order_acquire))
+        tfr_warn("the link broke while the lane in GPU memory was tried (%s): if it does so again, "
+                 "start tf-executor with TFR_GPUDIRECT=off",
+                 why);
+    else
+        tfr_warn("lanes in host memory: %s", why);
 }
