@@ -52,13 +52,20 @@ static void stream_unlink(struct tfr_stream *stream)
     pthread_mutex_unlock(&stream->ctx->streams_lock);
 }
 
-/* Of a stream that is marked dead. */
-static void stream_forget(struct tfr_stream *stream)
+/* With the ring lock held.  The last mark that will come: one that another thread asks for from
+ * here on names a stream that is no more, and nobody writes it. */
+static uint64_t stream_end(struct tfr_stream *stream)
+{
+    stream->dead = true;
+    return atomic_load_explicit(&stream->mark, memory_order_relaxed);
+}
+
+/* Of a stream that has ended. */
+static void stream_forget(struct tfr_stream *stream, uint64_t last_mark)
 {
     tfr_handle_drop(TFR_KIND_STREAM, stream->id);
     stream_unlink(stream);
-    tfr_word_retire(stream->ctx, stream->word,
-                    atomic_load_explicit(&stream->mark, memory_order_relaxed));
+    tfr_word_retire(stream->ctx, stream->word, last_mark);
     tfr_handle_retire(stream);
 }
 
@@ -67,10 +74,10 @@ static void stream_kill(struct tfr_stream *stream)
 {
     tfr_post_hold();
     bool first = !stream->dead;
-    stream->dead = true;
+    uint64_t last_mark = stream_end(stream);
     tfr_post_release();
     if (first)
-        stream_forget(stream);
+        stream_forget(stream, last_mark);
 }
 
 void tfr_stream_forget_context(struct tfr_context *ctx)
@@ -132,11 +139,11 @@ static CUresult stream_destroy(struct tfr_stream *stream)
         return tfr_post_failed();
     if (stream->dead)
         return tfr_post_cancel(CUDA_ERROR_INVALID_HANDLE);
-    stream->dead = true;
+    uint64_t last_mark = stream_end(stream);
     req->stream = stream->id;
     req->reserved = 0;
     result = tfr_post_end();
-    stream_forget(stream);
+    stream_forget(stream, last_mark);
     return result;
 }
 
