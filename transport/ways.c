@@ -54,7 +54,7 @@ static tfr_status own_find(const char *name, const struct tfr_boot *boot,
     *why_out = "not usable here";
     *offer_out = (struct tfr_offer){0};
     if (needs_one_machine(name) && !tfr_boot_local(boot)) {
-        *why_out = "client and executor are on two machines";
+        *why_out = "memory is shared over a unix: address alone";
         return TFR_E_UNSUP;
     }
     *ops_out = tfr_transport_find(name);
