@@ -62,9 +62,9 @@ Test(ways, between_machines_memory_is_not_shared)
     uint32_t at = 0;
     boot[1].fd = socket(AF_INET, SOCK_STREAM, 0);
     cr_assert_str_eq(tfr_ways_next(&ways, "auto", &boot[1], &at, why)->name, "tcp");
-    cr_assert_str_eq(why, "shm: executor: client and executor are on two machines");
+    cr_assert_str_eq(why, "shm: executor: memory is shared over a unix: address alone");
     cr_assert_eq(tfr_ways_find("fault", &boot[1], &ways, why), TFR_E_UNSUP);
-    cr_assert_str_eq(why, "fault: client and executor are on two machines");
+    cr_assert_str_eq(why, "fault: memory is shared over a unix: address alone");
 }
 
 Test(ways, a_name_that_is_none_is_said)
