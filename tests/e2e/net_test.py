@@ -72,8 +72,8 @@ class Service(Net):
         status, out, err = self.run_client(address, os.path.join(kit.BIN, "vector_add"), TFR_LOG="info")
         self.assertEqual(status, 0, err)
         self.assertIn("sums are right", out)
-        self.assertRegex(err, r"transport tcp \(shm: client and executor are on two machines|"
-                              r"transport tcp \(shm: client: client and executor are on two machines")
+        self.assertRegex(err, r"transport tcp \(shm: memory is shared over a unix: address alone|"
+                              r"transport tcp \(shm: client: memory is shared over a unix: address alone")
         self.assertRegex(self.said(), r"transport tcp \(shm: ")
 
     def test_nobody_without_the_key_is_served(self):
@@ -268,7 +268,7 @@ class BadInput(Net):
         self.assertNotEqual(status, 3)
         lines = [line for line in err.splitlines() if line.startswith("tf: ")]
         self.assertEqual(len(lines), 1, err)
-        self.assertRegex(lines[0], "shm: client and executor are on two machines.*TFR_TRANSPORT=auto")
+        self.assertRegex(lines[0], "shm: memory is shared over a unix: address alone.*TFR_TRANSPORT=auto")
 
 
 if __name__ == "__main__":
