@@ -97,6 +97,7 @@ void pair_cut(struct pair_end *end)
 {
     end->ops->close(end->link);
     end->link = NULL;
+    tfr_boot_close(&end->boot);
 }
 
 struct opening {

@@ -22,7 +22,8 @@ struct pair_end {
 void pair_open(struct pair_end *end, const char *transport, int sock, bool first, size_t len);
 void pair_close(struct pair_end *end); /* what a test has ended itself is NULL */
 
-/* Closes the link alone. */
+/* Closes the link with its boot connection, as both sides of a session do: some lanes tell of an
+ * end by that alone. */
 void pair_cut(struct pair_end *end);
 
 /* Both ends in this process; who waits at one drives the other, too. */

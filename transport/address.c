@@ -23,7 +23,7 @@
 #include "base/log.h"
 #include "transport/boot.h"
 
-enum { BACKLOG = 256, TCP_BACKLOG = 1024, HOST_MAX = 256, GONE_MS = 2000 };
+enum { BACKLOG = 256, TCP_BACKLOG = 1024, HOST_MAX = 256, GONE_MS = 2900 };
 
 struct place {
     char host[HOST_MAX], port[8];
@@ -199,6 +199,8 @@ static tfr_status unix_connect(const char *addr, uint64_t deadline_ns, int *fd_o
 
 /* ---- tcp ---- */
 
+/* A host is gone after three seconds without a word.  The limit lies between two probes: with that
+ * of exactly two seconds one lost probe would end a sound connection that is idle. */
 void tfr_address_tune(int fd)
 {
     static const struct {

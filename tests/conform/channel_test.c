@@ -307,7 +307,6 @@ CONFORM_TEST(get, of_a_dead_peer_ends)
     xfer.peer = ends[0].peer;
     cr_assert_eq(get_start(&ends[0], &xfer), TFR_OK);
     pair_cut(&ends[1]);
-    tfr_boot_close(&ends[1].boot); /* as it is with a process that dies */
     CONFORM_WAIT(&ends[0], ends[0].ops->progress(ends[0].link) != TFR_OK);
     ends[0].ops->unreg(ends[0].mem); /* waits for the get */
     ends[0].mem = NULL;
