@@ -71,19 +71,6 @@ static __attribute__((cold, noinline)) bool broken(struct tcp_sock *sock, const 
     return false;
 }
 
-/* A word of eight bytes is one store; its reader pairs an acquire load with this. */
-static void bytes_store(uint8_t *to, const uint8_t *from, size_t len)
-{
-    uint64_t word;
-
-    if (len == sizeof(word) && (uintptr_t)to % sizeof(word) == 0) {
-        memcpy(&word, from, sizeof(word));
-        atomic_store_explicit((_Atomic uint64_t *)(void *)to, word, memory_order_release);
-    } else {
-        memcpy(to, from, len);
-    }
-}
-
 /* All frames below: false if the rest has to wait for more bytes, or for ever. */
 static bool put_take(struct tcp_sock *sock, const struct tcp_head *head, uint64_t len)
 {
@@ -98,7 +85,7 @@ static bool put_take(struct tcp_sock *sock, const struct tcp_head *head, uint64_
     if (!to)
         return broken(sock, "bytes for memory that was not shown", head);
     here = here < len ? here : len;
-    bytes_store(to, rx->in + rx->from + HEAD, (size_t)here);
+    tfr_bytes_store(to, rx->in + rx->from + HEAD, (size_t)here);
     tcp_mem_leave(slot);
     rx->from += HEAD + (uint32_t)here;
     rx->left = len - here;

@@ -28,20 +28,6 @@ static void sleepers_wake(struct ucx_link *link)
         link->told = write(link->event, &one, sizeof(one)) == sizeof(one);
 }
 
-/* Bytes of earlier puts are seen before these; a word is never torn. */
-static void bytes_show(uint8_t *to, const void *from, size_t len)
-{
-    if (len == sizeof(uint64_t) && (uintptr_t)to % sizeof(uint64_t) == 0) {
-        uint64_t word;
-        memcpy(&word, from, sizeof(word));
-        /* pairs with the acquire load of whoever polls the word */
-        atomic_store_explicit((_Atomic uint64_t *)(void *)to, word, memory_order_release);
-        return;
-    }
-    atomic_thread_fence(memory_order_release);
-    memcpy(to, from, len);
-}
-
 static void put_apply(struct ucx_link *link, uint64_t name, uint64_t at, const void *data,
                       size_t len)
 {
@@ -50,7 +36,7 @@ static void put_apply(struct ucx_link *link, uint64_t name, uint64_t at, const v
     pthread_mutex_lock(&link->dev->lock);
     mem = ucx_mem_find(link->dev, name);
     if (mem && tfr_span_inside(at, len, mem->area.len))
-        bytes_show((uint8_t *)mem->area.addr + at, data, len);
+        tfr_bytes_store((uint8_t *)mem->area.addr + at, data, len);
     else if (mem)
         peer_broke(link, "the peer puts outside of the memory it was shown");
     pthread_mutex_unlock(&link->dev->lock); /* memory that is gone takes nothing */

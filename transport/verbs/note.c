@@ -102,20 +102,6 @@ static uint8_t *place_find(struct verbs_dev *dev, uint32_t nic, const struct ver
     return place;
 }
 
-static void bytes_store(uint8_t *to, const uint8_t *from, size_t len)
-{
-    uint64_t word;
-
-    if (len == sizeof(word) && (uintptr_t)to % sizeof(word) == 0) {
-        memcpy(&word, from, sizeof(word));
-        /* pairs with the acquire load of whoever polls the word */
-        atomic_store_explicit((_Atomic uint64_t *)(void *)to, word, memory_order_release);
-    } else {
-        atomic_thread_fence(memory_order_release);
-        memcpy(to, from, len);
-    }
-}
-
 /* The peer may write its inbox at any time: what is checked is a copy. */
 uint32_t verbs_note_came(struct verbs_channel *channel)
 {
@@ -130,7 +116,7 @@ uint32_t verbs_note_came(struct verbs_channel *channel)
         verbs_fail(link, TFR_E_PROTO, "the peer wrote where nothing is shown");
         return 0;
     }
-    bytes_store(place, note.bytes, note.len);
+    tfr_bytes_store(place, note.bytes, note.len);
     return note.bell;
 }
 
