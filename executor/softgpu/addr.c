@@ -84,6 +84,26 @@ bool vm_resolve(struct vm_warp *w, const struct vm_ins *in, uint32_t m, unsigned
     return true;
 }
 
+typedef uint64_t piece __attribute__((vector_size(16)));
+
+/* A vector in global memory is aligned to its size and goes in one access: a kernel on another core
+ * sees all of it or nothing.  Other spaces, where nobody looks on, may lie differently here. */
+static void copy_whole(void *to, const void *from, uint32_t len)
+{
+    if (((uintptr_t)to | (uintptr_t)from) & (len - 1))
+        memcpy(to, from, len);
+    else if (len == 16)
+        *(volatile piece *)to = *(const volatile piece *)from;
+    else if (len == 8)
+        *(volatile uint64_t *)to = *(const volatile uint64_t *)from;
+    else if (len == 4)
+        *(volatile uint32_t *)to = *(const volatile uint32_t *)from;
+    else if (len == 2)
+        *(volatile uint16_t *)to = *(const volatile uint16_t *)from;
+    else
+        *(volatile uint8_t *)to = *(const volatile uint8_t *)from;
+}
+
 static uint64_t widen(const uint8_t *p, unsigned int type, unsigned int dw)
 {
     uint64_t v = 0;
@@ -117,13 +137,15 @@ const struct vm_ins *vm_ld_lanes(struct vm_warp *w, const struct vm_ins *in)
     unsigned int dw = (in->aux & VM_MEM_DW) >> VM_MEM_DW_SHIFT;
     unsigned int n = ((in->aux & VM_MEM_N) >> VM_MEM_N_SHIFT) + 1;
     const uint32_t part[4] = {in->d, in->b, in->c, in->e};
+    piece all = {0};
     if (!lanes(w, in, m, SOFT_PAGE_READ, ptr))
         return VM_LEAVE;
     size = ptx_type_size(type);
     for (uint32_t left = m; left; left &= left - 1) {
         unsigned int i = (unsigned int)__builtin_ctz(left);
+        copy_whole(&all, ptr[i], n * size);
         for (unsigned int k = 0; k < n; k++) {
-            uint64_t v = widen((uint8_t *)ptr[i] + k * size, type, dw);
+            uint64_t v = widen((const uint8_t *)&all + k * size, type, dw);
             if (dw == 2)
                 REG(uint64_t, part[k])[i] = v;
             else
@@ -141,6 +163,7 @@ const struct vm_ins *vm_st_lanes(struct vm_warp *w, const struct vm_ins *in)
     unsigned int n = ((in->aux & VM_MEM_N) >> VM_MEM_N_SHIFT) + 1;
     uint32_t size = ptx_type_size((in->aux & VM_MEM_TYPE) >> VM_MEM_TYPE_SHIFT);
     const uint32_t part[4] = {in->d, in->b, in->c, in->e};
+    piece all = {0};
     if (!lanes(w, in, m, SOFT_PAGE_READ | SOFT_PAGE_WRITE, ptr))
         return VM_LEAVE;
     for (uint32_t left = m; left; left &= left - 1) {
@@ -148,8 +171,9 @@ const struct vm_ins *vm_st_lanes(struct vm_warp *w, const struct vm_ins *in)
         for (unsigned int k = 0; k < n; k++) {
             uint64_t v =
                 dw == 2 ? REG(const uint64_t, part[k])[i] : REG(const uint32_t, part[k])[i];
-            memcpy((uint8_t *)ptr[i] + k * size, &v, size); /* little-endian hosts only */
+            memcpy((uint8_t *)&all + k * size, &v, size); /* little-endian hosts only */
         }
+        copy_whole(ptr[i], &all, n * size);
     }
     return in + 1;
 }

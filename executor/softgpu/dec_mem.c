@@ -1,6 +1,7 @@
 /* Opcodes that touch memory: ld, st, atom, red, cp.async, prefetch.  Orders, scopes and cache hints
- * need nothing: plain accesses of the host are in order enough, and fences are fences.  Called by
- * decode.c through the table at the end. */
+ * need nothing: plain accesses of the host are in order enough, and fences are fences.  But a
+ * vector that blocks pass one another (a flag beside its value, as CUB's scan does) must not be
+ * torn. Called by decode.c through the table at the end. */
 #include "executor/softgpu/decode.h"
 
 static bool in_bounds(struct dec *d, int64_t at, uint32_t len, uint64_t size)
@@ -162,7 +163,8 @@ static void access(struct dec *d, bool load)
         return;
     }
     bool shared = w.space == PS_SHARED;
-    bool fast = shared || w.space == PS_GLOBAL || w.space == PS_CONST;
+    bool whole = n > 1 && d->m.strong && !shared; /* in one piece: a way of vm_ld_lanes alone */
+    bool fast = !whole && (shared || w.space == PS_GLOBAL || w.space == PS_CONST);
     unsigned int tt = !load ? mem_type(dec_bits(t)) : t == PT_S32 && dw == 1 ? PT_U32 : t;
     unsigned int lg = n == 4 ? 2 : n - 1;
     vm_fn fn = load ? vm_ld_lanes : vm_st_lanes;

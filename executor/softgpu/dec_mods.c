@@ -23,11 +23,11 @@ static const struct word words[] = {
     {"shared::cta", DM_SPACE, PS_SHARED}, {"shared::cluster", DM_SPACE, PS_SHARED}, {"local", DM_SPACE, PS_LOCAL},
     {"param", DM_SPACE, PS_PARAM}, {"param::entry", DM_SPACE, PS_PARAM},
     {"param::func", DM_SPACE, PS_PARAM}, {"const", DM_SPACE, PS_CONST}, {"v2", DM_VEC, 2},
-    {"v4", DM_VEC, 4}, {"v8", DM_VEC, 8}, {"weak", DM_MEMQ, 0}, {"volatile", DM_MEMQ, 0},
-    {"relaxed", DM_MEMQ, 0}, {"acquire", DM_MEMQ, 0}, {"release", DM_MEMQ, 0},
-    {"acq_rel", DM_MEMQ, 0}, {"sc", DM_MEMQ, 0}, {"mmio", DM_MEMQ, 0}, {"cluster", DM_MEMQ, 0},
+    {"v4", DM_VEC, 4}, {"v8", DM_VEC, 8}, {"weak", DM_MEMQ, 0}, {"volatile", DM_MEMQ, 1},
+    {"relaxed", DM_MEMQ, 1}, {"acquire", DM_MEMQ, 1}, {"release", DM_MEMQ, 1},
+    {"acq_rel", DM_MEMQ, 0}, {"sc", DM_MEMQ, 0}, {"mmio", DM_MEMQ, 1}, {"cluster", DM_MEMQ, 0},
     {"gpu", DM_MEMQ, 0}, {"sys", DM_MEMQ, 0}, {"nc", DM_MEMQ, 0}, {"ca", DM_MEMQ, 0},
-    {"cg", DM_MEMQ, 0}, {"cs", DM_MEMQ, 0}, {"lu", DM_MEMQ, 0}, {"cv", DM_MEMQ, 0},
+    {"cg", DM_MEMQ, 1}, {"cs", DM_MEMQ, 0}, {"lu", DM_MEMQ, 0}, {"cv", DM_MEMQ, 1},
     {"wb", DM_MEMQ, 0}, {"wt", DM_MEMQ, 0}, {"gl", DM_MEMQ, 0},
     {"L1::evict_normal", DM_MEMQ, 0}, {"L1::evict_unchanged", DM_MEMQ, 0},
     {"L1::evict_first", DM_MEMQ, 0}, {"L1::evict_last", DM_MEMQ, 0},
@@ -81,6 +81,9 @@ static void take_value(struct dec_mods *m, const struct word *w)
         break;
     case DM_TEST:
         m->test = w->value;
+        break;
+    case DM_MEMQ:
+        m->strong |= w->value;
         break;
     default:
         break;

@@ -24,8 +24,7 @@ enum dec_mod {
     DM_XOR,
     DM_SPACE,
     DM_VEC,
-    DM_MEMQ, /* orders, scopes and cache hints of ld and st: all ours are as strong as the strongest
-              */
+    DM_MEMQ, /* orders, scopes and cache hints of ld and st; 1: other blocks may look on */
     DM_SYNC,
     DM_ALIGNED,
     DM_TO,
@@ -59,7 +58,7 @@ enum dec_mod {
 struct dec_mods {
     uint64_t seen;
     unsigned int type[4], type_n;
-    unsigned int round, cmp, space, vec, left, prmt, mode, atom, test;
+    unsigned int round, cmp, space, vec, left, prmt, mode, atom, test, strong;
     struct ptx_slice word[4];
     unsigned int word_n;
 };

@@ -387,6 +387,48 @@ Test(vm_grid, blocks_that_wait_for_later_ones_end, .timeout = 60)
     vm_module_unload(m);
 }
 
+/* One block writes vectors of equal words while the other counts those it sees torn. */
+static uint32_t torn(const char *type, const char *move, const char *from, const char *to,
+                     const char *store, const char *load)
+{
+    char text[2048];
+    snprintf(text, sizeof(text),
+             VM_PTX_HEAD
+             ".entry k(.param .u64 c) {.reg .b64 %%rd<8>; .reg .b32 %%r<9>; .reg .pred %%p<3>;\n"
+             ".reg %s %%v<5>;\n"
+             "ld.param.u64 %%rd1, [c]; mov.u32 %%r1, %%tid.x; mul.wide.u32 %%rd2, %%r1, 16;\n"
+             "add.u64 %%rd2, %%rd2, %%rd1; mov.u32 %%r2, %%ctaid.x; mov.u32 %%r3, 0;\n"
+             "setp.eq.u32 %%p1, %%r2, 0;\n"
+             "L: %s %%v1, %%r3; @%%p1 %s [%%rd2], %s; @!%%p1 %s %s, [%%rd2];\n"
+             "setp.ne%s %%p2, %%v1, %%v2; @!%%p1 setp.ne%s %%p2, %%v3, %%v4;\n"
+             "@%%p1 bra N; @%%p2 red.global.add.u32 [%%rd1+512], 1;\n"
+             "N: add.u32 %%r3, %%r3, 1; setp.ne.u32 %%p2, %%r3, 400000; @%%p2 bra L; ret;}",
+             type, move, store, from, load, to, type, type);
+    struct vm_module *m = vm_kit_load(text);
+    uint8_t *mem = vm_kit_mem(512 + 4);
+    uint64_t p = (uintptr_t)mem;
+    uint32_t count;
+    struct vm_fault f;
+    cr_assert_eq(vm_kit_run(vm_kit_kernel(m, "k"), 2, 32, 0, &p, &f), CUDA_SUCCESS, "%s", f.text.s);
+    memcpy(&count, mem + 512, sizeof(count));
+    vm_module_unload(m);
+    return count;
+}
+
+Test(vm_grid, strong_vectors_are_never_torn, .timeout = 60)
+{
+    setenv("TFR_SOFT_WORKERS", "2", 1);
+    cr_expect_eq(torn(".u32", "mov.u32", "{%v1, %v1}", "{%v3, %v4}", "st.relaxed.gpu.global.v2.u32",
+                      "ld.relaxed.gpu.global.v2.u32"),
+                 0);
+    cr_expect_eq(torn(".u32", "mov.u32", "{%v1, %v1, %v1, %v1}", "{%v3, %v2, %v2, %v4}",
+                      "st.volatile.global.v4.u32", "ld.volatile.global.v4.u32"),
+                 0);
+    cr_expect_eq(torn(".u64", "cvt.u64.u32", "{%v1, %v1}", "{%v3, %v4}", "st.global.cg.v2.u64",
+                      "ld.acquire.gpu.v2.u64"),
+                 0);
+}
+
 struct many {
     struct vm_kernel *k;
     uint64_t *sum;
