@@ -1,27 +1,19 @@
-/* A lane in GPU memory: made while a session joins, proven before it is used.  Surprising: nothing
- * a driver or a kernel module says about GPUDirect is believed; bytes are moved and compared. */
+/* A lane in GPU memory: made while a session joins, tried before it is used (gputrial.c).  Each way
+ * to register it that fails the trial makes room for the next one, and the last for lanes in host
+ * memory. */
 #define TFR_LOG_PART "executor"
 #include "executor/gpulane.h"
 
-#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
-#include "base/clock.h"
 #include "base/env.h"
 #include "base/log.h"
-#include "executor/out.h"
+#include "executor/gputrial.h"
 #include "executor/place.h"
 #include "executor/stat.h"
 
-enum {
-    GPU_SHARE = 16,     /* of the device's memory at most */
-    PROOF = 128 << 10,  /* bytes of the pattern */
-    PROOF_MS = 3000,    /* until a transfer of it has failed */
-    SLOW = 8,           /* times that host memory takes: rather that, then */
-    SLOW_FREE_US = 100, /* what a transfer costs besides */
-    ROUNDS = 16,
-};
+enum { GPU_SHARE = 16 /* of the device's memory at most */ };
 
 enum way { WAY_NONE, WAY_DMABUF, WAY_PEER };
 static const char *const way_names[] = {"none", "dma-buf", "peer memory"};
@@ -159,6 +151,28 @@ static bool reg_peer(struct tfr_session *s, struct tfr_lane *lane)
            s->dev->ops->reg(s->dev, &area, &lane->mem) == TFR_OK;
 }
 
+/* The first way that works; WAY_NONE: *why_out says what is wrong with the last that was tried. */
+static enum way way_find(struct tfr_session *s, struct tfr_lane *lane, const char **why_out)
+{
+    *why_out = NULL;
+    for (enum way way = WAY_DMABUF; way <= WAY_PEER; way++) {
+        if (!(way == WAY_DMABUF ? reg_dmabuf(s, lane) : reg_peer(s, lane)))
+            continue;
+        const char *why = tfr_gputrial_alone(s, lane);
+        if (!why)
+            return way;
+        s->dev->ops->unreg(lane->mem);
+        lane->mem = NULL;
+        *why_out = why;
+        TFR_STAT_ADD(gpu_refused, 1);
+        tfr_warn("no lane in GPU memory by %s: %s", way_names[way], why);
+    }
+    if (!*why_out)
+        *why_out = "the NIC registers no GPU memory: neither its dma-buf nor, where nvidia-peermem "
+                   "is loaded, its addresses";
+    return WAY_NONE;
+}
+
 void tfr_gpulane_make(struct tfr_session *s)
 {
     struct tfr_lane *lane = &s->lane[1];
@@ -168,14 +182,11 @@ void tfr_gpulane_make(struct tfr_session *s)
     if (!why && !memory_make(s, lane))
         why = "the driver gives no memory for it";
     if (!why) {
-        way = reg_dmabuf(s, lane) ? WAY_DMABUF : reg_peer(s, lane) ? WAY_PEER : WAY_NONE;
-        if (way == WAY_NONE) {
+        way = way_find(s, lane, &why);
+        if (way == WAY_NONE)
             memory_free(s, lane);
-            why = "the NIC registers no GPU memory: neither its dma-buf nor, where nvidia-peermem "
-                  "is loaded, its addresses";
-        }
     }
-    if (why) {
+    if (way == WAY_NONE) {
         tfr_info("lanes in host memory: %s", why);
         return;
     }
@@ -195,155 +206,26 @@ void tfr_gpulane_drop(struct tfr_session *s)
     TFR_STAT_SET(gpu_lane, 0);
 }
 
-/* ---- the proof ---- */
-
-struct proof {
-    struct tfr_session *s;
-    CUstream stream;
-    uint8_t *sent, *seen; /* two places of lane 0 */
-};
-
-static void moved(void *arg, tfr_status status)
-{
-    atomic_store_explicit((_Atomic int *)arg, status == TFR_OK ? 1 : -1, memory_order_release);
-}
-
-/* Until *done is set by `moved`. */
-static bool settle(struct tfr_session *s, _Atomic int *done)
-{
-    uint64_t until = tfr_clock_now() + PROOF_MS * TFR_NS_PER_MS;
-    while (!atomic_load_explicit(done, memory_order_acquire)) {
-        if (tfr_clock_now() > until || atomic_load_explicit(&s->ended, memory_order_acquire))
-            return false;
-        tfr_out_progress(s);
-        sched_yield();
-    }
-    return atomic_load_explicit(done, memory_order_relaxed) > 0;
-}
-
-/* One transfer between `local`, inside mem, and the client's twin. */
-static bool move(struct proof *p, bool get, void *local, struct tfr_mem *mem)
-{
-    /* Static: a transfer that never ends may still write it. */
-    static _Atomic int done;
-    struct tfr_session *s = p->s;
-    struct tfr_xfer xfer = {.channel = 1,
-                            .local = local,
-                            .mem = mem,
-                            .peer = s->page,
-                            .peer_at = s->lane[0].peer_at,
-                            .len = PROOF,
-                            .done = moved,
-                            .arg = &done};
-    uint64_t until = tfr_clock_now() + PROOF_MS * TFR_NS_PER_MS;
-    tfr_status status;
-    atomic_store_explicit(&done, 0, memory_order_relaxed);
-    while ((status = get ? s->link->ops->get(s->link, &xfer) : s->link->ops->put(s->link, &xfer)) ==
-               TFR_AGAIN &&
-           tfr_clock_now() < until)
-        tfr_out_progress(s);
-    return status == TFR_OK && settle(s, &done);
-}
-
-static bool land(struct proof *p)
-{
-    static _Atomic int done;
-    struct tfr_session *s = p->s;
-    struct tfr_landing landing = {.mem = s->lane[1].mem, .len = PROOF, .done = moved, .arg = &done};
-    uint64_t until = tfr_clock_now() + PROOF_MS * TFR_NS_PER_MS;
-    tfr_status status;
-    atomic_store_explicit(&done, 0, memory_order_relaxed);
-    while ((status = s->link->ops->land(s->link, &landing)) == TFR_AGAIN && tfr_clock_now() < until)
-        tfr_out_progress(s);
-    return status == TFR_OK && settle(s, &done);
-}
-
-static void pattern(uint8_t *at, uint32_t seed)
-{
-    for (uint32_t i = 0; i < PROOF; i++)
-        at[i] = (uint8_t)((i * 2654435761u + seed) >> 13);
-}
-
-/* Client -> GPU: what the GPU reads must be what the NIC wrote. */
-static const char *prove_in(struct proof *p)
-{
-    struct tfr_session *s = p->s;
-    const struct tfr_lane *host = &s->lane[0], *gpu = &s->lane[1];
-    pattern(p->sent, 1);
-    memset(p->seen, 0, PROOF);
-    if (!move(p, false, p->sent, host->mem) || !move(p, true, (void *)gpu->gpu, gpu->mem))
-        return "the NIC does not write GPU memory";
-    if (!land(p))
-        return "what the NIC writes cannot be flushed";
-    if (s->cu->cuMemcpyDtoHAsync_v2(p->seen, gpu->gpu, PROOF, p->stream) != CUDA_SUCCESS ||
-        s->cu->cuStreamSynchronize(p->stream) != CUDA_SUCCESS)
-        return "the GPU does not copy out of it";
-    return memcmp(p->seen, p->sent, PROOF) == 0 ? NULL
-                                                : "the GPU does not see what the NIC has written";
-}
-
-/* GPU -> client. */
-static const char *prove_out(struct proof *p)
-{
-    struct tfr_session *s = p->s;
-    const struct tfr_lane *host = &s->lane[0], *gpu = &s->lane[1];
-    pattern(p->sent, 2);
-    memset(p->seen, 0, PROOF);
-    if (s->cu->cuMemcpyHtoDAsync_v2(gpu->gpu, p->sent, PROOF, p->stream) != CUDA_SUCCESS ||
-        s->cu->cuStreamSynchronize(p->stream) != CUDA_SUCCESS)
-        return "the GPU does not copy into it";
-    if (!move(p, false, (void *)gpu->gpu, gpu->mem) || !move(p, true, p->seen, host->mem))
-        return "the NIC does not read GPU memory";
-    return memcmp(p->seen, p->sent, PROOF) == 0 ? NULL
-                                                : "the NIC does not see what the GPU has written";
-}
-
-/* The best of several rounds, more of them while it looks bad: a busy machine is no slow NIC. */
-static const char *prove_speed(struct proof *p)
-{
-    const struct tfr_lane *host = &p->s->lane[0], *gpu = &p->s->lane[1];
-    uint64_t best[2] = {UINT64_MAX, UINT64_MAX};
-    bool slow = true;
-    for (int i = 0; i < 2 * ROUNDS && (slow || i < 4); i++) {
-        uint64_t begin = tfr_clock_now();
-        if (!move(p, true, i & 1 ? (void *)gpu->gpu : p->seen, i & 1 ? gpu->mem : host->mem))
-            return "the NIC does not write GPU memory";
-        uint64_t took = tfr_clock_now() - begin;
-        best[i & 1] = took < best[i & 1] ? took : best[i & 1];
-        slow = best[1] > SLOW * (best[0] + SLOW_FREE_US * TFR_NS_PER_US);
-    }
-    tfr_info("%d KiB from the client: %.1f us into host memory, %.1f us into GPU memory",
-             PROOF >> 10, (double)best[0] / 1e3, (double)best[1] / 1e3);
-    return slow ? "the NIC reaches GPU memory more slowly than host memory" : NULL;
-}
-
-void tfr_gpulane_prove(struct tfr_session *s)
+tfr_status tfr_gpulane_prove(struct tfr_session *s)
 {
     struct tfr_lane *host = &s->lane[0], *lane = &s->lane[1];
-    struct proof p = {.s = s, .sent = host->host, .seen = host->host + PROOF};
-    const char *why = "the client has no room";
+    const char *why;
     if (s->lane_n < 2)
-        return;
+        return TFR_OK;
     lane->peer_at = host->peer_at;
     lane->peer_len = host->peer_len;
-    if (host->peer_len >= PROOF && lane->len >= PROOF &&
-        s->cu->cuStreamCreate(&p.stream, CU_STREAM_NON_BLOCKING) == CUDA_SUCCESS) {
-        why = prove_in(&p);
-        why = why ? why : prove_out(&p);
-        why = why ? why : prove_speed(&p);
-        s->cu->cuStreamDestroy_v2(p.stream);
-    }
-    memset(host->host, 0, 2 * PROOF);
+    tfr_status status = tfr_gputrial_session(s, lane, &why);
+    if (status != TFR_OK)
+        return tfr_fail(status,
+                        "the link broke while the lane in GPU memory was tried (%s): if it does so "
+                        "again, start tf-executor with TFR_GPUDIRECT=off",
+                        why);
     if (!why)
-        return;
-    /* The memory stays registered: a transfer that was given up may still come. */
+        return TFR_OK;
+    /* The memory stays registered: the client has its key. */
     s->lane_n = 1;
     TFR_STAT_SET(gpu_lane, 0);
-    /* A transfer that ends in an error takes the link with it, and the session. */
-    if (atomic_load_explicit(&s->ended, memory_order_acquire))
-        tfr_warn("the link broke while the lane in GPU memory was tried (%s): if it does so again, "
-                 "start tf-executor with TFR_GPUDIRECT=off",
-                 why);
-    else
-        tfr_warn("lanes in host memory: %s", why);
+    TFR_STAT_ADD(gpu_refused, 1);
+    tfr_warn("lanes in host memory: %s", why);
+    return TFR_OK;
 }

@@ -10,15 +10,15 @@
 
 #include "executor/session.h"
 
-/* While joining, before the welcome: makes it and registers it, if transport, driver, place and
- * TFR_GPUDIRECT allow; why not is logged.  s->lane_n says whether there is one. */
+/* While joining, before the welcome: makes it, registers it and tries it, if transport, driver,
+ * place and TFR_GPUDIRECT allow; why not is logged.  s->lane_n says whether there is one. */
 void tfr_gpulane_make(struct tfr_session *s);
 
 /* It goes again: the transport that it was made for does not work. */
 void tfr_gpulane_drop(struct tfr_session *s);
 
-/* Once the link is open: moves a pattern NIC -> GPU -> host and back and looks at it.  What fails
- * is taken away again, and said.  Blocks for at most a few seconds. */
-void tfr_gpulane_prove(struct tfr_session *s);
+/* Once the link is open: tries it over that.  What fails is taken away again, and said; not TFR_OK:
+ * the link is not to be used any more.  Blocks for at most a few seconds. */
+tfr_status tfr_gpulane_prove(struct tfr_session *s);
 
 #endif

@@ -330,7 +330,9 @@ tfr_status tfr_session_join(struct tfr_session *s, struct tfr_boot boot,
     s->reply = area->reply;
     s->text = area->text;
     s->error_text = area->error_text;
-    tfr_gpulane_prove(s);
+    status = tfr_gpulane_prove(s);
+    if (status != TFR_OK)
+        return status;
     struct tfr_ready body = {.lane_n = s->lane_n};
     struct tfr_boot_msg ready = {.type = TFR_BOOT_READY, .len = sizeof body, .body = &body};
     return tfr_boot_send(&s->boot, &ready, 3000);

@@ -23,6 +23,7 @@
     X(bytes_bounced, "bounced", "copy bytes that passed through lanes in host memory")             \
     X(landings, "landings", "times that arrived bytes were made visible to the GPU")               \
     X(gpu_lane, "gpu lane", "bytes of lanes in GPU memory")                                        \
+    X(gpu_refused, "refused", "ways into GPU memory that failed their trial")                      \
     X(gpu_memory, "gpu mem", "bytes of device memory held")                                        \
     X(parked, "parked", "times a stream was parked")                                               \
     X(stalls, "stalls", "times the pump had to wait for something other than a record")            \

@@ -1,7 +1,8 @@
 /* A transport that reaches GPU memory, for machines without one: tcp, which takes the software
  * GPU's memory for what it is, memory.  Loaded in place of verbs.so (TFR_PLUGINS).  Landing takes
  * its time, as a read by a NIC does.  FAKE_DIRECT: "blind": what arrives is never seen by the
- * GPU; "deaf": GPU memory is not registered. */
+ * GPU; "deaf": GPU memory is not registered; "refuse": who writes there loses the connection, as a
+ * remote access error ends a queue pair; "refuse-dmabuf": the same of dma-bufs alone. */
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -16,6 +17,10 @@ static struct tfr_landing landing; /* under way, if `left`; one caller at a time
 static int left;
 static uint8_t *gpu, *shadow; /* blind: what the link moves in place of GPU memory */
 static size_t gpu_len;
+static struct tfr_key refused;         /* of GPU memory that is not to be written; len 0: none */
+static struct tfr_peer_mem *forbidden; /* the same, imported */
+static struct tfr_link *broken;        /* by a write there, */
+static struct tfr_xfer culprit;        /* this one; it is done with an error */
 
 static bool is(const char *word)
 {
@@ -46,7 +51,36 @@ static tfr_status reg(struct tfr_dev *dev, const struct tfr_area *area, struct t
         shadow = mmap(NULL, gpu_len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
         as_host.addr = shadow;
     }
-    return tcp->reg(dev, &as_host, mem_out);
+    tfr_status status = tcp->reg(dev, &as_host, mem_out);
+    refused.len = 0;
+    if (status == TFR_OK &&
+        (is("refuse") || (is("refuse-dmabuf") && area->kind == TFR_AREA_DMABUF)))
+        tcp->key(*mem_out, &refused);
+    return status;
+}
+
+static tfr_status import(struct tfr_link *link, const struct tfr_key *key,
+                         struct tfr_peer_mem **peer_out)
+{
+    tfr_status status = tcp->import(link, key, peer_out);
+    if (status == TFR_OK && refused.len &&
+        memcmp(key->words, refused.words, sizeof refused.words) == 0)
+        forbidden = *peer_out;
+    return status;
+}
+
+static void break_off(struct tfr_link *link)
+{
+    if (broken == link && culprit.done)
+        culprit.done(culprit.arg, TFR_E_PEER);
+    culprit.done = NULL;
+}
+
+static void close_link(struct tfr_link *link)
+{
+    break_off(link);
+    broken = broken == link ? NULL : broken;
+    tcp->close(link);
 }
 
 static struct tfr_xfer shadowed(const struct tfr_xfer *xfer)
@@ -61,7 +95,12 @@ static struct tfr_xfer shadowed(const struct tfr_xfer *xfer)
 static tfr_status put(struct tfr_link *link, const struct tfr_xfer *xfer)
 {
     struct tfr_xfer to = shadowed(xfer);
-    return tcp->put(link, &to);
+    if (forbidden && xfer->peer == forbidden) {
+        broken = link;
+        culprit = *xfer;
+        return TFR_OK;
+    }
+    return broken == link ? TFR_E_PEER : tcp->put(link, &to);
 }
 
 static tfr_status get(struct tfr_link *link, const struct tfr_xfer *xfer)
@@ -92,6 +131,10 @@ static tfr_status land(struct tfr_link *link, const struct tfr_landing *what)
 static tfr_status progress(struct tfr_link *link)
 {
     tfr_status status = tcp->progress(link);
+    if (broken == link) {
+        break_off(link);
+        return TFR_E_PEER;
+    }
     if (left && --left == 0)
         landing.done(landing.arg, status);
     return status;
@@ -111,6 +154,8 @@ struct tfr_transport_ops *tfr_transport_plugin(uint32_t abi)
     ops.prepare = prepare;
     ops.reg = reg;
     ops.open = open_link;
+    ops.close = close_link;
+    ops.import = import;
     ops.land = land;
     ops.put = put;
     ops.get = get;
