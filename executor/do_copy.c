@@ -138,7 +138,7 @@ CUresult do_copy(struct tfr_session *s, const struct tfr_rec *rec, struct tfr_re
     if (result == CUDA_SUCCESS)
         copy_count(s, req);
     if (result == CUDA_SUCCESS && req->kind == TFR_COPY_PULL && !(req->flags & TFR_COPY_FETCH))
-        result = tfr_news_deliver(s, stream, rec->seq, req->dst, req->len);
+        result = tfr_news_deliver(s, stream, rec, req->dst, req->len);
     return result == CUDA_SUCCESS ? tfr_copy_submitted(s, stream, rec->seq, req->flags) : result;
 }
 

@@ -183,8 +183,8 @@ CUresult do_rect(struct tfr_session *s, const struct tfr_rec *rec, struct tfr_re
         rect_count(s, req);
     bool sends = req->kind == TFR_COPY_PULL && !(req->flags & TFR_COPY_FETCH);
     if (result == CUDA_SUCCESS && sends) /* packed: no gaps */
-        result = tfr_news_deliver(s, stream, rec->seq, req->dst.at,
-                                  req->width * req->height * req->depth);
+        result =
+            tfr_news_deliver(s, stream, rec, req->dst.at, req->width * req->height * req->depth);
     return result == CUDA_SUCCESS ? tfr_copy_submitted(s, stream, rec->seq, req->flags) : result;
 }
 

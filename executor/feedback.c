@@ -11,7 +11,11 @@
 #include "executor/out.h"
 #include "executor/stat.h"
 
-enum { WORDS = TFR_STREAM_SLOTS / 64, CUT_TRIES = 64 };
+enum {
+    WORDS = TFR_STREAM_SLOTS / 64,
+    CUT_TRIES = 64,
+    DELIVERY_LEN = 4096 /* no client of ours uses less of the lane for a copy */
+};
 
 /* ---- marks ---- */
 
@@ -155,15 +159,20 @@ static void pass_show(struct tfr_session *s, const struct pass *p)
 
 /* ---- bytes before news ---- */
 
-CUresult tfr_news_deliver(struct tfr_session *s, const struct tfr_stream *stream, uint64_t seq,
-                          uint64_t place, uint64_t len)
+/* A client waits for a word before it uses those bytes of the lane again, so there are no more of
+ * these than copies fit into the lane at once. */
+CUresult tfr_news_deliver(struct tfr_session *s, const struct tfr_stream *stream,
+                          const struct tfr_rec *rec, uint64_t place, uint64_t len)
 {
     if (s->mapped)
         return CUDA_SUCCESS;
+    if (atomic_load_explicit(&s->delivery_n, memory_order_relaxed) >= s->lane[0].len / DELIVERY_LEN)
+        return tfr_session_bad(s, rec, "more copies on their way home than the lane holds");
     struct tfr_delivery *d = malloc(sizeof *d);
     if (!d)
         return CUDA_ERROR_OUT_OF_MEMORY;
-    *d = (struct tfr_delivery){.word = stream->word, .seq = seq, .at = place, .len = len};
+    *d = (struct tfr_delivery){.word = stream->word, .seq = rec->seq, .at = place, .len = len};
+    atomic_fetch_add_explicit(&s->delivery_n, 1, memory_order_relaxed);
     pthread_mutex_lock(&s->deliveries_lock);
     *s->deliveries_last = d;
     s->deliveries_last = &d->next;
@@ -205,6 +214,7 @@ static void pass_deliver(struct tfr_session *s, const struct pass *p)
     while ((d = delivery_take(s, p))) {
         tfr_out_lane(s, d->at, d->len);
         free(d);
+        atomic_fetch_sub_explicit(&s->delivery_n, 1, memory_order_relaxed);
     }
 }
 

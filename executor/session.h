@@ -176,6 +176,7 @@ struct tfr_session {
      */
     pthread_mutex_t deliveries_lock;
     struct tfr_delivery *deliveries, **deliveries_last; /* guarded by deliveries_lock */
+    _Atomic uint32_t delivery_n;                        /* of them */
     bool holding, text_late; /* guarded by news_lock: a pass waits for text, or for room for it */
 
     /* A synchronous copy that returned early: later work of other streams comes after it. */
@@ -247,9 +248,10 @@ bool tfr_news_expected(struct tfr_session *s);
 /* Submits a mark: mirror[word] := seq in stream order. */
 CUresult tfr_news_ask(struct tfr_session *s, struct tfr_stream *stream, uint64_t seq);
 
-/* The stream's copy into lane bytes [place, place + len) ends at seq, which is a mark to come. */
-CUresult tfr_news_deliver(struct tfr_session *s, const struct tfr_stream *stream, uint64_t seq,
-                          uint64_t place, uint64_t len);
+/* The record's copy, of the stream, fills lane bytes [place, place + len): they are sent when the
+ * stream's word has come that far, by a mark to come. */
+CUresult tfr_news_deliver(struct tfr_session *s, const struct tfr_stream *stream,
+                          const struct tfr_rec *rec, uint64_t place, uint64_t len);
 
 void tfr_news_reply(struct tfr_session *s, uint32_t slot, uint64_t seq, CUresult result,
                     uint32_t len);

@@ -246,6 +246,37 @@ static void rect_refused(const struct tfr_rect_req *wrong)
     cr_assert(rogue_ends(&r));
 }
 
+/* Of 2 MiB of lane, so many copies that no two of 4 KiB are apart. */
+Test(hostile, copies_home_without_an_end_end_the_session)
+{
+    struct rogue r;
+    rogue_attach_over(&r, "fault");
+    struct tfr_copy_req copy = {.stream = rogue_context(&r), .kind = TFR_COPY_PULL, .len = 8};
+    copy.src = rogue_memory(&r, 4096);
+    for (int i = 0; i < 600 && !tfr_boot_gone(&r.boot); i++)
+        rogue_post(&r, TFR_OP_copy, &copy.stream, sizeof copy - sizeof copy.head);
+    cr_assert(rogue_ends(&r));
+    rogue_daemon_serves();
+}
+
+Test(hostile, copies_home_that_are_waited_for_may_be_many)
+{
+    struct rogue r;
+    rogue_attach_over(&r, "fault");
+    struct tfr_copy_req copy = {
+        .stream = rogue_context(&r), .kind = TFR_COPY_PULL, .len = 8, .flags = TFR_COPY_MARK};
+    copy.src = rogue_memory(&r, 4096);
+    for (int i = 0; i < 1200; i++) {
+        rogue_post(&r, TFR_OP_copy, &copy.stream, sizeof copy - sizeof copy.head);
+        uint64_t until = tfr_clock_now() + 20 * TFR_NS_PER_S;
+        while (i % 100 == 0 &&
+               atomic_load_explicit(&rogue_page(&r)->stream[0], memory_order_acquire) < r.tx.seq)
+            cr_assert_lt(tfr_clock_now(), until, "the copies arrive");
+    }
+    cr_assert_not(tfr_boot_gone(&r.boot));
+    rogue_leave(&r);
+}
+
 Test(hostile, rectangle_outside_of_the_lane_ends_the_session)
 {
     const struct tfr_box_side small = {0, 64, 4};

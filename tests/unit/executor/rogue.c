@@ -96,12 +96,36 @@ uint32_t rogue_greet(struct tfr_hello hello, struct tfr_boot *boot_out)
 
 void rogue_attach(struct rogue *r)
 {
-    const struct tfr_transport_ops *ops = tfr_transport_find("shm");
+    rogue_attach_over(r, "shm");
+}
+
+static void page_show(struct rogue *r)
+{
+    struct tfr_mem *mem;
+    struct tfr_key key;
+    cr_assert_eq(r->dev->ops->reg(r->dev, &r->page, &mem), TFR_OK);
+    r->dev->ops->key(mem, &key);
+    struct tfr_show show = {.len = sizeof(struct tfr_page_area),
+                            .lane_at = sizeof(struct tfr_page_area)};
+    memcpy(show.key, key.words, sizeof show.key);
+    struct tfr_boot_msg out = {.type = TFR_BOOT_SHOW,
+                               .len = sizeof show,
+                               .body = &show,
+                               .fds = {key.fd},
+                               .fd_n = key.fd >= 0};
+    cr_assert_eq(tfr_boot_send(&r->boot, &out, 1000), TFR_OK);
+}
+
+void rogue_attach_over(struct rogue *r, const char *transport)
+{
+    const struct tfr_transport_ops *ops = tfr_transport_find(transport);
     struct tfr_dev_cfg cfg = {.numa_node = -1};
     struct tfr_boot_msg msg;
     char why[TFR_WAYS_TEXT];
     cr_assert_eq(rogue_greet(rogue_hello(), &r->boot), TFR_BOOT_SNAPSHOT);
-    rogue_send(&r->boot, TFR_BOOT_ATTACH, &rogue_over_shm, sizeof rogue_over_shm);
+    struct tfr_way way = {.usable = 1};
+    strncpy(way.name, transport, sizeof way.name - 1);
+    rogue_send(&r->boot, TFR_BOOT_ATTACH, &way, sizeof way);
     /* A test may be faster than the next worker. */
     cr_assert_eq(tfr_boot_recv(&r->boot, &msg, 20000), TFR_OK);
     while (msg.type == TFR_BOOT_QUEUED) {
@@ -113,15 +137,13 @@ void rogue_attach(struct rogue *r)
     cr_assert_eq(tfr_boot_recv(&r->boot, &msg, 3000), TFR_OK);
     cr_assert_eq(msg.type, TFR_BOOT_WELCOME);
     memcpy(&r->welcome, msg.body, sizeof r->welcome);
-    struct tfr_key key = {.len = r->welcome.len, .words = {r->welcome.key[0]}, .fd = msg.fds[0]};
+    struct tfr_key key = {.len = r->welcome.len, .fd = msg.fd_n ? msg.fds[0] : -1};
+    memcpy(key.words, r->welcome.key, sizeof key.words);
     msg.fd_n = 0;
     tfr_boot_msg_fini(&msg);
     cr_assert_eq(tfr_memfd_create("rogue", sizeof(struct tfr_page_area), NULL, &r->page), TFR_OK);
-    struct tfr_show show = {.len = sizeof(struct tfr_page_area)};
-    struct tfr_boot_msg out = {
-        .type = TFR_BOOT_SHOW, .len = sizeof show, .body = &show, .fds = {r->page.fd}, .fd_n = 1};
-    cr_assert_eq(tfr_boot_send(&r->boot, &out, 1000), TFR_OK);
     cr_assert_eq(ops->prepare(&cfg, &r->dev), TFR_OK);
+    page_show(r);
     cr_assert_eq(tfr_ways_open(r->dev, &r->boot, true, &key, &r->link, &r->session, why), TFR_OK);
     cr_assert_eq(tfr_boot_recv(&r->boot, &msg, 3000), TFR_OK);
     cr_assert_eq(msg.type, TFR_BOOT_READY);
@@ -156,19 +178,36 @@ void rogue_post(struct rogue *r, uint16_t op, const void *body, uint32_t len)
     if (len)
         memcpy(rec + 1, body, len);
     tfr_ring_commit(&r->tx);
+    while (tfr_ring_flush(&r->tx) == TFR_AGAIN && !tfr_boot_gone(&r->boot))
+        r->link->ops->progress(r->link);
+}
+
+static void answered(struct rogue *r, uint32_t slot)
+{
+    struct tfr_page_area *page = r->page.addr;
+    uint64_t until = tfr_clock_now() + 10 * TFR_NS_PER_S;
+    while (atomic_load_explicit(&page->reply[slot].seq, memory_order_acquire) != r->tx.seq)
+        cr_assert_lt(tfr_clock_now(), until, "the call was answered");
+    cr_assert_eq(page->reply[slot].result, CUDA_SUCCESS);
 }
 
 /* A context, so that streams exist; returns the legacy stream's id. */
 uint64_t rogue_context(struct rogue *r)
 {
     struct tfr_context_req req = {.legacy = tfr_id_make(TFR_KIND_STREAM, 1, 0), .at = 1};
-    struct tfr_page_area *page = r->page.addr;
     rogue_post(r, TFR_OP_context, &req.slot, sizeof req - sizeof req.head);
-    uint64_t until = tfr_clock_now() + 3 * TFR_NS_PER_S;
-    while (atomic_load_explicit(&page->reply[0].seq, memory_order_acquire) != r->tx.seq)
-        cr_assert_lt(tfr_clock_now(), until, "the context was answered");
-    cr_assert_eq(page->reply[0].result, CUDA_SUCCESS);
+    answered(r, 0);
     return req.legacy;
+}
+
+uint64_t rogue_memory(struct rogue *r, uint64_t len)
+{
+    struct tfr_alloc_req req = {.slot = 1, .len = len};
+    uint64_t at;
+    rogue_post(r, TFR_OP_alloc, &req.slot, sizeof req - sizeof req.head);
+    answered(r, 1);
+    memcpy(&at, ((struct tfr_page_area *)r->page.addr)->reply[1].payload, sizeof at);
+    return at;
 }
 
 /* The worker hangs up on us within two seconds. */

@@ -32,6 +32,8 @@ struct tfr_hello rogue_hello(void);
 /* Connects, says hello; the type of what comes back, 0: the connection was closed. */
 uint32_t rogue_greet(struct tfr_hello hello, struct tfr_boot *boot_out);
 void rogue_attach(struct rogue *r);
+/* The same over another transport than shm. */
+void rogue_attach_over(struct rogue *r, const char *transport);
 /* Gives back what attach took; a test that does without leaves it to the process. */
 void rogue_leave(struct rogue *r);
 struct tfr_feedback *rogue_page(struct rogue *r);
@@ -39,6 +41,8 @@ struct tfr_feedback *rogue_page(struct rogue *r);
 void rogue_post(struct rogue *r, uint16_t op, const void *body, uint32_t len);
 /* A context, so that streams exist; returns the legacy stream's id. */
 uint64_t rogue_context(struct rogue *r);
+/* Device memory. */
+uint64_t rogue_memory(struct rogue *r, uint64_t len);
 /* The worker hangs up on us within two seconds. */
 bool rogue_ends(struct rogue *r);
 void rogue_daemon_serves(void);
