@@ -172,7 +172,7 @@ CUresult tfr_bulk_put(const struct tfr_load *load, uint64_t *stamp_out)
     uint16_t at = load->channel ? load->channel : tfr_bulk_channel();
     struct channel *c = &channels[at];
     if (!channel_take(c))
-        return CUDA_ERROR_CONTEXT_IS_DESTROYED;
+        return tfr_client_ended();
     struct tfr_xfer xfer = xfer_of(load, at);
     xfer.flags = TFR_XFER_MORE;
     atomic_fetch_add_explicit(tfr_lane_shipping(load->extent), 1, memory_order_relaxed);
@@ -191,7 +191,7 @@ CUresult tfr_bulk_get(const struct tfr_load *load)
     uint16_t at = load->channel ? load->channel : tfr_bulk_channel();
     struct channel *c = &channels[at];
     if (!channel_take(c))
-        return CUDA_ERROR_CONTEXT_IS_DESTROYED;
+        return tfr_client_ended();
     struct tfr_xfer xfer = xfer_of(load, at);
     atomic_fetch_add_explicit(tfr_lane_shipping(load->extent), 1, memory_order_relaxed);
     CUresult result = xfer_start(tfr_client.link->ops->get, &xfer);

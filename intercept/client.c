@@ -154,7 +154,9 @@ static void sleep_once(const struct sleeper *s)
 {
     pthread_mutex_lock(&tfr_client.sleep_lock);
     enum tfr_sleep_leader leader = tfr_client.sleep_leader;
-    bool alive = word_alive(s->word);
+    /* a link whose session has failed may be closed at any time */
+    bool alive =
+        word_alive(s->word) && !atomic_load_explicit(&tfr_client.error, memory_order_acquire);
     if (alive && leader == TFR_SLEEP_ARMED)
         sleep_behind(s);
     if (alive && leader == TFR_SLEEP_NONE)
@@ -166,6 +168,17 @@ static void sleep_once(const struct sleeper *s)
     } else if (leader == TFR_SLEEP_ARMING) {
         sched_yield();
     }
+}
+
+/* The session has failed or ends, so that nobody becomes leader any more: waits for the one there
+ * is.  It takes no lock that is held by a thread which waits for transfers. */
+static void leader_out(void)
+{
+    eventfd_write(tfr_client.wake, 1);
+    pthread_mutex_lock(&tfr_client.sleep_lock);
+    while (tfr_client.sleep_leader != TFR_SLEEP_NONE)
+        pthread_cond_wait(&tfr_client.sleep_cond, &tfr_client.sleep_lock);
+    pthread_mutex_unlock(&tfr_client.sleep_lock);
 }
 
 void tfr_wait_news(bool (*over)(void), int limit_ms)
@@ -340,23 +353,35 @@ void tfr_client_quiet(void)
         pthread_cond_broadcast(&tfr_client.sleep_cond);
         tfr_relax_nap(&relax);
     }
-    ring_lock();
-    tfr_client.open = false;
-    tfr_gather_gone(); /* else its helper would look for ever */
-    ring_unlock();
-    tfr_bulk_close();
-    /* One that began to wait while we looked. */
-    pthread_mutex_lock(&tfr_client.sleep_lock);
-    while (tfr_client.sleep_leader != TFR_SLEEP_NONE)
-        pthread_cond_wait(&tfr_client.sleep_cond, &tfr_client.sleep_lock);
-    pthread_mutex_unlock(&tfr_client.sleep_lock);
+    leader_out(); /* one that began to wait while we looked */
+}
+
+static pthread_mutex_t cut_lock = PTHREAD_MUTEX_INITIALIZER;
+
+void tfr_client_cut(void)
+{
+    if (!atomic_load_explicit(&tfr_client.linked, memory_order_acquire))
+        return;
+    pthread_mutex_lock(&cut_lock);
+    /* With the lock: no error means that the session which failed has ended and another is here. */
+    if (atomic_load_explicit(&tfr_client.error, memory_order_acquire) &&
+        atomic_exchange_explicit(&tfr_client.linked, false, memory_order_acq_rel)) {
+        leader_out();
+        ring_lock();
+        tfr_client.open = false;
+        tfr_gather_gone(); /* else its helper would look for ever */
+        ring_unlock();
+        tfr_bulk_close();
+        tfr_client.link->ops->close(tfr_client.link);
+    }
+    pthread_mutex_unlock(&cut_lock);
 }
 
 /* With the ring lock held: the session's error while the ring takes no records. */
 static CUresult ring_error(void)
 {
     if (!tfr_client.open)
-        return CUDA_ERROR_CONTEXT_IS_DESTROYED;
+        return tfr_client_ended();
     if (tfr_ring_flush(&tfr_client.tx) < 0 || tfr_boot_gone(&tfr_client.boot))
         tfr_client_broken("the executor is gone");
     return (CUresult)atomic_load_explicit(&tfr_client.error, memory_order_acquire);
@@ -407,7 +432,7 @@ void *tfr_post_begin(uint16_t op, uint32_t len)
     uint16_t ctx_at = known ? ctx->slot : 0;
     if (__builtin_expect(!tfr_client.open, 0)) {
         ring_unlock();
-        tfr_thread.post_error = CUDA_ERROR_CONTEXT_IS_DESTROYED;
+        tfr_thread.post_error = tfr_client_ended();
         return NULL;
     }
     struct tfr_rec *rec = tfr_ring_reserve(&tfr_client.tx, len, op, ctx_at);

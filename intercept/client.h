@@ -57,6 +57,7 @@ struct tfr_client {
     int wake;     /* an eventfd: who sleeps on the link's descriptor is to leave; -1: none */
     int executor; /* the worker's process */
     _Atomic bool attached; /* pairs with the acquire in word_alive */
+    _Atomic bool linked;   /* the link is open: see tfr_client_cut */
     /* What every call answers from now on (CUresult): the executor is gone, or we are a forked
      * child. Pairs with the acquire in tfr_enter. */
     _Atomic uint32_t error;
@@ -130,8 +131,14 @@ void tfr_text_take(void);
 CUresult tfr_client_broken(const char *why);
 
 /* Before the session's memory goes: waits until the threads that wait have seen tfr_client.error
- * (100 ms at most), and closes the ring to records. */
+ * (100 ms at most). */
 void tfr_client_quiet(void);
+
+/* The session is lost, or ends (tfr_client.error says so; else nothing happens): closes ring and
+ * link.  When it returns no transfer reads or writes memory of this process, and those under way
+ * have ended.  The caller may hold locks that are held while transfers are waited for, and none of
+ * those that put, get and progress need. */
+void tfr_client_cut(void);
 
 /* For loops that wait without tfr_wait_word: breaks the session if the executor has gone, looking
  * every now and then.  Returns the session's error. */
@@ -202,6 +209,13 @@ void tfr_page_store(_Atomic uint64_t *word, uint64_t value);
 
 /* Where nothing is mapped: lets what is under way, both ways, arrive.  Called by whoever waits. */
 void tfr_client_progress(void);
+
+/* Why ring and link are closed. */
+static inline CUresult tfr_client_ended(void)
+{
+    uint32_t error = atomic_load_explicit(&tfr_client.error, memory_order_acquire);
+    return error ? (CUresult)error : CUDA_ERROR_CONTEXT_IS_DESTROYED;
+}
 
 /* For locks that are held for moments. */
 void tfr_spin_lock_slow(_Atomic uint32_t *lock);

@@ -141,6 +141,9 @@ void tfr_copy_deliver_into(uint64_t at, uint64_t len);
 /* The session ended: what was owed will not come. */
 void tfr_copy_forget_all(void);
 
+/* It is lost: the same, without what gates still use. */
+void tfr_copy_forget_owed(void);
+
 /* Has one of them arrived that nobody has brought home? */
 bool tfr_copy_due(void);
 

@@ -123,13 +123,16 @@ CUresult tfr_gate_settle(struct tfr_stream *stream)
 static struct tfr_gate *find(enum tfr_gate_who who, CUresult *status_out)
 {
     CUresult error = tfr_client_error();
+    /* The program may have freed by now what a lost session was to write. */
+    bool lost =
+        who == TFR_GATE_MOVE && atomic_load_explicit(&tfr_client.error, memory_order_acquire);
     for (uint32_t i = 0; i < busy_n; i++) {
         const struct queue *q = &queues[busy[i]];
         struct tfr_gate *gate = q->first;
         if (!gate || q->running || gate->who != who)
             continue;
         bool reached = tfr_word_reached(gate->word, gate->seq - 1);
-        *status_out = reached ? CUDA_SUCCESS : error;
+        *status_out = reached && !lost ? CUDA_SUCCESS : error;
         if (reached || error != CUDA_SUCCESS)
             return gate;
     }

@@ -224,9 +224,9 @@ void tfr_copy_deliver(void)
 bool tfr_copy_due(void)
 {
     bool due = false;
-    if (!tfr_copy_owed())
+    /* Who has the lock delivers, and may be waiting for us to leave the link. */
+    if (!tfr_copy_owed() || pthread_mutex_trylock(&owed_lock) != 0)
         return false;
-    pthread_mutex_lock(&owed_lock);
     for (struct owed *o = owed_head; o && !due; o = o->next)
         due = tfr_word_reached(o->body.word, o->body.seq);
     pthread_mutex_unlock(&owed_lock);
@@ -251,9 +251,8 @@ void tfr_copy_deliver_into(uint64_t at, uint64_t len)
     }
 }
 
-void tfr_copy_forget_all(void)
+void tfr_copy_forget_owed(void)
 {
-    tfr_pull_forget_all();
     pthread_mutex_lock(&owed_lock);
     while (owed_head) {
         struct owed *o = owed_head;
@@ -263,4 +262,10 @@ void tfr_copy_forget_all(void)
     owed_tail = &owed_head;
     atomic_store_explicit(&owed_n, 0, memory_order_release);
     pthread_mutex_unlock(&owed_lock);
+}
+
+void tfr_copy_forget_all(void)
+{
+    tfr_pull_forget_all();
+    tfr_copy_forget_owed();
 }

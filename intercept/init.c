@@ -173,7 +173,7 @@ static void fork_child(void)
     tfr_exit_forget();
     /* The parent's session stays the parent's: nothing here may wake, wait for or keep alive what
      * is its. */
-    if (atomic_load_explicit(&tfr_client.attached, memory_order_acquire))
+    if (atomic_exchange_explicit(&tfr_client.linked, false, memory_order_acquire))
         tfr_client.link->ops->forked(tfr_client.link);
     if (tfr_client.wake >= 0)
         close(tfr_client.wake);
@@ -517,6 +517,7 @@ CUresult tfr_client_attach(void)
             tfr_lane_init();
             tfr_copy_init();
             tfr_client.wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+            atomic_store_explicit(&tfr_client.linked, true, memory_order_release);
             atomic_store_explicit(&tfr_client.attached, true, memory_order_release);
             /* Without the thread the executor gets an answer when some call waits. */
             if (tfr_client.polled && tfr_tick_start() == CUDA_SUCCESS)
@@ -539,12 +540,14 @@ static void memory_drop(const struct tfr_peer_mem *session)
         tfr_warn("memory of the session that ended: %m");
 }
 
-/* Nobody waits for the session or posts to it any more; its memory goes. */
+/* Nobody waits for the session or posts to it any more; its link is closed, so that nothing is
+ * written any more, and then its memory goes. */
 static void session_end(void)
 {
-    const struct tfr_transport_ops *ops = tfr_client.link->ops;
+    const struct tfr_transport_ops *ops = tfr_client.dev->ops;
     tfr_client_quiet();
     tfr_boot_close(&tfr_client.boot);
+    tfr_client_cut();
     tfr_gate_forget_all();
     tfr_copy_forget_all();
     tfr_stream_forget_all();
@@ -554,7 +557,6 @@ static void session_end(void)
     atomic_store_explicit(&tfr_client.slots, ~0ull, memory_order_release);
     tfr_ring_tx_fini(&tfr_client.tx);
     memory_drop(tfr_client.session);
-    ops->close(tfr_client.link);
     close(tfr_client.wake);
     tfr_client.wake = -1;
     ops->unreg(tfr_client.shown);

@@ -252,10 +252,22 @@ static CUresult quiesce(void)
     return result;
 }
 
+/* Before pinned memory goes.  In a session that is lost the call fails, and yet the program may
+ * take the memory away next: nothing may be written there any more. */
+static CUresult enter_last(void)
+{
+    CUresult result = tfr_enter();
+    if (result == CUDA_ERROR_DEVICE_UNAVAILABLE) {
+        tfr_client_cut();
+        tfr_copy_forget_owed();
+    }
+    return result;
+}
+
 CUresult cuMemFreeHost(void *ptr)
 {
     struct tfr_range range;
-    CUresult result = tfr_enter();
+    CUresult result = enter_last();
     if (result != CUDA_SUCCESS || !ptr)
         return result;
     result = quiesce();
@@ -325,7 +337,7 @@ CUresult cuMemHostRegister_v2(void *ptr, size_t len, unsigned int flags)
 CUresult cuMemHostUnregister(void *ptr)
 {
     struct tfr_range range;
-    CUresult result = tfr_enter();
+    CUresult result = enter_last();
     if (result != CUDA_SUCCESS)
         return result;
     if (!ptr)
