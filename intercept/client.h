@@ -39,6 +39,7 @@ struct tfr_client {
     bool mapped;          /* the executor's memory is in our address space */
     bool polled;          /* nothing arrives unless we progress the link */
     bool near;            /* the executor is on this machine */
+    _Atomic bool sees;    /* kernels see pinned memory; before there is a session: most likely */
     bool gets, any_local; /* what the transport can: TFR_CAP_GET, TFR_CAP_ANY_LOCAL */
     uint32_t session_at;  /* number of the session: what is left of older ones is known by it */
     struct tfr_client_lane lanes[TFR_LANES_MAX];

@@ -152,6 +152,9 @@ CUresult cuDeviceGetAttribute(int *value, CUdevice_attribute attribute, CUdevice
         }
     }
     *value = (int)attribute < TFR_ATTRIBUTES ? device->attribute[attribute] : 0;
+    if (attribute == CU_DEVICE_ATTRIBUTE_CAN_MAP_HOST_MEMORY &&
+        !atomic_load_explicit(&tfr_client.sees, memory_order_relaxed))
+        *value = 0; /* a network lies between kernels and the host's memory */
     return CUDA_SUCCESS;
 }
 

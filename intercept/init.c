@@ -139,6 +139,19 @@ static tfr_status connect_any(const char *list, int limit_ms, struct tfr_boot *b
     return worst;
 }
 
+/* Our setting, or what the executor insists on. */
+static const char *transport_setting(void)
+{
+    const char *own = tfr_env_str("TFR_TRANSPORT"), *its = tfr_client.transport;
+    return strcmp(own, "auto") == 0 && *its ? its : own;
+}
+
+/* Do kernels see pinned memory, if the executor's memory can be mapped or not? */
+static void sees_set(bool mapped)
+{
+    atomic_store_explicit(&tfr_client.sees, mapped && tfr_perf_on("mapped"), memory_order_relaxed);
+}
+
 static CUresult connect_boot(void)
 {
     const char *list = tfr_env_str("TFR_EXECUTORS");
@@ -159,11 +172,14 @@ static CUresult connect_boot(void)
     if (status != TFR_OK)
         return CUDA_ERROR_NO_DEVICE; /* said by tfr_boot_connect */
     CUresult result = ask_snapshot(&boot, limit_ms);
-    if (result != CUDA_SUCCESS)
+    if (result != CUDA_SUCCESS) {
         tfr_boot_close(&boot);
-    else
-        tfr_client.boot = boot;
-    return result;
+        return result;
+    }
+    tfr_client.boot = boot;
+    /* Programs ask what devices can do long before they attach. */
+    sees_set(tfr_ways_shared(transport_setting(), &boot));
+    return CUDA_SUCCESS;
 }
 
 /* ---- fork ---- */
@@ -227,13 +243,6 @@ struct set_up {
     uint32_t lane_n;
     bool mapped;
 };
-
-/* Our setting, or what the executor insists on. */
-static const char *transport_setting(void)
-{
-    const char *own = tfr_env_str("TFR_TRANSPORT"), *its = tfr_client.transport;
-    return strcmp(own, "auto") == 0 && *its ? its : own;
-}
 
 static tfr_status ways_send(int limit_ms)
 {
@@ -444,6 +453,7 @@ static void memories_take(const struct set_up *up)
     tfr_client.session = up->session;
     tfr_client.shown = up->shown;
     tfr_client.mapped = up->mapped;
+    sees_set(up->mapped);
     tfr_client.polled = !up->mapped && !(up->dev->ops->caps & TFR_CAP_ONESIDED);
     tfr_client.gets = up->dev->ops->caps & TFR_CAP_GET;
     tfr_client.any_local = up->dev->ops->caps & TFR_CAP_ANY_LOCAL;

@@ -190,7 +190,7 @@ static CUresult host_alloc(void **ptr, size_t len, unsigned int flags)
         return CUDA_ERROR_OUT_OF_MEMORY;
     struct tfr_range range = {
         .len = len, .flags = flags, .ctx = tfr_thread.ctx, .device = tfr_thread.ctx->device};
-    bool mapped = tfr_client.mapped && tfr_perf_on("mapped");
+    bool mapped = atomic_load_explicit(&tfr_client.sees, memory_order_relaxed);
     CUresult result = mapped ? map_new(&range) : CUDA_ERROR_NOT_SUPPORTED;
     if (result != CUDA_SUCCESS) {
         if (tfr_client_error() != CUDA_SUCCESS)
@@ -354,12 +354,17 @@ CUresult cuMemHostUnregister(void *ptr)
 
 /* ---- queries ---- */
 
-static void registered_explain(void)
+static void unseen_explain(void)
 {
     static _Atomic bool said;
-    if (!atomic_exchange_explicit(&said, true, memory_order_relaxed))
+    if (atomic_exchange_explicit(&said, true, memory_order_relaxed))
+        return;
+    if (atomic_load_explicit(&tfr_client.sees, memory_order_relaxed))
         tfr_warn("kernels do not see memory that was registered: its bytes are staged for copies; "
                  "cudaHostAlloc gives memory that they do see");
+    else
+        tfr_warn("kernels do not see pinned memory of this program, only copies reach it: for that "
+                 "program and executor have to share memory (one machine, a unix: address)");
 }
 
 CUresult cuMemHostGetDevicePointer_v2(CUdeviceptr *addr, void *ptr, unsigned int flags)
@@ -371,7 +376,7 @@ CUresult cuMemHostGetDevicePointer_v2(CUdeviceptr *addr, void *ptr, unsigned int
         return CUDA_ERROR_INVALID_VALUE;
     struct tfr_range range = tfr_range_find((uint64_t)ptr);
     if (range.kind == TFR_RANGE_REGISTERED) {
-        registered_explain();
+        unseen_explain();
         return CUDA_ERROR_NOT_SUPPORTED;
     }
     if (range.kind != TFR_RANGE_MAPPED)
@@ -389,7 +394,7 @@ CUresult cuMemHostGetFlags(unsigned int *flags, void *ptr)
     if (!flags || (range.kind != TFR_RANGE_MAPPED && range.kind != TFR_RANGE_REGISTERED))
         return CUDA_ERROR_INVALID_VALUE;
     *flags = range.flags;
-    if (range.kind == TFR_RANGE_MAPPED || range.ours)
+    if (range.kind == TFR_RANGE_MAPPED)
         *flags |= CU_MEMHOSTALLOC_DEVICEMAP; /* under unified addressing all of it is mapped */
     return CUDA_SUCCESS;
 }

@@ -39,6 +39,11 @@ static bool needs_one_machine(const char *name)
     return strcmp(inner, "shm") == 0 || strcmp(inner, "fault") == 0;
 }
 
+bool tfr_ways_shared(const char *setting, const struct tfr_boot *boot)
+{
+    return (is_auto(setting) || strcmp(setting, "shm") == 0) && tfr_boot_local(boot);
+}
+
 void tfr_ways_note(char *why, const char *name, const char *text)
 {
     size_t at = strlen(why);

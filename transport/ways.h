@@ -30,6 +30,9 @@ bool tfr_boot_local(const struct tfr_boot *boot);
 /* Is it a setting that tfr_ways_find can make sense of?  Loads nothing. */
 bool tfr_ways_known(const char *setting);
 
+/* Will the two share memory, if nothing fails?  Loads nothing and asks nobody. */
+bool tfr_ways_shared(const char *setting, const struct tfr_boot *boot);
+
 /* What this machine can use towards the peer of `boot`.  `setting` is "auto" or the name of the one
  * to take.  TFR_E_UNSUP: none; `why_out` (TFR_WAYS_TEXT bytes) says why, for each. */
 tfr_status tfr_ways_find(const char *setting, const struct tfr_boot *boot,

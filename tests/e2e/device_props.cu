@@ -43,7 +43,7 @@ int main(void)
     ok("multiprocessors", p.multiProcessorCount >= 1 &&
                               p.multiProcessorCount == attribute(cudaDevAttrMultiProcessorCount));
     ok("constant memory", p.totalConstMem == 65536);
-    ok("unified addresses", p.unifiedAddressing == 1 && p.canMapHostMemory == 1);
+    ok("unified addresses", p.unifiedAddressing == 1);
     ok("streams and events", p.concurrentKernels == attribute(cudaDevAttrConcurrentKernels));
 
     size_t free_len = 0, total = 0, later = 0;
@@ -72,6 +72,11 @@ int main(void)
     ok("a device pointer",
        attr.type == cudaMemoryTypeDevice && attr.device == 0 && attr.devicePointer == dptr + 10);
     CUDA(cudaPointerGetAttributes(&attr, hptr + 10));
+    void *seen = NULL;
+    ok("kernels see pinned memory where the device says so",
+       p.canMapHostMemory == (cudaHostGetDevicePointer(&seen, hptr, 0) == cudaSuccess) &&
+           p.canMapHostMemory == (attr.devicePointer != NULL));
+    cudaGetLastError();
     ok("a pinned pointer", attr.type == cudaMemoryTypeHost && attr.hostPointer == hptr + 10);
     CUDA(cudaPointerGetAttributes(&attr, &host));
     ok("a pointer of nobody", attr.type == cudaMemoryTypeUnregistered);
