@@ -19,11 +19,11 @@
 
 enum {
     PROOF = 128 << 10,  /* bytes of the pattern */
-    PROOF_MS = 3000,    /* for all transfers of a trial */
+    PROOF_MS = 10000,   /* for all transfers of a trial; a link that works ends the others itself */
+    TELL_MS = 1000,     /* between words to the client, who counts silence */
     SLOW = 8,           /* times that host memory takes: rather that, then */
     SLOW_FREE_US = 100, /* what a transfer costs besides */
     ROUNDS = 16,
-    QUEUED_MS = 1000,
 };
 
 /* Places in the trial's host memory. */
@@ -42,16 +42,30 @@ struct trial {
     uint64_t page_at;
     struct tfr_peer_mem *gpu; /* the lane, for FAR */
     uint16_t channel;
-    uint64_t until_ns, stamp;
+    uint64_t until_ns, told_ns, stamp;
     _Atomic int done; /* 0: not yet, 1, -1: it failed */
 };
 static struct trial trial; /* what is never done may still be written to, after a trial */
 
 /* ---- transfers ---- */
 
+/* While it waits to be told of a transport. */
+static void queued_tell(struct trial *t, uint64_t now)
+{
+    struct tfr_queued queued = {0};
+    struct tfr_boot_msg msg = {.type = TFR_BOOT_QUEUED, .len = sizeof queued, .body = &queued};
+    if (t->told_ns && now - t->told_ns < TELL_MS * TFR_NS_PER_MS)
+        return;
+    t->told_ns = now;
+    tfr_boot_send(&t->s->boot, &msg, TELL_MS);
+}
+
 static bool drive(struct trial *t)
 {
-    bool alive = tfr_clock_now() < t->until_ns;
+    uint64_t now = tfr_clock_now();
+    bool alive = now < t->until_ns;
+    if (t->link[FAR])
+        queued_tell(t, now);
     for (int i = NEAR; i <= FAR; i++)
         if (t->link[i] && t->link[i]->ops->progress(t->link[i]) != TFR_OK)
             alive = false;
@@ -337,14 +351,6 @@ static void ends_close(struct trial *t)
         tfr_boot_close(&t->boot[i]);
 }
 
-/* The client counts silence. */
-static void queued_tell(struct tfr_session *s)
-{
-    struct tfr_queued queued = {0};
-    struct tfr_boot_msg msg = {.type = TFR_BOOT_QUEUED, .len = sizeof queued, .body = &queued};
-    tfr_boot_send(&s->boot, &msg, QUEUED_MS);
-}
-
 const char *tfr_gputrial_alone(struct tfr_session *s, const struct tfr_lane *lane)
 {
     struct trial *t = &trial;
@@ -354,7 +360,7 @@ const char *tfr_gputrial_alone(struct tfr_session *s, const struct tfr_lane *lan
         return "it is too small";
     if (!host_make(t))
         return "there is no memory to try it with";
-    queued_tell(s);
+    queued_tell(t, tfr_clock_now());
     if (ends_open(t)) {
         struct tfr_key key = key_of(lane->mem);
         t->until_ns = tfr_clock_now() + PROOF_MS * TFR_NS_PER_MS;

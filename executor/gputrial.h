@@ -6,7 +6,7 @@
 #include "executor/session.h"
 
 /* Over a link of the session's device to itself, which dies with the trial: a NIC that refuses GPU
- * memory ends a connection.  NULL: it works; else what does not.  Blocks for a few seconds at most,
+ * memory ends a connection.  NULL: it works; else what does not.  Blocks for seconds at most,
  * and tells the client meanwhile that it is queued. */
 const char *tfr_gputrial_alone(struct tfr_session *s, const struct tfr_lane *lane);
 
