@@ -8,6 +8,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/env.h"
 #include "base/log.h"
 #include "executor/gpulane.h"
@@ -17,7 +18,7 @@
 #include "transport/boot.h"
 
 static const size_t huge_page = 2u << 20;
-enum { SHOW_MS = 10000 }; /* the client registers memory meanwhile */
+enum { JOIN_MS = 15000 }; /* for all ways; the client registers memory meanwhile */
 
 /* The current context of this thread, so that it is set only when it changes. */
 static __thread uint16_t current;
@@ -189,11 +190,14 @@ static tfr_status welcome_send(struct tfr_session *s)
     return tfr_boot_send(&s->boot, &msg, 3000);
 }
 
-/* TFR_E_UNSUP: the client cannot go this way after all. */
-static tfr_status show_take(struct tfr_session *s, struct tfr_key *key_out)
+/* TFR_E_UNSUP: the client cannot go this way after all.  A worker is not for who is slow to say so
+ * of each. */
+static tfr_status show_take(struct tfr_session *s, uint64_t until_ns, struct tfr_key *key_out)
 {
     struct tfr_boot_msg msg;
-    tfr_status status = tfr_boot_recv(&s->boot, &msg, SHOW_MS);
+    uint64_t now = tfr_clock_now();
+    int left_ms = now < until_ns ? (int)((until_ns - now) / TFR_NS_PER_MS) : 0;
+    tfr_status status = tfr_boot_recv(&s->boot, &msg, left_ms);
     if (status != TFR_OK)
         return status;
     struct tfr_show show;
@@ -268,7 +272,7 @@ static tfr_status chosen_send(struct tfr_session *s, const char *name, const cha
 
 /* TFR_E_UNSUP: it does not work; `cause` says why, and the client waits for the next choice. */
 static tfr_status way_try(struct tfr_session *s, const struct tfr_transport_ops *ops,
-                          const char *name, const char *why, char *cause)
+                          const char *name, uint64_t until_ns, const char *why, char *cause)
 {
     struct tfr_key key;
     tfr_status status = device_open(s, ops);
@@ -284,7 +288,7 @@ static tfr_status way_try(struct tfr_session *s, const struct tfr_transport_ops 
     if (status == TFR_OK)
         status = welcome_send(s);
     if (status == TFR_OK)
-        status = show_take(s, &key);
+        status = show_take(s, until_ns, &key);
     if (status == TFR_OK)
         return tfr_ways_open(s->dev, &s->boot, false, &key, &s->link, &s->page, cause);
     snprintf(cause, TFR_WAYS_TEXT, "the client could not prepare it");
@@ -296,13 +300,14 @@ static tfr_status way_find(struct tfr_session *s, const struct tfr_ways *ways)
     const char *setting = tfr_env_str("TFR_TRANSPORT");
     const struct tfr_transport_ops *ops;
     char why[TFR_WAYS_TEXT] = "", cause[TFR_WAYS_TEXT], text[TFR_WAYS_TEXT + 64];
+    uint64_t until_ns = tfr_clock_now() + JOIN_MS * TFR_NS_PER_MS;
     uint32_t at = 0;
     while ((ops = tfr_ways_next(ways, setting, &s->boot, &at, why))) {
         const char *name = ways->way[at - 1].name;
-        tfr_status status = way_try(s, ops, name, why, cause);
+        tfr_status status = way_try(s, ops, name, until_ns, why, cause);
         if (status == TFR_E_UNSUP && tfr_place_elsewhere()) {
             device_close(s);
-            status = way_try(s, ops, name, why, cause);
+            status = way_try(s, ops, name, until_ns, why, cause);
         }
         if (status == TFR_OK) {
             tfr_info("transport %s%s%s%s", name, *why ? " (" : "", why, *why ? ")" : "");
