@@ -35,7 +35,9 @@ static const struct tfr_env_row rows[] = {
      "how bytes move: auto (the best that both sides have), shm, verbs, ucx, tcp; for tests fault, "
      "fault:NAME"},
     {"TFR_PLUGINS", NULL, "folder of verbs.so and ucx.so (default: lib/tfr beside our own)"},
-    {"TFR_TCP_SOCKETS", "4", "connections of a link over tcp: one for calls, others for bulk"},
+    {"TFR_TCP_SOCKETS", "4",
+     "connections of a link over tcp: one for calls, others for bulk; with 1 calls wait behind "
+     "bulk"},
     {"TFR_TCP_ENCRYPT", "0", "1 on either side: what goes over tcp is encrypted (libsodium)"},
     {"TFR_TCP_PORTS", NULL, "executor: ports for these (5000-5100); default: any"},
     {"TFR_VERBS_DEVICE", NULL,

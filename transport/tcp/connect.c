@@ -2,7 +2,8 @@
  * long as this takes, and says where over the boot socket; the client connects.  Whoever connects
  * is sent a number and must answer with a keyed hash of it, of its channel and of a number of its
  * own, and is answered in kind.  The key comes from what both sides shared over the boot socket.
- * Strangers are heard beside each other, a few at a time, and turned away. */
+ * Strangers are heard beside each other, and turned away; when they crowd, the oldest goes that
+ * does not come from the client's address, and a client that was taken for one tries again. */
 #define TFR_LOG_PART "transport"
 #include <arpa/inet.h>
 #include <errno.h>
@@ -14,6 +15,7 @@
 #include <string.h>
 #include <sys/random.h>
 #include <sys/socket.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -24,7 +26,8 @@
 enum {
     VERSION = 1,
     OPEN_MS = 3000,
-    GUEST_N = 16, /* heard at once; one more: the oldest goes */
+    GUEST_N = 64, /* heard at once */
+    AGAIN_MS = 5,
     NONCE = 16,
     MAGIC = 0x31504354, /* "TCP1" */
 };
@@ -54,8 +57,9 @@ struct said { /* what is hashed */
 };
 
 struct guest {
-    int fd; /* -1: none */
-    uint32_t have;
+    int fd;   /* -1: none */
+    bool odd; /* not from the client's address */
+    uint32_t have, number;
     struct hello hello;
     uint8_t nonce[NONCE];
 };
@@ -67,7 +71,7 @@ struct party {
     int listener;
     struct tcp_joint *joint; /* its fds: -1 until joined */
     uint32_t joined;
-    uint32_t oldest; /* guest */
+    uint32_t guest_n; /* so many have come */
     struct guest guests[GUEST_N];
 };
 
@@ -243,16 +247,49 @@ static void guest_end(struct guest *guest)
     guest->fd = -1;
 }
 
+static bool same_host(const struct sockaddr_storage *a, const struct sockaddr_storage *b)
+{
+    if (a->ss_family == AF_INET6 && b->ss_family == AF_INET6)
+        return memcmp(&((const struct sockaddr_in6 *)a)->sin6_addr,
+                      &((const struct sockaddr_in6 *)b)->sin6_addr, sizeof(struct in6_addr)) == 0;
+    return a->ss_family == AF_INET && b->ss_family == AF_INET &&
+           ((const struct sockaddr_in *)a)->sin_addr.s_addr ==
+               ((const struct sockaddr_in *)b)->sin_addr.s_addr;
+}
+
+/* A free place, or that of the one who goes. */
+static struct guest *guest_room(struct party *party)
+{
+    struct guest *at = &party->guests[0];
+
+    for (int i = 0; i < GUEST_N; i++) {
+        struct guest *other = &party->guests[i];
+        if (other->fd < 0)
+            return other;
+        if (other->odd != at->odd ? other->odd : other->number < at->number)
+            at = other;
+    }
+    guest_end(at);
+    return at;
+}
+
+/* As many as there is room for: those that are here are heard in between. */
 static void guests_accept(struct party *party)
 {
+    struct sockaddr_storage client, from;
     struct guest *guest;
+    socklen_t len = sizeof(from);
     int fd;
 
-    while ((fd = accept4(party->listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK)) >= 0) {
-        guest = &party->guests[party->oldest++ % GUEST_N];
-        if (guest->fd >= 0)
-            guest_end(guest);
-        *guest = (struct guest){.fd = fd};
+    addr_get(party->boot, true, 0, &client);
+    for (int i = 0; i < GUEST_N / 2; i++, len = sizeof(from)) {
+        memset(&from, 0, sizeof(from));
+        fd = accept4(party->listener, (struct sockaddr *)&from, &len, SOCK_CLOEXEC | SOCK_NONBLOCK);
+        if (fd < 0)
+            return;
+        guest = guest_room(party);
+        *guest =
+            (struct guest){.fd = fd, .odd = !same_host(&from, &client), .number = party->guest_n++};
         if (getrandom(guest->nonce, NONCE, 0) != NONCE ||
             send(fd, guest->nonce, NONCE, MSG_NOSIGNAL) != NONCE)
             guest_end(guest);
@@ -430,36 +467,51 @@ static int connect_wait(int fd, const struct sockaddr_storage *addr, socklen_t l
     return err;
 }
 
-static tfr_status channel_join(struct party *party, uint16_t port, uint32_t channel)
+/* TFR_E_PEER: closed early, nothing was said about it. */
+static tfr_status channel_try(struct party *party, const struct sockaddr_storage *addr,
+                              socklen_t len, uint32_t channel)
 {
-    struct sockaddr_storage addr;
-    socklen_t len = addr_get(party->boot, true, port, &addr);
-    int fd = socket(addr.ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0), err;
+    int fd = socket(addr->ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0), err;
     tfr_status status;
     char text[64];
 
     if (fd < 0)
         return tfr_fail(TFR_E_SYS, "tcp link: socket: %s", strerror(errno));
-    err = connect_wait(fd, &addr, len, party->deadline_ns);
+    err = connect_wait(fd, addr, len, party->deadline_ns);
     if (err) {
-        status = tfr_fail(TFR_E_PEER,
-                          "tcp link: connect to %s: %s: a firewall may be in the way, "
-                          "TFR_TCP_PORTS at the executor names the ports",
-                          addr_text(&addr, text), strerror(err));
-        goto fd_close;
+        close(fd);
+        return tfr_fail(TFR_E_TIMEOUT,
+                        "tcp link: connect to %s: %s: a firewall may be in the way, "
+                        "TFR_TCP_PORTS at the executor names the ports",
+                        addr_text(addr, text), strerror(err));
     }
     status = channel_prove(party, fd, channel);
-    if (status != TFR_OK) {
-        tfr_fail(status, "tcp link: proof at %s: %s", addr_text(&addr, text),
-                 tfr_status_str(status));
-        goto fd_close;
+    if (status == TFR_OK) {
+        party->joint->fds[channel] = fd;
+        party->joined++;
+        return TFR_OK;
     }
-    party->joint->fds[channel] = fd;
-    party->joined++;
-    return TFR_OK;
-
-fd_close:
     close(fd);
+    if (status == TFR_E_PEER)
+        return status;
+    return tfr_fail(status, "tcp link: proof at %s: %s", addr_text(addr, text),
+                    tfr_status_str(status));
+}
+
+/* A worker that is flooded may have closed it early. */
+static tfr_status channel_join(struct party *party, uint16_t port, uint32_t channel)
+{
+    struct sockaddr_storage addr;
+    socklen_t len = addr_get(party->boot, true, port, &addr);
+    const struct timespec nap = {.tv_nsec = AGAIN_MS * 1000000};
+    tfr_status status;
+    char text[64];
+
+    while ((status = channel_try(party, &addr, len, channel)) == TFR_E_PEER) {
+        if (!left_ms(party->deadline_ns) || tfr_boot_gone(party->boot))
+            return tfr_fail(status, "tcp link: %s closes every connection", addr_text(&addr, text));
+        nanosleep(&nap, NULL);
+    }
     return status;
 }
 

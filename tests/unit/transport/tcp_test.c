@@ -443,6 +443,58 @@ Test(tcp, strangers_that_come_first_disturb_nobody)
     victim_close(victim);
 }
 
+struct crowd {
+    struct sockaddr_in addr;
+    _Atomic bool over;
+    _Atomic uint32_t n;
+};
+
+/* Connections that say nothing, in bursts, some hundred open at once. */
+static void *crowd_main(void *arg)
+{
+    enum { OPEN = 400, BURST = 50, PAUSE_US = 500 };
+    struct crowd *crowd = arg;
+    int fds[OPEN] = {0};
+    uint32_t n = 0;
+
+    while (!atomic_load_explicit(&crowd->over, memory_order_relaxed)) {
+        int *fd = &fds[n++ % OPEN];
+        if (*fd > 0)
+            close(*fd);
+        *fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+        connect(*fd, (struct sockaddr *)&crowd->addr, sizeof(crowd->addr));
+        atomic_store_explicit(&crowd->n, n, memory_order_relaxed);
+        if (n % BURST == 0)
+            usleep(PAUSE_US);
+    }
+    for (int i = 0; i < OPEN; i++)
+        if (fds[i] > 0)
+            close(fds[i]);
+    return NULL;
+}
+
+Test(tcp, strangers_that_keep_coming_keep_nobody_out)
+{
+    struct victim *victim = calloc(1, sizeof(*victim));
+    pthread_t thread = open_begin(victim, false), flood;
+    struct crowd crowd = {.over = false};
+    struct tfr_boot_msg msg;
+
+    offer_take(victim, &msg, &crowd.addr);
+    cr_assert_eq(pthread_create(&flood, NULL, crowd_main, &crowd), 0);
+    while (atomic_load_explicit(&crowd.n, memory_order_relaxed) < 300)
+        usleep(1000);
+    cr_assert_eq(client_open(victim, &msg), TFR_OK);
+    pthread_join(thread, NULL);
+    cr_assert_eq(victim->opened, TFR_OK);
+    atomic_store_explicit(&crowd.over, true, memory_order_relaxed);
+    pthread_join(flood, NULL);
+    tfr_boot_msg_fini(&msg);
+    for (int i = 0; i < TFR_CHANNELS; i++)
+        victim->fds[i] = -1;
+    victim_close(victim);
+}
+
 Test(tcp, who_was_told_another_secret_is_refused)
 {
     struct victim *victim = calloc(1, sizeof(*victim));
