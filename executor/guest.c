@@ -1,6 +1,7 @@
 /* Connections, from accept until a worker has them: who is it, hello, snapshot, the queue.  A guest
  * whose words are not ours is closed without a further look; one that says nothing goes after a
- * second, sooner when many are waiting. */
+ * second.  Surprising: nobody is kept out by those who have proved nothing.  Too many of them, and
+ * the oldest goes of the address that most come from; honest ones need a few milliseconds. */
 #define TFR_LOG_PART "executor"
 #include <errno.h>
 #include <stdio.h>
@@ -13,12 +14,48 @@
 #include "base/log.h"
 #include "executor/parent.h"
 
-enum { HELLO_MS = 1000, HELLO_CROWDED_MS = 250, HELLO_SILENT_MS = 10, MUNGE_MS = 10000 };
+enum { HELLO_MS = 1000, HELLO_CROWDED_MS = 10, MUNGE_MS = 10000 };
 enum { TELL_MS = 1000, DEAF_MS = 100, ACCEPTS = 64 };
+
+/* ---- who has proved nothing ---- */
+
+static void unproven_add(struct tfr_parent *p, struct tfr_guest *g)
+{
+    TAILQ_INSERT_TAIL(&p->unproven, g, unproven);
+    p->origin_n[g->origin]++;
+}
+
+static void unproven_remove(struct tfr_parent *p, struct tfr_guest *g)
+{
+    TAILQ_REMOVE(&p->unproven, g, unproven);
+    p->origin_n[g->origin]--;
+}
+
+/* The oldest of where most of them come from. */
+static void unproven_evict(struct tfr_parent *p)
+{
+    int fullest = 0;
+    struct tfr_guest *g;
+    for (int i = 1; i < TFR_ORIGINS; i++)
+        if (p->origin_n[i] > p->origin_n[fullest])
+            fullest = i;
+    TAILQ_FOREACH(g, &p->unproven, unproven)
+    if (g->origin == fullest)
+        break;
+    if (g)
+        tfr_guest_drop(p, g);
+}
+
+/* ---- stages ---- */
 
 static void stage_set(struct tfr_parent *p, struct tfr_guest *g, enum tfr_guest_stage stage)
 {
-    p->stranger_n[g->known] += (stage == GUEST_STRANGER) - (g->stage == GUEST_STRANGER);
+    int enters = (stage == GUEST_STRANGER) - (g->stage == GUEST_STRANGER);
+    p->stranger_n[g->known] += enters;
+    if (enters > 0 && !g->known)
+        unproven_add(p, g);
+    else if (enters < 0 && !g->known)
+        unproven_remove(p, g);
     if (g->stage == GUEST_QUEUED) {
         TAILQ_REMOVE(&p->queue, g, queue);
         p->queue_n--;
@@ -30,12 +67,36 @@ static void stage_set(struct tfr_parent *p, struct tfr_guest *g, enum tfr_guest_
     g->stage = stage;
 }
 
+/* The last places are for users who have few. */
+static const char *crowd_of(const struct tfr_parent *p, const struct tfr_guest *g)
+{
+    int places = p->guest_n - p->stranger_n[false], own = 0;
+    const struct tfr_guest *other;
+    if (places > TFR_GUESTS_MAX)
+        return "too many programs are connected to it";
+    if (places <= TFR_GUESTS_MAX - TFR_GUESTS_RESERVE)
+        return NULL;
+    TAILQ_FOREACH(other, &p->guests, all)
+    own += other->known && other->stage != GUEST_GONE && other->uid == g->uid;
+    return own > TFR_GUESTS_OWN ? "too many programs of this user are connected to it: end some"
+                                : NULL;
+}
+
+static void place_take(struct tfr_parent *p, struct tfr_guest *g)
+{
+    const char *crowd = crowd_of(p, g);
+    if (crowd)
+        tfr_guest_refuse(p, g, crowd);
+}
+
 void tfr_guest_known(struct tfr_parent *p, struct tfr_guest *g)
 {
+    unproven_remove(p, g);
     p->stranger_n[false]--;
     p->stranger_n[true]++;
     g->known = true;
     g->since_ns = tfr_clock_now(); /* it has its second for hello */
+    place_take(p, g);
 }
 
 void tfr_guest_drop(struct tfr_parent *p, struct tfr_guest *g)
@@ -90,18 +151,21 @@ static void guest_admit(struct tfr_parent *p, int fd, bool tcp)
                             .boot = {.fd = fd},
                             .tcp = tcp,
                             .known = !tcp,
+                            .origin = tcp ? tfr_identity_origin(fd) : 0,
                             .since_ns = tfr_clock_now()};
     TAILQ_INSERT_TAIL(&p->guests, g, all);
     p->guest_n++;
     stage_set(p, g, GUEST_STRANGER);
     tfr_identity_meet(p, g);
-    if (g->stage != GUEST_GONE && p->guest_n > TFR_GUESTS_MAX)
-        tfr_guest_refuse(p, g, "too many programs are connected to it");
+    if (p->stranger_n[false] > TFR_STRANGERS_MAX)
+        unproven_evict(p);
+    if (g->stage != GUEST_GONE && g->known)
+        place_take(p, g);
 }
 
 void tfr_guest_accept(struct tfr_parent *p, struct tfr_door *door)
 {
-    for (int i = 0; i < ACCEPTS && !tfr_door_crowded(p, !door->tcp); i++) {
+    for (int i = 0; i < ACCEPTS && !tfr_door_crowded(p, door); i++) {
         int fd = accept4(door->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
         if (fd >= 0) {
             guest_admit(p, fd, door->tcp);
@@ -257,6 +321,18 @@ static void msg_take(struct tfr_parent *p, struct tfr_guest *g, struct tfr_boot_
     }
 }
 
+bool tfr_guest_take(struct tfr_parent *p, struct tfr_guest *g, uint32_t max,
+                    struct tfr_boot_msg *msg_out)
+{
+    tfr_status status = tfr_boot_recv_part(&g->boot, &g->in, max, msg_out);
+    if (status == TFR_OK || status == TFR_AGAIN)
+        return status == TFR_OK;
+    if (status == TFR_E_PROTO)
+        tfr_unknown_say(p);
+    tfr_guest_drop(p, g);
+    return false;
+}
+
 void tfr_guest_read(struct tfr_parent *p, struct tfr_guest *g)
 {
     struct tfr_boot_msg msg;
@@ -266,16 +342,8 @@ void tfr_guest_read(struct tfr_parent *p, struct tfr_guest *g)
         tfr_identity_read(p, g);
         return;
     }
-    uint32_t max = g->stage == GUEST_IDLE ? TFR_ATTACH_MAX : TFR_HELLO_MAX;
-    tfr_status status = tfr_boot_recv_part(&g->boot, &g->in, max, &msg);
-    if (status == TFR_AGAIN)
+    if (!tfr_guest_take(p, g, g->stage == GUEST_IDLE ? TFR_ATTACH_MAX : TFR_HELLO_MAX, &msg))
         return;
-    if (status != TFR_OK) {
-        if (status == TFR_E_PROTO)
-            tfr_unknown_say(p);
-        tfr_guest_drop(p, g);
-        return;
-    }
     msg_take(p, g, &msg);
     tfr_boot_msg_fini(&msg);
 }
@@ -292,15 +360,13 @@ static void queued_tell(struct tfr_parent *p, struct tfr_guest *g, uint32_t posi
     guest_send(p, g, TFR_BOOT_QUEUED, &queued, sizeof queued);
 }
 
-/* When many are at the door, those go first that have said nothing at all: what an honest client
- * says has mostly come before it is let in, and one that is turned away comes again (connect.c). */
+/* When many users of this machine are at the door, what an honest one says has come before it is
+ * let in. */
 static uint64_t hello_limit_ms(const struct tfr_parent *p, const struct tfr_guest *g)
 {
     if (g->job)
         return MUNGE_MS;
-    if (!tfr_door_crowded(p, g->known))
-        return HELLO_MS;
-    return g->heard ? HELLO_CROWDED_MS : HELLO_SILENT_MS;
+    return !g->tcp && p->stranger_n[true] >= TFR_KNOWN_MAX ? HELLO_CROWDED_MS : HELLO_MS;
 }
 
 static void guest_tick(struct tfr_parent *p, struct tfr_guest *g, uint64_t now)

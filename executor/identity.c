@@ -12,6 +12,7 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/random.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -176,16 +177,8 @@ void tfr_identity_read(struct tfr_parent *p, struct tfr_guest *g)
         tfr_guest_drop(p, g);
         return;
     }
-    tfr_status status = tfr_boot_recv_part(&g->boot, &g->in, TFR_AUTH_MAX, &in);
-    if (status == TFR_AGAIN)
+    if (!tfr_guest_take(p, g, TFR_AUTH_MAX, &in))
         return;
-    if (status != TFR_OK) {
-        if (status == TFR_E_PROTO)
-            tfr_unknown_say(p);
-        tfr_guest_drop(p, g);
-        return;
-    }
-    g->heard = true;
     if (p->auth.method == TFR_AUTH_MUNGE)
         job_give(p, g, &in);
     else
@@ -216,6 +209,28 @@ void tfr_identity_forget(struct tfr_guest *g)
 }
 
 /* ---- at the door ---- */
+
+/* Hashed with a secret of ours, so that nobody can choose whom he is taken for.  Of IPv6 the
+ * network: a host has any number of addresses. */
+uint8_t tfr_identity_origin(int fd)
+{
+    static uint64_t secret;
+    struct sockaddr_storage at = {0};
+    socklen_t len = sizeof at;
+    uint64_t word = 0;
+    if (!secret && getrandom(&secret, sizeof secret, GRND_NONBLOCK) != sizeof secret)
+        secret = tfr_clock_now();
+    getpeername(fd, (struct sockaddr *)&at, &len);
+    if (at.ss_family == AF_INET6) {
+        const struct in6_addr *v6 = &((const struct sockaddr_in6 *)&at)->sin6_addr;
+        memcpy(&word, v6->s6_addr + (IN6_IS_ADDR_V4MAPPED(v6) ? 8 : 0), sizeof word);
+    } else {
+        word = ((const struct sockaddr_in *)&at)->sin_addr.s_addr;
+    }
+    word = (word ^ secret) * 0x9e3779b97f4a7c15ull;
+    word = (word ^ word >> 32) * (secret | 1);
+    return (uint8_t)(word >> 56);
+}
 
 static void from_name(struct tfr_guest *g)
 {

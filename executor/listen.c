@@ -77,20 +77,21 @@ void tfr_doors_close(struct tfr_parent *p)
     explicit_bzero(&p->auth, sizeof p->auth);
 }
 
-bool tfr_door_crowded(const struct tfr_parent *p, bool known)
+/* By TCP anybody may knock: guest.c makes room. */
+bool tfr_door_crowded(const struct tfr_parent *p, const struct tfr_door *door)
 {
-    return p->stranger_n[known] >= (known ? TFR_KNOWN_MAX : TFR_STRANGERS_MAX);
+    return !door->tcp && p->stranger_n[true] >= TFR_KNOWN_MAX;
 }
 
-/* A door is left alone while enough strangers have come in by it, or no descriptor is free: whoever
- * comes waits in its backlog. */
+/* A door is left alone while too many have come in by it and said nothing, or no descriptor is
+ * free: whoever comes waits in its backlog. */
 void tfr_doors_tend(struct tfr_parent *p)
 {
     bool deaf = tfr_clock_now() < p->deaf_to_ns;
     p->listening = true;
     for (int i = 0; i < p->door_n; i++) {
         struct tfr_door *door = &p->door[i];
-        bool want = !deaf && !tfr_door_crowded(p, !door->tcp);
+        bool want = !deaf && !tfr_door_crowded(p, door);
         p->listening &= want;
         if (want == door->open)
             continue;

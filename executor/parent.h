@@ -16,11 +16,14 @@
 #include "transport/boot.h"
 
 enum {
-    TFR_SPARES = 2,         /* the most workers that wait for a client */
-    TFR_QUEUE_MAX = 1024,   /* clients that may wait for a worker */
-    TFR_GUESTS_MAX = 4096,  /* connections of programs that have a device list and no context */
-    TFR_STRANGERS_MAX = 64, /* connections that have not proved who they are */
-    TFR_KNOWN_MAX = 1024    /* those that have, and not said hello */
+    TFR_SPARES = 2,           /* the most workers that wait for a client */
+    TFR_QUEUE_MAX = 1024,     /* clients that may wait for a worker */
+    TFR_GUESTS_MAX = 4096,    /* connections of programs that have a device list and no context */
+    TFR_GUESTS_RESERVE = 512, /* of these, places for users who have at most */
+    TFR_GUESTS_OWN = 64,      /* so many */
+    TFR_STRANGERS_MAX = 512,  /* connections that have not proved who they are */
+    TFR_ORIGINS = 256,        /* addresses that they come from are told apart by so many numbers */
+    TFR_KNOWN_MAX = 1024      /* those that have proved it, and not said hello */
 };
 
 /* The settings that a driver fixes at its start, as text: equal bytes, equal settings. */
@@ -50,9 +53,10 @@ enum tfr_guest_stage {
 struct tfr_guest {
     enum tfr_poll_kind kind; /* first: what an event points to begins with it */
     enum tfr_guest_stage stage;
-    TAILQ_ENTRY(tfr_guest) all, queue;
+    TAILQ_ENTRY(tfr_guest) all, queue, unproven;
     struct tfr_boot boot;
-    bool tcp, known, heard;    /* known: a user who may come; heard: a whole message came */
+    bool tcp, known;           /* known: a user who may come */
+    uint8_t origin;            /* where it comes from, if by TCP: below TFR_ORIGINS */
     struct tfr_auth *auth;     /* its proof of identity goes on */
     struct tfr_proof_job *job; /* the thread has that */
     char from[64];             /* who it is, for people */
@@ -103,13 +107,14 @@ struct tfr_parent {
     struct tfr_door door[TFR_LISTEN_MAX];
     int door_n;
     struct tfr_auth_cfg auth;
-    int spin_fd;         /* the workers' budget of spinning; -1: none */
-    struct rlimit files; /* as we found it: workers get it back */
-    struct tfr_guests guests, queue;
+    int spin_fd;                               /* the workers' budget of spinning; -1: none */
+    struct rlimit files;                       /* as we found it: workers get it back */
+    struct tfr_guests guests, queue, unproven; /* unproven: oldest first */
     int guest_n, queue_n;
-    int stranger_n[2];   /* who has not said hello: unknown, known */
-    bool listening;      /* all doors are open */
-    uint64_t deaf_to_ns; /* no accept before: descriptors ran out */
+    int stranger_n[2];         /* who has not said hello: unknown, known */
+    int origin_n[TFR_ORIGINS]; /* the unproven, by where they come from */
+    bool listening;            /* all doors are open */
+    uint64_t deaf_to_ns;       /* no accept before: descriptors ran out */
     uint64_t unknown_said_ns, unknown_n, refused_said_ns, refused_n;
 
     struct tfr_worker *worker;
@@ -129,8 +134,11 @@ struct tfr_parent {
 
 void tfr_guest_accept(struct tfr_parent *p, struct tfr_door *door);
 void tfr_guest_read(struct tfr_parent *p, struct tfr_guest *g);
-/* It has proved who it is. */
+/* It has proved who it is.  May drop it: there is room for so many of a user. */
 void tfr_guest_known(struct tfr_parent *p, struct tfr_guest *g);
+/* A whole message of at most `max` bytes; false: none yet, or the guest was dropped. */
+bool tfr_guest_take(struct tfr_parent *p, struct tfr_guest *g, uint32_t max,
+                    struct tfr_boot_msg *msg_out);
 void tfr_guest_drop(struct tfr_parent *p, struct tfr_guest *g);
 void tfr_guest_refuse(struct tfr_parent *p, struct tfr_guest *g, const char *why);
 
@@ -145,8 +153,8 @@ void tfr_guest_tick(struct tfr_parent *p);
 bool tfr_doors_open(struct tfr_parent *p);
 void tfr_doors_close(struct tfr_parent *p);
 void tfr_doors_tend(struct tfr_parent *p);
-/* Are there as many such strangers as may be? */
-bool tfr_door_crowded(const struct tfr_parent *p, bool known);
+/* Have as many come in by it and said nothing as may be? */
+bool tfr_door_crowded(const struct tfr_parent *p, const struct tfr_door *door);
 /* The addresses, each between the two texts (or, without the first, separated by the second). */
 size_t tfr_doors_list(const struct tfr_parent *p, const char *before, const char *after,
                       char *text_out, size_t room);
@@ -159,6 +167,8 @@ void tfr_identity_meet(struct tfr_parent *p, struct tfr_guest *g);
 void tfr_identity_read(struct tfr_parent *p, struct tfr_guest *g);
 void tfr_identity_done(struct tfr_parent *p);
 void tfr_identity_forget(struct tfr_guest *g);
+/* A number for the address that a TCP connection comes from. */
+uint8_t tfr_identity_origin(int fd);
 /* Lines about who was turned away; of each kind at most one a second. */
 void tfr_refused_say(struct tfr_parent *p, const struct tfr_guest *g, const char *why);
 void tfr_unknown_say(struct tfr_parent *p);

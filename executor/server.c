@@ -134,6 +134,7 @@ int tfr_server_run(const struct tfr_server_cfg *cfg)
     p->began_ns = tfr_clock_now();
     TAILQ_INIT(&p->guests);
     TAILQ_INIT(&p->queue);
+    TAILQ_INIT(&p->unproven);
     files_raise(p);
     if (cfg->ready_fd >= 0)
         fcntl(cfg->ready_fd, F_SETFD, FD_CLOEXEC);

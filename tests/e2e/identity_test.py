@@ -1,17 +1,17 @@
 #!/usr/bin/env python3
-"""Who may use an executor, and what becomes of everybody else: TCP addresses, keys, MUNGE, other users,
-floods.  Loopback alone, ports by the kernel's choice, homes and keys in folders of the test's own.
+"""Who may use an executor, and what becomes of everybody else: TCP addresses, keys, MUNGE, other users
+(floods: flood_test.py).  Loopback alone, ports by the kernel's choice, homes and keys in folders of the test's own.
 
 Run by ctest like behaviour_test.py.  What the machine lacks (libsodium, munged, root) is skipped aloud."""
 import contextlib
 import ctypes.util
 import os
 import re
+import resource
 import shutil
 import signal
 import socket
 import stat
-import struct
 import subprocess
 import tempfile
 import threading
@@ -22,7 +22,6 @@ import wire
 from behaviour_test import BIN, BUILD, PROBE, SANITIZE, TF_EXECUTOR, TF_RUN, env, started, within
 
 LIMIT_S = 60
-AUTH_HELLO, AUTH_PROOF = 0x7e000001, 0x7e000003
 SODIUM = bool(ctypes.util.find_library("sodium"))
 MUNGED = shutil.which("munged") or (os.access("/usr/sbin/munged", os.X_OK) and "/usr/sbin/munged")
 NOBODY = 65534
@@ -322,6 +321,17 @@ def relay(address, heard, change_at=None):
             thread.join()
 
 
+@contextlib.contextmanager
+def settled_files(most):
+    """So many descriptors may be open, where the machine allows it."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(max(most, before[0]), before[1]), before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
 @unittest.skipUnless(os.geteuid() == 0, "only root can be two users")
 class Users(Case):
     def setUp(self):
@@ -347,6 +357,22 @@ class Users(Case):
             self.answers(self.address, user=NOBODY)
             self.refused(self.address, "another user", user=2)
             self.heard(running, "user 2 is not admitted")
+
+    def test_one_user_leaves_places_for_others(self):
+        most = wire.constant("TFR_GUESTS_MAX", "executor", "parent.h")
+        rest = wire.constant("TFR_GUESTS_RESERVE", "executor", "parent.h")
+        with settled_files(2 * most), contextlib.ExitStack() as held, \
+                listening(self.home, "--allow-uid", str(NOBODY), listen=(self.address,)):
+            if resource.getrlimit(resource.RLIMIT_NOFILE)[0] < most:
+                self.skipTest("too few descriptors")
+            hello, got = wire.frame(wire.message("HELLO"), wire.hello()), []
+            for _ in range(most - rest + 2):
+                got.append(held.enter_context(wire.connected(self.address, hello)))
+            self.assertTrue(all(wire.answer(sock) == wire.message("SNAPSHOT") for sock in got[:most - rest]))
+            kind, text = wire.received(got[-1])
+            self.assertEqual(kind, wire.message("REFUSED"))
+            self.assertIn(b"of this user", text)
+            self.answers(self.address, user=NOBODY)
 
     def test_a_list_that_is_none_is_one_line(self):
         for text in ("nobody", "1;2", "", "-1"):
@@ -438,123 +464,5 @@ class Munge(Munged):
                          **self.settings)
 
 
-def auth_hello(method=1):
-    return wire.frame(AUTH_HELLO, struct.pack("<II", 1, method) + os.urandom(64))
-
-
-class Flood(Case):
-    """A thousand a second of each kind; meanwhile somebody good comes and goes."""
-    RATE, SECONDS = 1000, 4
-
-    def setUp(self):
-        super().setUp()
-        self.unix = "unix:" + os.path.join(self.home, "sock")
-
-    def flood(self, address, data, over, counts):
-        """Connections that say `data` and are closed by the other side, or soon by us."""
-        if address.startswith("tcp:"):
-            to, family = ("127.0.0.1", int(address.rpartition(":")[2])), socket.AF_INET
-        else:
-            to, family = address[5:], socket.AF_UNIX
-        begin, n, held = time.monotonic(), 0, []
-        while not over.is_set():
-            n += 1
-            sock = socket.socket(family)
-            sock.setblocking(False)
-            with contextlib.suppress(OSError):
-                sock.connect(to)
-            with contextlib.suppress(OSError):
-                for part in data:
-                    sock.send(part() if callable(part) else part)
-            held.append(sock)
-            if len(held) > 200:
-                held.pop(0).close()
-            wait = begin + n / self.RATE - time.monotonic()
-            if wait > 0:
-                time.sleep(wait)
-        counts.append(n)
-        for sock in held:
-            sock.close()
-
-    def meanwhile(self, data, *options, settings=None):
-        doors = ("tcp:127.0.0.1:0", self.unix)
-        settings = {"TFR_CONNECT_MS": "15000", **(settings or {})}
-        with listening(self.home, *options, listen=doors, **settings) as running:
-            over, counts = threading.Event(), []
-            threads = [threading.Thread(target=self.flood, args=(a, data, over, counts))
-                       for a in running.addresses]
-            before = len(running.lines())
-            begin = time.monotonic()
-            for thread in threads:
-                thread.start()
-            good = 0
-            try:
-                while time.monotonic() - begin < self.SECONDS:
-                    for address in running.addresses:
-                        self.answers(address, **settings)
-                        good += 1
-                    got = program(running.addresses[good % 2], self.home, PROBE, "count", **settings)
-                    self.assertEqual(got.stdout, "cudaSuccess 1\n", got.stderr)
-            finally:
-                over.set()
-                for thread in threads:
-                    thread.join()
-            spent = time.monotonic() - begin
-            said = len(running.lines()) - before
-            self.assertLessEqual(said, 2 * (spent + 2), running.lines()[:20])
-            self.assertGreater(sum(counts), 100 * self.SECONDS)
-            self.assertIsNone(running.child.poll())
-            self.answers(running.address(), **settings)
-
-    def test_of_nonsense(self):
-        self.meanwhile([b"GET / HTTP/1.1\r\n\r\n"])
-
-    def test_of_proofs_by_another_key(self):
-        self.meanwhile([auth_hello, lambda: wire.frame(AUTH_PROOF, os.urandom(32))])
-
-    def test_of_silence(self):
-        self.meanwhile([])
-
-    def test_of_half_messages(self):
-        self.meanwhile([lambda: auth_hello()[:40]])
-
-    def test_a_byte_at_a_time_is_not_waited_for(self):
-        with listening(self.home) as running:
-            to = ("127.0.0.1", int(running.address().rpartition(":")[2]))
-            socks = [socket.create_connection(to) for _ in range(80)]
-            data, begin, closed = auth_hello(), time.monotonic(), 0
-            for at in range(30):
-                for sock in socks:
-                    with contextlib.suppress(OSError):
-                        sock.send(data[at:at + 1])
-                if at % 10 == 0:
-                    self.answers(running.address())
-                time.sleep(0.1)
-            for sock in socks:
-                sock.settimeout(5)
-                try:
-                    closed += sock.recv(1) == b""
-                except ConnectionResetError:
-                    closed += 1
-                except socket.timeout:
-                    pass
-                sock.close()
-            self.assertEqual(closed, len(socks), f"after {time.monotonic() - begin:.1f} s")
-
-
-class MungeFlood(Munged, Flood):
-    """Of hellos that make munged work, by clients that do not stay for it."""
-    RATE = 300
-    test_of_nonsense = test_of_proofs_by_another_key = test_of_silence = test_of_half_messages = None
-    test_a_byte_at_a_time_is_not_waited_for = None
-
-    def test_of_hellos(self):
-        self.munged()
-        self.meanwhile([lambda: auth_hello(2)], "--auth", "munge",
-                       settings=self.settings)
-
-
 if __name__ == "__main__":
-    if SANITIZE:
-        Flood.RATE, MungeFlood.RATE = 300, 50
     unittest.main()
