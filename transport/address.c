@@ -9,6 +9,8 @@
 #include <netdb.h>
 #include <netinet/tcp.h>
 #include <poll.h>
+#include <pthread.h>
+#include <signal.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -213,35 +215,147 @@ void tfr_address_tune(int fd)
         setsockopt(fd, rows[i].level, rows[i].name, &rows[i].value, sizeof(rows[i].value));
 }
 
-/* Numbers are read without asking the system's name services. */
-static tfr_status resolve(const char *addr, bool to_listen, struct addrinfo **list_out)
-{
-    struct addrinfo hint = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICSERV};
+/* A question to the system's name services, which may think about it for minutes: on a thread of
+ * its own, which is left alone when the time is up.  Whoever comes last frees it. */
+struct lookup {
+    pthread_mutex_t lock;
+    pthread_cond_t wake;
+    bool answered, left; /* guarded by lock */
     struct place place;
-    const char *host = place.host;
-    const char *why;
+    struct addrinfo hint, *list;
+    int err, sys;
+};
+
+static void lookup_free(struct lookup *lookup)
+{
+    pthread_mutex_destroy(&lookup->lock);
+    pthread_cond_destroy(&lookup->wake);
+    free(lookup);
+}
+
+static void *lookup_main(void *arg)
+{
+    struct lookup *lookup = arg;
+    bool left;
+
+    lookup->err = getaddrinfo(lookup->place.host, lookup->place.port, &lookup->hint, &lookup->list);
+    lookup->sys = errno;
+    pthread_mutex_lock(&lookup->lock);
+    lookup->answered = true;
+    left = lookup->left;
+    pthread_cond_signal(&lookup->wake);
+    pthread_mutex_unlock(&lookup->lock);
+    if (!left)
+        return NULL;
+    if (!lookup->err)
+        freeaddrinfo(lookup->list);
+    lookup_free(lookup);
+    return NULL;
+}
+
+static struct lookup *lookup_start(const struct place *place, const struct addrinfo *hint)
+{
+    struct lookup *lookup = calloc(1, sizeof(*lookup));
+    pthread_condattr_t clock;
+    pthread_attr_t detached;
+    sigset_t all, before;
+    pthread_t thread;
     int err;
+
+    if (!lookup)
+        return NULL;
+    lookup->place = *place;
+    lookup->hint = *hint;
+    pthread_mutex_init(&lookup->lock, NULL);
+    pthread_condattr_init(&clock);
+    pthread_condattr_setclock(&clock, CLOCK_MONOTONIC);
+    pthread_cond_init(&lookup->wake, &clock);
+    pthread_condattr_destroy(&clock);
+    pthread_attr_init(&detached);
+    pthread_attr_setdetachstate(&detached, PTHREAD_CREATE_DETACHED);
+    sigfillset(&all); /* signals are the application's */
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    err = pthread_create(&thread, &detached, lookup_main, lookup);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    pthread_attr_destroy(&detached);
+    if (!err)
+        return lookup;
+    lookup_free(lookup);
+    return NULL;
+}
+
+/* As getaddrinfo does; false: no answer by then. */
+static bool lookup(const struct place *place, const struct addrinfo *hint, uint64_t deadline_ns,
+                   struct addrinfo **list_out, int *err_out)
+{
+    struct timespec until = {.tv_sec = (time_t)(deadline_ns / TFR_NS_PER_S),
+                             .tv_nsec = (long)(deadline_ns % TFR_NS_PER_S)};
+    struct lookup *lookup = lookup_start(place, hint);
+    bool answered;
+
+    if (!lookup) {
+        *err_out = EAI_MEMORY;
+        return true;
+    }
+    pthread_mutex_lock(&lookup->lock);
+    while (!lookup->answered &&
+           pthread_cond_timedwait(&lookup->wake, &lookup->lock, &until) != ETIMEDOUT)
+        continue;
+    answered = lookup->answered;
+    lookup->left = !answered;
+    pthread_mutex_unlock(&lookup->lock);
+    if (!answered)
+        return false;
+    *list_out = lookup->list;
+    *err_out = lookup->err;
+    errno = lookup->sys;
+    lookup_free(lookup);
+    return true;
+}
+
+static tfr_status host_unknown(const char *addr, const char *host, const char *why)
+{
+    return tfr_fail(TFR_E_INVAL, "address \"%s\": host %s: %s: check the name, or give a number",
+                    addr, host, why);
+}
+
+/* deadline_ns 0: none. */
+static tfr_status resolve_name(const char *addr, const struct place *place,
+                               const struct addrinfo *hint, uint64_t deadline_ns,
+                               struct addrinfo **list_out)
+{
+    int err;
+
+    if (!deadline_ns)
+        err = getaddrinfo(place->host, place->port, hint, list_out);
+    else if (!lookup(place, hint, deadline_ns, list_out, &err))
+        return host_unknown(addr, place->host, "the system's name service does not answer");
+    if (!err)
+        return TFR_OK;
+    return host_unknown(addr, place->host, err == EAI_SYSTEM ? strerror(errno) : gai_strerror(err));
+}
+
+/* Numbers are read without asking the system's name services.  deadline_ns 0: to listen. */
+static tfr_status resolve(const char *addr, uint64_t deadline_ns, struct addrinfo **list_out)
+{
+    struct addrinfo hint = {.ai_socktype = SOCK_STREAM,
+                            .ai_flags = AI_NUMERICSERV | AI_NUMERICHOST};
+    struct place place;
+    const char *why;
+    bool any;
 
     if (!tfr_boot_addr_good(addr, &why))
         return tfr_fail(TFR_E_INVAL, "address \"%s\": %s", addr, why);
     place_parse(addr + 4, &place);
-    if (!to_listen && atoi(place.port) == 0)
+    any = !deadline_ns && strcmp(place.host, "*") == 0;
+    if (deadline_ns && atoi(place.port) == 0)
         return tfr_fail(TFR_E_INVAL, "address \"%s\": nothing can be reached at port 0", addr);
-    if (to_listen && strcmp(host, "*") == 0) {
+    if (any)
         hint.ai_flags |= AI_PASSIVE;
-        host = NULL;
-    }
-    hint.ai_flags |= AI_NUMERICHOST;
-    err = getaddrinfo(host, place.port, &hint, list_out);
-    if (err) {
-        hint.ai_flags &= ~AI_NUMERICHOST;
-        err = getaddrinfo(host, place.port, &hint, list_out);
-    }
-    if (err)
-        return tfr_fail(TFR_E_INVAL,
-                        "address \"%s\": host %s: %s: check the name, or give a number", addr,
-                        place.host, err == EAI_SYSTEM ? strerror(errno) : gai_strerror(err));
-    return TFR_OK;
+    if (getaddrinfo(any ? NULL : place.host, place.port, &hint, list_out) == 0)
+        return TFR_OK;
+    hint.ai_flags &= ~AI_NUMERICHOST;
+    return resolve_name(addr, &place, &hint, deadline_ns, list_out);
 }
 
 /* -1: errno says why */
@@ -268,7 +382,7 @@ static tfr_status tcp_listen(const char *addr, int *fd_out)
 {
     static const int families[] = {AF_INET6, AF_INET};
     struct addrinfo *list, *at;
-    tfr_status status = resolve(addr, true, &list);
+    tfr_status status = resolve(addr, 0, &list);
     int fd = -1, cause = 0;
 
     if (status != TFR_OK)
@@ -324,7 +438,7 @@ static int tcp_try(const struct addrinfo *at, uint64_t deadline_ns, int *fd_out)
 static tfr_status tcp_connect(const char *addr, uint64_t deadline_ns, int *fd_out)
 {
     struct addrinfo *list, *at;
-    tfr_status status = resolve(addr, false, &list);
+    tfr_status status = resolve(addr, deadline_ns, &list);
     int cause = ETIMEDOUT, left = 0;
 
     if (status != TFR_OK)

@@ -9,7 +9,7 @@
 #include "base/status.h"
 
 /* A connected socket, non-blocking and close-on-exec.  TFR_E_PEER and TFR_E_TIMEOUT make no line at
- * level error.  Names of hosts are resolved by the system, which may take longer than the limit. */
+ * level error.  A name that the system does not resolve by then is an error, said. */
 tfr_status tfr_address_connect(const char *addr, uint64_t deadline_ns, int *fd_out);
 
 bool tfr_address_is_tcp(const char *addr);
