@@ -176,6 +176,7 @@ int main(int argc, char **argv)
 {
     struct asked asked = {
         .cfg = {.ready_fd = -1, .max_sessions = 64, .pin = "auto"}, .worker_fd = -1, .stat_fd = -1};
+    const char *why;
     int option;
     while (!asked.help && (option = getopt_long(argc, argv, "hv", options, NULL)) != -1)
         if (!option_take(option, &asked))
@@ -192,6 +193,10 @@ int main(int argc, char **argv)
         tfr_say("transport %s: %s", tfr_env_str("TFR_TRANSPORT"),
                 tfr_transport_why(tfr_env_str("TFR_TRANSPORT")));
         return 2;
+    }
+    if (!tfr_ways_able(tfr_env_str("TFR_TRANSPORT"), &why)) {
+        tfr_say("nothing can be served (TFR_TRANSPORT=%s): %s", tfr_env_str("TFR_TRANSPORT"), why);
+        return 1;
     }
     return tfr_server_run(&asked.cfg);
 }

@@ -164,9 +164,9 @@ static CUresult connect_boot(void)
     struct tfr_boot boot;
     tfr_status status = connect_any(list, limit_ms, &boot);
     if (status == TFR_E_PEER) {
-        tfr_say(
-            "no executor reachable at %s: start one with tf-executor --listen %s, or use tf-run",
-            list, list);
+        tfr_say("no executor reachable at %s: start one there (tf-executor --listen %s), or check "
+                "address, port and firewall",
+                list, strchr(list, ',') ? "ADDRESS" : list);
         return CUDA_ERROR_NO_DEVICE;
     }
     if (status != TFR_OK)

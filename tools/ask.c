@@ -46,7 +46,9 @@ bool tfr_ask_connect(const char *list, char *addr_out, struct tfr_boot *boot_out
         at += len + (at[len] == ',');
     }
     if (!said)
-        tfr_say("no executor reachable at %s: start one with tf-executor --listen %s", list, list);
+        tfr_say("no executor reachable at %s: start one there (tf-executor --listen %s), or check "
+                "address, port and firewall",
+                list, strchr(list, ',') ? "ADDRESS" : list);
     return false;
 }
 

@@ -142,7 +142,10 @@ tfr_status tfr_key_read(const char *path, uint8_t key_out[TFR_KEY_LEN])
                         "0600), or name it with TFR_KEY_FILE",
                         path);
     if (fd < 0)
-        return tfr_fail(TFR_E_ACCESS, "the key file %s: %s", path, strerror(errno));
+        return tfr_fail(TFR_E_ACCESS,
+                        "the key file %s: %s: it has to be yours (chmod 600), or TFR_KEY_FILE "
+                        "names another",
+                        path, strerror(errno));
     status = file_check(path, fd);
     len = status == TFR_OK ? read(fd, text, sizeof(text) - 1) : 0;
     close(fd);

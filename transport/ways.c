@@ -102,6 +102,18 @@ bool tfr_ways_known(const char *setting)
     return false;
 }
 
+bool tfr_ways_able(const char *setting, const char **why_out)
+{
+    /* Of those that are taken by choice some suffice; tcp is always among them. */
+    const char *name = is_auto(setting) ? "tcp" : setting;
+    const struct tfr_transport_ops *ops = tfr_transport_find(name);
+    struct tfr_offer offer = {0};
+    *why_out = "not usable here";
+    if (!ops)
+        *why_out = tfr_transport_why(name);
+    return ops && ops->offer(&offer, why_out) == TFR_OK;
+}
+
 tfr_status tfr_ways_find(const char *setting, const struct tfr_boot *boot,
                          struct tfr_ways *ways_out, char *why_out)
 {
@@ -252,7 +264,7 @@ tfr_status tfr_ways_open(struct tfr_dev *dev, struct tfr_boot *boot, bool first,
         dev->ops->close(link);
         side = first ? "executor" : "client";
     }
-    snprintf(why_out, TFR_WAYS_TEXT, "the %s could not open it (%s)", side,
+    snprintf(why_out, TFR_WAYS_TEXT, "the %s could not open it (%s): its messages say why", side,
              tfr_status_str(own != TFR_OK      ? own
                             : status != TFR_OK ? status
                                                : (tfr_status)its.status));

@@ -30,6 +30,10 @@ bool tfr_boot_local(const struct tfr_boot *boot);
 /* Is it a setting that tfr_ways_find can make sense of?  Loads nothing. */
 bool tfr_ways_known(const char *setting);
 
+/* Could it serve this machine, as far as that is known before anybody comes?  `auto` tries no
+ * plugin.  *why_out: a string that stays. */
+bool tfr_ways_able(const char *setting, const char **why_out);
+
 /* Will the two share memory, if nothing fails?  Loads nothing and asks nobody. */
 bool tfr_ways_shared(const char *setting, const struct tfr_boot *boot);
 

@@ -71,6 +71,24 @@ class Info(unittest.TestCase):
         self.assertEqual(tool("tf-info", "--help").returncode, 0)
 
 
+class Settings(unittest.TestCase):
+    def refused(self, said, *args, **more):
+        got = tool("tf-executor", "--listen", "tcp:127.0.0.1:0", "--gpu", "soft", *args, **more)
+        self.assertEqual(got.returncode, 1, got.stderr)
+        self.assertRegex(got.stderr, said)
+        self.assertEqual(len(got.stderr.splitlines()), 1, got.stderr)
+
+    def test_that_nobody_understands_end_the_executor_at_once(self):
+        for ports in ("abc", "5000", "0-10", "6000-5000", "5000-70000", "5000-5100x"):
+            self.refused("TFR_TCP_PORTS", TFR_TCP_PORTS=ports)
+
+    @unittest.skipIf(os.path.isdir("/sys/class/infiniband") and os.listdir("/sys/class/infiniband"),
+                     "there is an RDMA device")
+    def test_that_ask_for_what_the_machine_lacks_end_the_executor_at_once(self):
+        for name in ("verbs", "ucx", "fault:verbs"):
+            self.refused(rf"TFR_TRANSPORT={name}\): .", "--transport", name)
+
+
 def cores_of_threads(pid):
     """Thread name -> cores that the threads of that name may run on."""
     found = {}

@@ -26,6 +26,7 @@
 enum {
     VERSION = 1,
     OPEN_MS = 3000,
+    PORTS_MS = 2000,
     GUEST_N = 64, /* heard at once */
     AGAIN_MS = 5,
     NONCE = 16,
@@ -146,6 +147,8 @@ static tfr_status msg_recv(struct tfr_boot *boot, void *body_out, uint32_t len)
     tfr_status status = tfr_boot_recv(boot, &msg, OPEN_MS);
     uint32_t version = 0;
 
+    if (status == TFR_E_PEER)
+        return status; /* it could not open its side, and says so */
     if (status != TFR_OK)
         return tfr_fail(status, "tcp link: %s", tfr_status_str(status));
     if (msg.len >= sizeof(version))
@@ -196,48 +199,53 @@ static const char *addr_text(const struct sockaddr_storage *addr, char text[64])
     return text;
 }
 
-static tfr_status ports_get(unsigned *lo_out, unsigned *hi_out)
+/* 0, or the errno of the failure. */
+static int listen_try(struct party *party, unsigned port, struct sockaddr_storage *addr_out)
 {
-    const char *text = tfr_env_str("TFR_TCP_PORTS");
-    char rest;
+    socklen_t len = addr_get(party->boot, false, (uint16_t)port, addr_out);
+    int fd = socket(addr_out->ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0), err;
 
-    *lo_out = *hi_out = 0;
-    if (!text || !*text)
-        return TFR_OK;
-    if (sscanf(text, "%u-%u%c", lo_out, hi_out, &rest) != 2 || !*lo_out || *lo_out > *hi_out ||
-        *hi_out > UINT16_MAX)
-        return tfr_fail(TFR_E_INVAL, "TFR_TCP_PORTS=%s: expected two ports, 5000-5100", text);
-    return TFR_OK;
+    if (fd >= 0 && bind(fd, (struct sockaddr *)addr_out, len) == 0 && listen(fd, 64) == 0) {
+        getsockname(fd, (struct sockaddr *)addr_out, &len);
+        party->listener = fd;
+        return 0;
+    }
+    err = errno;
+    if (fd >= 0)
+        close(fd);
+    return err;
 }
 
+/* Where all ports are in use, other sessions that begin may have them, which takes moments. */
 static tfr_status listener_open(struct party *party, uint16_t *port_out)
 {
+    const struct timespec nap = {.tv_nsec = 10 * (long)TFR_NS_PER_MS};
+    uint64_t until_ns = tfr_clock_now() + PORTS_MS * TFR_NS_PER_MS;
     struct sockaddr_storage addr;
-    socklen_t len = 0;
-    unsigned port, hi;
-    tfr_status status = ports_get(&port, &hi);
+    unsigned lo, hi, port;
     char text[64];
-    int fd, err;
+    int err;
 
-    if (status != TFR_OK)
-        return status;
-    do {
-        len = addr_get(party->boot, false, (uint16_t)port, &addr);
-        fd = socket(addr.ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-        if (fd >= 0 && bind(fd, (struct sockaddr *)&addr, len) == 0 && listen(fd, 64) == 0)
+    if (!tcp_ports_get(&lo, &hi))
+        return tfr_fail(TFR_E_INVAL, "TFR_TCP_PORTS=%s: expected two ports, 5000-5100",
+                        tfr_env_str("TFR_TCP_PORTS"));
+    for (port = lo; (err = listen_try(party, port, &addr)) == EADDRINUSE && hi; port++) {
+        if (port < hi)
+            continue;
+        if (tfr_clock_now() >= until_ns)
             break;
-        err = errno;
-        if (fd >= 0)
-            close(fd);
-        if (err != EADDRINUSE || port >= hi)
-            return tfr_fail(TFR_E_SYS, "tcp link: listen on %s: %s%s", addr_text(&addr, text),
-                            strerror(err), hi ? " (TFR_TCP_PORTS)" : "");
-        port++;
-    } while (true);
-    getsockname(fd, (struct sockaddr *)&addr, &len);
+        nanosleep(&nap, NULL);
+        port = lo - 1;
+    }
+    if (err)
+        return tfr_fail(TFR_E_SYS, "tcp link: listen on %s: %s%s", addr_text(&addr, text),
+                        strerror(err),
+                        !hi                 ? ""
+                        : err == EADDRINUSE ? ": each session that begins needs a port of "
+                                              "TFR_TCP_PORTS that nobody else has: name more"
+                                            : ": TFR_TCP_PORTS should name others");
     *port_out = ntohs(addr.ss_family == AF_INET6 ? ((struct sockaddr_in6 *)&addr)->sin6_port
                                                  : ((struct sockaddr_in *)&addr)->sin_port);
-    party->listener = fd;
     return TFR_OK;
 }
 

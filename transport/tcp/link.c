@@ -225,6 +225,7 @@ struct tfr_transport_ops tfr_tcp_ops = {
     .reg = tcp_reg,
     .unreg = tcp_unreg,
     .key = tcp_key,
+    .offer = tcp_offer,
     .open = tcp_open,
     .close = tcp_close,
     .import = tcp_import,

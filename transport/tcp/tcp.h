@@ -195,6 +195,10 @@ ssize_t tcp_crypt_recv(struct tcp_crypt *crypt, int fd, const struct iovec *iov,
 bool tcp_crypt_unsent(const struct tcp_crypt *crypt);
 bool tcp_crypt_unread(const struct tcp_crypt *crypt);
 
+/* ports.c: the ports of TFR_TCP_PORTS, or zeros; false: it makes no sense. */
+bool tcp_ports_get(unsigned *lo_out, unsigned *hi_out);
+tfr_status tcp_offer(struct tfr_offer *offer_out, const char **why_out);
+
 /* proof.c */
 void tcp_mac(const uint8_t key[TCP_KEY_LEN], const void *bytes, size_t len,
              uint8_t mac_out[TCP_KEY_LEN]);
