@@ -1,6 +1,7 @@
 /* Placement by hwloc.  Surprising: hwloc's own GPU components are kept out, because they would
- * initialise the driver once more; and disallowed cores stay in the picture, because the locality
- * of devices gets lost with them. */
+ * initialise the driver once more; so is libpciaccess, which reads the names of all PCI devices in
+ * the world for each worker (sysfs has the ones here, without names); and disallowed cores stay in
+ * the picture, because the locality of devices gets lost with them. */
 #define TFR_LOG_PART "transport"
 #include "transport/topo.h"
 
@@ -23,7 +24,8 @@ enum { DEPTH_MAX = 64 };
 
 static tfr_status topology_load(const char *xml, hwloc_topology_t *hw_out)
 {
-    static const char *const unwanted[] = {"cuda", "nvml", "opencl", "rsmi", "levelzero", "gl"};
+    static const char *const unwanted[] = {"cuda", "nvml",      "opencl", "rsmi",
+                                           "gl",   "levelzero", "pci"};
     hwloc_topology_t hw;
     if (hwloc_topology_init(&hw) != 0)
         return TFR_E_NOMEM;
