@@ -170,9 +170,14 @@ static void globals_free(struct tfr_module *module, const struct tfr_context *ct
     }
 }
 
-static void module_free(void *arg)
+/* May the caller free it?  Several threads may unload the same one, or end what it belongs to. */
+static bool module_claim(struct tfr_module *module)
 {
-    struct tfr_module *module = arg;
+    return !atomic_exchange_explicit(&module->gone, true, memory_order_acq_rel);
+}
+
+static void module_free(struct tfr_module *module)
+{
     while (module->functions) {
         struct tfr_function *f = module->functions;
         module->functions = f->next;
@@ -205,7 +210,7 @@ static CUresult unload(enum tfr_kind kind, const void *handle, uint16_t op)
     if (result != CUDA_SUCCESS)
         return result;
     struct tfr_module *module = tfr_handle_object(kind, handle);
-    if (!module)
+    if (!module || !module_claim(module))
         return CUDA_ERROR_INVALID_HANDLE;
     if (atomic_load_explicit(&tfr_client.attached, memory_order_acquire))
         result = unload_ask(module->id, op);
@@ -215,9 +220,15 @@ static CUresult unload(enum tfr_kind kind, const void *handle, uint16_t op)
     return result;
 }
 
+static void module_forget(void *arg)
+{
+    if (module_claim(arg))
+        module_free(arg);
+}
+
 void tfr_module_forget_all(void)
 {
-    tfr_handle_clear(TFR_KIND_MODULE, module_free);
+    tfr_handle_clear(TFR_KIND_MODULE, module_forget);
     pthread_mutex_lock(&libraries_lock);
     for (struct tfr_module *l = libraries; l; l = l->next_library)
         globals_free(l, NULL);
@@ -229,7 +240,7 @@ void tfr_module_forget_all(void)
 static void module_end(void *object, void *ctx)
 {
     struct tfr_module *module = object;
-    if (module->ctx != ctx)
+    if (module->ctx != ctx || !module_claim(module))
         return;
     tfr_handle_drop(TFR_KIND_MODULE, module->id);
     module_free(module);

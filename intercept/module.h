@@ -33,6 +33,7 @@ struct tfr_module {
     uint64_t id;
     struct tfr_context *ctx;   /* of a module; a library has none */
     enum tfr_kind kind, child; /* MODULE and FUNCTION, or LIBRARY and KERNEL */
+    _Atomic bool gone;         /* whoever sets it frees the module */
     pthread_mutex_t lock;      /* guards functions and globals */
     struct tfr_function *functions;
     struct tfr_global *globals;

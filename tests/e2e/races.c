@@ -1,6 +1,6 @@
 /* Handles used in one thread while another destroys what they stand for: streams, events, whole
- * contexts.  Natively that is undefined, so this program runs through TFR alone: there it must end
- * in an error of the call, never in a crash, a hang or the loss of the session. */
+ * contexts, modules.  Natively that is undefined, so this program runs through TFR alone: there it
+ * must end in an error of the call, never in a crash, a hang or the loss of the session. */
 #include <pthread.h>
 #include <stdatomic.h>
 
@@ -11,11 +11,11 @@
     X(cuMemcpyDtoH_v2) X(cuMemsetD32_v2) X(cuMemsetD32Async) X(cuStreamCreate)                     \
     X(cuStreamDestroy_v2) X(cuStreamSynchronize) X(cuStreamQuery) X(cuStreamWaitEvent)             \
     X(cuEventCreate) X(cuEventDestroy_v2) X(cuEventRecord) X(cuEventQuery) X(cuEventSynchronize)   \
-    X(cuGetErrorName)
+    X(cuModuleLoadData) X(cuModuleUnload) X(cuGetErrorName)
 /* clang-format on */
 #include "driver.h"
 
-enum { USERS = 3, TURNS = 4000, CONTEXTS = 150 };
+enum { USERS = 3, TURNS = 4000, CONTEXTS = 150, MODULES = 300 };
 
 static CUcontext primary;
 static CUdeviceptr mem;
@@ -117,6 +117,48 @@ static void contexts(void)
     }
 }
 
+/* ---- one module, unloaded by all at once ---- */
+
+static const char image[] = ".version 7.0\n.target sm_75\n.address_size 64\n"
+                            ".visible .entry nothing()\n{\n ret;\n}\n";
+static pthread_barrier_t begin, end;
+static CUmodule module;
+static _Atomic int unloaded;
+
+static void unload(void)
+{
+    pthread_barrier_wait(&begin);
+    CUresult got = cu.cuModuleUnload(module);
+    expect(got, "cuModuleUnload");
+    if (got == CUDA_SUCCESS)
+        atomic_fetch_add(&unloaded, 1);
+    pthread_barrier_wait(&end);
+}
+
+static void *unloader(void *arg)
+{
+    CU(cuCtxSetCurrent(arg));
+    for (int i = 0; i < MODULES; i++)
+        unload();
+    return NULL;
+}
+
+static void modules(void)
+{
+    pthread_t thread[USERS];
+    pthread_barrier_init(&begin, NULL, USERS + 1);
+    pthread_barrier_init(&end, NULL, USERS + 1);
+    for (int i = 0; i < USERS; i++)
+        CHECK(pthread_create(&thread[i], NULL, unloader, primary) == 0);
+    for (int i = 0; i < MODULES; i++) {
+        CU(cuModuleLoadData(&module, image));
+        unload();
+    }
+    for (int i = 0; i < USERS; i++)
+        pthread_join(thread[i], NULL);
+    CHECK(unloaded == MODULES);
+}
+
 int main(void)
 {
     unsigned got = 0;
@@ -129,6 +171,9 @@ int main(void)
     puts("streams and events");
     contexts();
     puts("contexts");
+    CU(cuCtxSetCurrent(primary));
+    modules();
+    puts("modules");
     CU(cuCtxSetCurrent(primary));
     CU(cuMemsetD32_v2(mem, 77, 1));
     CU(cuMemcpyDtoH_v2(&got, mem, 4));
