@@ -307,10 +307,13 @@ static CUresult pull_later(struct tfr_stream *stream, uint8_t *dst, struct tfr_m
                 return tfr_pull_from_device(stream, dst + done, src + done, len - done);
             result = tfr_lane_take(n, &owed.extent);
         }
-        if (result == CUDA_SUCCESS)
-            result = pull_piece(stream, src + done, n, &owed.extent, &owed.seq);
+        if (result != CUDA_SUCCESS)
+            break; /* there is no extent to free */
+        result = pull_piece(stream, src + done, n, &owed.extent, &owed.seq);
         if (result == CUDA_SUCCESS)
             result = tfr_copy_owe(&owed);
+        else
+            tfr_lane_free(owed.extent);
     }
     return result;
 }
@@ -390,6 +393,8 @@ static CUresult pull_now(struct tfr_stream *stream, uint8_t *dst, struct tfr_mem
     }
     while (p.done != p.begun) /* nothing writes to the program's memory when we return */
         pulling_end(&p);
+    for (; p.done != p.asked; p.done++) /* the stream still fills these */
+        tfr_lane_give(p.home[p.done % IN_FLIGHT].extent, stream, p.seq[p.done % IN_FLIGHT]);
     return result;
 }
 

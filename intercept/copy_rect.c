@@ -189,8 +189,10 @@ static CUresult push(const struct tfr_box *box, struct tfr_stream *stream, bool 
         result = tfr_lane_ship(&extent, len, &req.stamp);
         if (result == CUDA_SUCCESS)
             result = rect_post(stream, &req, &seq);
-        if (result != CUDA_SUCCESS)
+        if (result != CUDA_SUCCESS) {
+            tfr_lane_free(extent);
             return result;
+        }
         tfr_lane_give(extent, stream, seq);
     }
     return CUDA_SUCCESS;
@@ -230,6 +232,8 @@ static CUresult pull_later(const struct tfr_box *box, struct tfr_stream *stream)
         CUresult result = pull_piece(box, &p, stream, &owed.extent, &owed.seq);
         if (result == CUDA_SUCCESS)
             result = tfr_copy_owe(&owed);
+        else
+            tfr_lane_free(owed.extent);
         if (result != CUDA_SUCCESS)
             return result;
         done += p.height * p.depth;
@@ -268,12 +272,15 @@ static CUresult pull(const struct tfr_box *box, struct tfr_stream *stream)
                 result = tfr_lane_take(len, &flight[at].extent);
             else if (!tfr_lane_try_ahead(len, &flight[at].extent))
                 break;
-            if (result == CUDA_SUCCESS)
-                result = pull_piece(box, &p, stream, &flight[at].extent, &flight[at].seq);
+            if (result != CUDA_SUCCESS)
+                break;
+            result = pull_piece(box, &p, stream, &flight[at].extent, &flight[at].seq);
             if (result == CUDA_SUCCESS) {
                 flight[at].piece = p;
                 asked += p.height * p.depth;
                 asked_n++;
+            } else {
+                tfr_lane_free(flight[at].extent);
             }
         }
         if (done_n == asked_n)
@@ -282,10 +289,14 @@ static CUresult pull(const struct tfr_box *box, struct tfr_stream *stream)
         CUresult waited = wait_for(stream, flight[at].seq);
         if (waited == CUDA_SUCCESS)
             waited = piece_fetch(box, &flight[at].piece, &flight[at].extent);
-        if (waited != CUDA_SUCCESS)
-            return waited;
-        rows_move(box, &flight[at].piece, &box->dst, tfr_extent_twin(&flight[at].extent), false);
-        tfr_lane_free(flight[at].extent);
+        if (waited == CUDA_SUCCESS) {
+            rows_move(box, &flight[at].piece, &box->dst, tfr_extent_twin(&flight[at].extent),
+                      false);
+            tfr_lane_free(flight[at].extent);
+        } else {
+            tfr_lane_give(flight[at].extent, stream, flight[at].seq);
+            result = waited;
+        }
     }
 }
 

@@ -135,7 +135,10 @@ CUresult tfr_copy_owe(const struct tfr_owed *body)
             tfr_wait_word(&tfr_client.feedback->stream[body->word], body->seq, TFR_WAIT_STREAM);
         if (result == CUDA_SUCCESS)
             result = owed_begin(&now);
-        return result == CUDA_SUCCESS ? owed_end(&now) : result;
+        if (result == CUDA_SUCCESS)
+            return owed_end(&now);
+        tfr_lane_free(body->extent);
+        return result;
     }
     o->body = *body;
     o->next = NULL;
