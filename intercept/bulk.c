@@ -129,7 +129,7 @@ static struct tfr_xfer xfer_of(const struct tfr_load *load, uint16_t channel)
 {
     const struct tfr_client_lane *lane = &tfr_client.lanes[load->extent->lane];
     return (struct tfr_xfer){.channel = channel,
-                             .local = load->local ? load->local : lane->twin + load->extent->at,
+                             .local = load->local ? load->local : tfr_extent_twin(load->extent),
                              .mem = load->local ? load->mem : lane->mem,
                              .peer = lane->peer,
                              .peer_at = lane->peer_at + load->extent->at,
@@ -144,11 +144,12 @@ uint16_t tfr_bulk_channel(void)
     return (uint16_t)(1 + n % (TFR_CHANNELS - 1));
 }
 
-/* Locked; false: the session is over. */
-static bool channel_take(struct channel *c)
+/* Locked; false: that session is over. */
+static bool channel_take(struct channel *c, uint16_t session)
 {
     tfr_spin_lock(&c->lock);
-    if (atomic_load_explicit(&live, memory_order_relaxed))
+    if (atomic_load_explicit(&live, memory_order_relaxed) &&
+        session == (uint16_t)tfr_client.session_at)
         return true;
     tfr_spin_unlock(&c->lock);
     return false;
@@ -171,7 +172,7 @@ CUresult tfr_bulk_put(const struct tfr_load *load, uint64_t *stamp_out)
 {
     uint16_t at = load->channel ? load->channel : tfr_bulk_channel();
     struct channel *c = &channels[at];
-    if (!channel_take(c))
+    if (!channel_take(c, load->extent->session))
         return tfr_client_ended();
     struct tfr_xfer xfer = xfer_of(load, at);
     xfer.flags = TFR_XFER_MORE;
@@ -190,7 +191,7 @@ CUresult tfr_bulk_get(const struct tfr_load *load)
 {
     uint16_t at = load->channel ? load->channel : tfr_bulk_channel();
     struct channel *c = &channels[at];
-    if (!channel_take(c))
+    if (!channel_take(c, load->extent->session))
         return tfr_client_ended();
     struct tfr_xfer xfer = xfer_of(load, at);
     atomic_fetch_add_explicit(tfr_lane_shipping(load->extent), 1, memory_order_relaxed);
@@ -204,9 +205,8 @@ CUresult tfr_bulk_get(const struct tfr_load *load)
 void tfr_bulk_word(_Atomic uint64_t *word, uint64_t value, uint16_t channel, uint32_t session)
 {
     struct channel *c = &channels[channel];
-    if (!channel_take(c))
+    if (!channel_take(c, (uint16_t)session))
         return;
-    if (session == tfr_client.session_at)
-        word_put(word, value, channel);
+    word_put(word, value, channel);
     tfr_spin_unlock(&c->lock);
 }

@@ -11,6 +11,7 @@ struct tfr_extent {
     uint32_t units;
     uint16_t lane;
     uint16_t session; /* of tfr_client.session_at: an older session's is nobody's */
+    uint8_t *twin;    /* its bytes on our side; an older session's stay mapped */
 };
 
 /* Its name in records. */
@@ -22,7 +23,7 @@ static inline uint64_t tfr_extent_place(const struct tfr_extent *extent)
 /* Its bytes on our side. */
 static inline uint8_t *tfr_extent_twin(const struct tfr_extent *extent)
 {
-    return tfr_client.lanes[extent->lane].twin + extent->at;
+    return extent->twin;
 }
 
 enum { TFR_LANE_UNIT = 16384, TFR_LANE_CHUNK = 1 << 20, TFR_PULL_MAX = 256 << 10 };

@@ -26,6 +26,9 @@ static uint64_t used[UNITS_MAX / WORD_BITS];
 /* Copies that stand still behind a blocked stream must not take everything: [push_n, unit_n) is for
  * pulls alone, and [ahead_n, push_n) for callers who wait, whatever lies in the rest. */
 static uint32_t unit_n, push_n, ahead_n;
+/* Of the session whose lane it is: tfr_client has those of the next one a little earlier. */
+static uint16_t session;
+static uint8_t *twin;
 /* Extents that a stream still holds, oldest first. */
 static struct held {
     struct tfr_extent extent;
@@ -43,6 +46,8 @@ void tfr_lane_init(void)
     unit_n = units > UNITS_MAX ? UNITS_MAX : (uint32_t)units;
     push_n = unit_n - unit_n / PULL_SHARE;
     ahead_n = push_n - push_n / WAIT_SHARE;
+    session = (uint16_t)tfr_client.session_at;
+    twin = tfr_client.lanes[0].twin;
     memset(used, 0, sizeof used);
     held_head = held_n = 0;
     pthread_mutex_unlock(&lock);
@@ -94,7 +99,7 @@ static bool is_shipping(const struct tfr_extent *extent)
 /* Other threads may still have extents of a session that has ended. */
 static bool is_ours(const struct tfr_extent *extent)
 {
-    return extent->session == (uint16_t)tfr_client.session_at;
+    return extent->session == session;
 }
 
 static bool has_passed(const struct held *h)
@@ -148,9 +153,9 @@ static bool find(uint32_t from, uint32_t to, uint32_t want, struct tfr_extent *e
         }
         run = used[i / WORD_BITS] >> (i % WORD_BITS) & 1 ? 0 : run + 1;
         if (run == want) {
-            *extent_out = (struct tfr_extent){.at = (uint64_t)(i + 1 - want) * TFR_LANE_UNIT,
-                                              .units = want,
-                                              .session = (uint16_t)tfr_client.session_at};
+            uint64_t at = (uint64_t)(i + 1 - want) * TFR_LANE_UNIT;
+            *extent_out =
+                (struct tfr_extent){.at = at, .units = want, .session = session, .twin = twin + at};
             extent_out->lane = lane_of(extent_out, from);
             units_set(i + 1 - want, want, true);
             return true;

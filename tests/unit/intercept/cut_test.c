@@ -116,6 +116,16 @@ Test(cut, what_is_settled_in_a_lost_session_is_written_no_more)
     cr_assert_eq(tfr_bulk_get(&load), CUDA_ERROR_DEVICE_UNAVAILABLE);
 }
 
+Test(cut, an_extent_of_an_older_session_goes_nowhere)
+{
+    struct tfr_extent extent;
+    struct tfr_load load = {.extent = &extent, .len = 4096};
+    cr_assert_eq(tfr_lane_take(load.len, &extent), CUDA_SUCCESS);
+    tfr_client.session_at++;
+    cr_assert_eq(tfr_bulk_get(&load), CUDA_ERROR_CONTEXT_IS_DESTROYED);
+    cr_assert_eq(pending, 0);
+}
+
 static void *wait_for_ever(void *arg)
 {
     (void)arg;

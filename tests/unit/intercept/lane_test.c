@@ -67,3 +67,19 @@ Test(lane, leaves_room_to_who_waits_and_gives_him_less_rather_than_nothing, .tim
               (unsigned long long)len);
     cr_assert_geq(e.units * (uint64_t)TFR_LANE_UNIT, len);
 }
+
+Test(lane, keeps_what_another_session_left_in_hand_out_of_the_next_one, .timeout = 10)
+{
+    struct tfr_extent old, mine, other;
+    kit_lane(4 * TFR_LANE_CHUNK);
+    tfr_client.session_at++; /* the next session has begun, its lane not yet */
+    cr_assert_eq(tfr_lane_take(100, &old), CUDA_SUCCESS);
+    tfr_client.lanes[0].twin = calloc(1, tfr_client.lanes[0].len);
+    tfr_lane_init();
+    cr_assert_eq(tfr_lane_take(100, &mine), CUDA_SUCCESS);
+    cr_assert_eq(mine.at, old.at);
+    cr_assert_neq(tfr_extent_twin(&mine), tfr_extent_twin(&old), "bytes of two sessions mix");
+    tfr_lane_free(old);
+    cr_assert_eq(tfr_lane_take(100, &other), CUDA_SUCCESS);
+    cr_assert_neq(other.at, mine.at, "the old session's extent freed ours");
+}
