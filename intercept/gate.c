@@ -18,10 +18,11 @@ static pthread_mutex_t lock =
     PTHREAD_MUTEX_INITIALIZER; /* guards all below; nobody waits with it */
 static struct queue {
     struct tfr_gate *first, *last;
-    bool running;                       /* one was taken and is not open yet */
+    uint32_t running;                   /* number of the one that was taken and is not open yet */
 } queues[TFR_STREAM_SLOTS];             /* by stream word */
 static uint32_t busy[TFR_STREAM_SLOTS]; /* words with gates, running ones included */
 static uint32_t busy_n;
+static uint32_t taken; /* so many; as a number it is never 0 */
 
 static struct waited {
     uint32_t word;
@@ -78,6 +79,7 @@ CUresult tfr_gate_post(struct tfr_stream *stream, enum tfr_gate_who who, struct 
     gate->seq = seq;
     gate->open = &tfr_client.page->gate[stream->word];
     gate->session = tfr_client.session_at;
+    gate->mapped = tfr_client.mapped;
     if (atomic_load_explicit(&stream->mark, memory_order_relaxed) < seq - 1)
         atomic_store_explicit(&stream->mark, seq - 1, memory_order_relaxed);
     TFR_COUNT(gates, 1);
@@ -150,29 +152,43 @@ bool tfr_gate_due(enum tfr_gate_who who)
     return due;
 }
 
-static struct tfr_gate *take(enum tfr_gate_who who, CUresult *status_out)
+/* Under lock: the first of the queue, on its way to be run. */
+static struct tfr_gate *queue_take(struct queue *q, uint32_t *number_out)
+{
+    struct tfr_gate *gate = q->first;
+    q->first = gate->next;
+    taken += taken == UINT32_MAX ? 2 : 1;
+    *number_out = q->running = taken;
+    return gate;
+}
+
+static struct tfr_gate *take(enum tfr_gate_who who, uint32_t *number_out, CUresult *status_out)
 {
     pthread_mutex_lock(&lock);
     struct tfr_gate *gate = find(who, status_out);
-    if (gate) {
-        struct queue *q = &queues[gate->word];
-        q->first = gate->next;
-        q->running = true;
-    }
+    if (gate)
+        queue_take(&queues[gate->word], number_out);
     pthread_mutex_unlock(&lock);
     return gate;
 }
 
-static void finish(uint32_t word, enum tfr_gate_who who)
+/* Under lock: nothing of the queue runs any more. */
+static void queue_rest(uint32_t word)
 {
-    pthread_mutex_lock(&lock);
-    queues[word].running = false;
+    queues[word].running = 0;
     if (!queues[word].first) {
         uint32_t at = 0;
         while (busy[at] != word)
             at++;
         busy[at] = busy[--busy_n];
     }
+}
+
+static void finish(uint32_t word, enum tfr_gate_who who, uint32_t number)
+{
+    pthread_mutex_lock(&lock);
+    if (queues[word].running == number) /* else it has outlived its session */
+        queue_rest(word);
     /* pairs with the acquire in tfr_gate_writer_pending */
     atomic_fetch_sub_explicit(&tfr_gate_pending[who], 1, memory_order_release);
     pthread_mutex_unlock(&lock);
@@ -181,7 +197,7 @@ static void finish(uint32_t word, enum tfr_gate_who who)
 /* The GPU sees what `run` wrote; a failed session has nobody to wait. */
 static void open_up(const struct tfr_gate *gate)
 {
-    if (tfr_client.mapped)
+    if (gate->mapped)
         atomic_store_explicit(gate->open, gate->seq, memory_order_release);
     else
         tfr_bulk_word(gate->open, gate->seq, gate->channel ? gate->channel : tfr_bulk_channel(),
@@ -193,13 +209,14 @@ uint32_t tfr_gate_serve(enum tfr_gate_who who, uint32_t limit)
     uint32_t n = 0;
     for (; n < limit; n++) {
         CUresult status;
-        struct tfr_gate *gate = take(who, &status);
+        uint32_t number;
+        struct tfr_gate *gate = take(who, &number, &status);
         if (!gate)
             break;
         const struct tfr_gate was = *gate;
         gate->run(gate, status);
         open_up(&was);
-        finish(was.word, who);
+        finish(was.word, who, number);
     }
     return n;
 }
@@ -223,14 +240,12 @@ static void calls_settle(void)
 static bool forget_one(void)
 {
     struct tfr_gate *gate = NULL;
+    uint32_t number = 0;
     pthread_mutex_lock(&lock);
     for (uint32_t i = 0; i < busy_n && !gate; i++) {
         struct queue *q = &queues[busy[i]];
-        gate = q->running ? NULL : q->first;
-        if (gate) {
-            q->first = gate->next;
-            q->running = true;
-        }
+        if (!q->running)
+            gate = queue_take(q, &number);
     }
     pthread_mutex_unlock(&lock);
     if (!gate)
@@ -238,7 +253,7 @@ static bool forget_one(void)
     uint32_t word = gate->word;
     enum tfr_gate_who who = gate->who;
     gate->run(gate, CUDA_ERROR_CONTEXT_IS_DESTROYED);
-    finish(word, who);
+    finish(word, who, number);
     return true;
 }
 
@@ -255,12 +270,24 @@ static void moves_settle(void)
             tfr_relax_nap(&relax);
 }
 
+/* Functions that outlive their session hold up no stream of the next one. */
+static void running_forget(void)
+{
+    pthread_mutex_lock(&lock);
+    for (uint32_t i = busy_n; i-- > 0;)
+        queue_rest(busy[i]);
+    pthread_mutex_unlock(&lock);
+}
+
 void tfr_gate_forget_all(void)
 {
     while (forget_one())
         continue;
     moves_settle();
     calls_settle();
+    running_forget();
+    while (forget_one())
+        continue;
     atomic_store_explicit(&waited_n, 0, memory_order_release);
 }
 

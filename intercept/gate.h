@@ -32,6 +32,7 @@ struct tfr_gate {
     uint64_t seq;
     _Atomic uint64_t *open; /* on the client page of the gate's own session, */
     uint32_t session;       /* this one */
+    bool mapped;            /* where that page is in our address space, also when it has ended */
     uint16_t channel; /* the caller's to set: what `run` puts goes there; 0: it puts nothing */
 };
 

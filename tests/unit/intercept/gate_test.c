@@ -218,3 +218,30 @@ Test(gate, a_device_that_cannot_wait_is_said_no)
     cr_assert_eq(tfr_gate_post(&streams[0], TFR_GATE_CALL, &job.gate), CUDA_ERROR_NOT_SUPPORTED);
     cr_assert_eq(ring_tail, 0);
 }
+
+Test(gate, function_that_outlives_its_session_holds_up_nobody_in_the_next_one)
+{
+    static struct tfr_client_page next_page;
+    _Atomic bool hold = false;
+    struct job endless = {.status = -1, .hold = &hold}, behind = {.status = -1}, job = {0};
+    arrive(0, post(0, TFR_GATE_CALL, &endless));
+    while (endless.status < 0)
+        usleep(200);
+    post(0, TFR_GATE_CALL, &behind);
+    tfr_gate_forget_all();
+    cr_assert_eq(behind.runs, 1);
+    cr_assert_eq(behind.status, CUDA_ERROR_CONTEXT_IS_DESTROYED);
+    tfr_client.session_at++;
+    tfr_client.page = &next_page;
+    uint64_t seq = post(0, TFR_GATE_CALL, &job);
+    arrive(0, seq);
+    uint64_t until = tfr_clock_now() + 10 * TFR_NS_PER_S;
+    while (next_page.gate[0] < seq && tfr_clock_now() < until)
+        usleep(200);
+    cr_assert_eq(next_page.gate[0], seq);
+    hold = true;
+    while (!endless.runs)
+        usleep(200);
+    usleep(20000);
+    cr_assert_eq(next_page.gate[0], seq, "the old one opened a gate of the new session");
+}
