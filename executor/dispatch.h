@@ -40,6 +40,8 @@ CUresult tfr_session_bad(struct tfr_session *s, const struct tfr_rec *rec, const
 CUresult tfr_object_get(struct tfr_session *s, enum tfr_kind kind, uint64_t id, void **real_out);
 /* The struct of ours that stands beside the driver's handle, or NULL. */
 void *tfr_object_aux(struct tfr_session *s, enum tfr_kind kind, uint64_t id);
+/* The slot of the context that it was made in; 0: no such object. */
+uint16_t tfr_object_context(struct tfr_session *s, enum tfr_kind kind, uint64_t id);
 CUresult tfr_object_new(struct tfr_session *s, enum tfr_kind kind, uint64_t id, void *real);
 CUresult tfr_object_new_aux(struct tfr_session *s, enum tfr_kind kind, uint64_t id, void *real,
                             void *aux);

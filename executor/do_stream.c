@@ -141,7 +141,7 @@ CUresult do_event_new(struct tfr_session *s, const struct tfr_rec *rec, struct t
         return CUDA_ERROR_OUT_OF_MEMORY;
     CUresult result = s->cu->cuEventCreate(&real, req->flags);
     if (result == CUDA_SUCCESS) {
-        *event = (struct tfr_event){.real = real, .id = req->event};
+        *event = (struct tfr_event){.real = real, .id = req->event, .ctx = tfr_session_entered()};
         result = tfr_object_new_aux(s, TFR_KIND_EVENT, req->event, real, event);
         if (result == CUDA_SUCCESS)
             return result;

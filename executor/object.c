@@ -44,6 +44,12 @@ void *tfr_object_aux(struct tfr_session *s, enum tfr_kind kind, uint64_t id)
     return slot ? slot->aux : NULL;
 }
 
+uint16_t tfr_object_context(struct tfr_session *s, enum tfr_kind kind, uint64_t id)
+{
+    struct tfr_object *slot = live(s, kind, id);
+    return slot ? slot->ctx : 0;
+}
+
 /* Grown on demand; with the lock held. */
 static struct tfr_object *slot_make(struct tfr_session *s, uint64_t id)
 {

@@ -32,7 +32,6 @@ void tfr_park_init(struct tfr_session *s)
     struct tfr_park *p = &s->park;
     p->depth = depth < DEPTH_MIN ? DEPTH_MIN : depth > 1 << 20 ? 1 << 20 : (uint32_t)depth;
     p->fences_last = &p->fences;
-    p->barriers_last = &p->barriers;
 }
 
 bool tfr_park_full(const struct tfr_session *s)
@@ -158,7 +157,7 @@ CUresult tfr_park_look(struct tfr_session *s, struct tfr_stream *stream)
     return CUDA_SUCCESS;
 }
 
-/* ---- keeping ---- */
+/* ---- what a record is ---- */
 
 /* Do later records of every stream come after it? */
 static bool is_fence(const struct tfr_rec *rec)
@@ -187,6 +186,39 @@ static void kept_set(struct tfr_session *s, uint32_t n)
     if (n == 1 && atomic_load_explicit(&s->relief_asleep, memory_order_seq_cst))
         tfr_relief_wake(s);
 }
+
+/* ---- whose contexts it needs ---- */
+
+static void need(struct tfr_stream *stream, uint32_t slot)
+{
+    if (slot && slot <= TFR_CONTEXTS_MAX)
+        stream->needs[(slot - 1) / 64] |= 1ull << ((slot - 1) % 64);
+}
+
+static void needs_add(struct tfr_stream *stream, const struct tfr_parked *kept)
+{
+    const struct tfr_rec *rec = kept->rec;
+    if (!stream->first)
+        memset(stream->needs, 0, sizeof stream->needs);
+    need(stream, stream->ctx + 1);
+    if (kept->event)
+        need(stream, kept->event->ctx);
+    if (rec->op == TFR_OP_rect) {
+        need(stream, ((const struct tfr_rect_req *)rec)->dst_ctx);
+        need(stream, ((const struct tfr_rect_req *)rec)->src_ctx);
+    } else if (rec->op == TFR_OP_peer) {
+        need(stream, ((const struct tfr_peer_req *)rec)->dst_ctx);
+        need(stream, ((const struct tfr_peer_req *)rec)->src_ctx);
+    }
+}
+
+static bool needs(const struct tfr_stream *stream, uint32_t slot)
+{
+    return slot == 0 || slot > TFR_CONTEXTS_MAX ||
+           stream->needs[(slot - 1) / 64] >> ((slot - 1) % 64) & 1;
+}
+
+/* ---- keeping ---- */
 
 static struct tfr_parked *parked_new(struct tfr_session *s, const struct tfr_op_info *info,
                                      const struct tfr_rec *rec)
@@ -238,6 +270,7 @@ void tfr_park_keep(struct tfr_session *s, const struct tfr_op_info *info, const 
         mark_from_query(kept);
     kept->stream = stream;
     kept->event = p->event;
+    needs_add(stream, kept);
     if (!stream->first) {
         TFR_STAT_ADD(parked, 1);
         stream->last = &stream->first;
@@ -273,17 +306,38 @@ static bool takes_away(const struct tfr_rec *rec)
     return false;
 }
 
+/* The slot of the context whose streams alone can use what it takes away; 0: any may. */
+static uint32_t taken_from(struct tfr_session *s, const struct tfr_rec *rec)
+{
+    if (rec->op == TFR_OP_context_free && rec->size >= sizeof(struct tfr_context_free_req))
+        return ((const struct tfr_context_free_req *)rec)->at;
+    if (rec->op == TFR_OP_module_unload && rec->size >= sizeof(struct tfr_module_unload_req))
+        return tfr_object_context(s, TFR_KIND_MODULE,
+                                  ((const struct tfr_module_unload_req *)rec)->id);
+    return 0;
+}
+
+/* Must it wait for a kept record that came before it? */
+static bool is_held(struct tfr_session *s, const struct tfr_rec *rec)
+{
+    uint32_t slot = taken_from(s, rec);
+    for (const struct tfr_stream *t = s->park.streams; t; t = t->parked_next)
+        if (t->first && t->first->rec->seq < rec->seq && needs(t, slot))
+            return true;
+    return false;
+}
+
 bool tfr_park_barrier(struct tfr_session *s, const struct tfr_op_info *info,
                       const struct tfr_rec *rec)
 {
     struct tfr_park *p = &s->park;
-    if (!takes_away(rec))
+    if (!takes_away(rec) || !is_held(s, rec))
         return false;
     struct tfr_parked *kept = parked_new(s, info, rec);
     if (!kept)
         return false;
-    *p->barriers_last = kept;
-    p->barriers_last = &kept->next;
+    kept->next = p->barriers;
+    p->barriers = kept;
     return true;
 }
 
@@ -342,24 +396,16 @@ static bool queue_run(struct tfr_session *s, struct tfr_stream *stream)
     return moved;
 }
 
-static uint64_t oldest(const struct tfr_session *s)
-{
-    uint64_t seq = UINT64_MAX;
-    for (const struct tfr_stream *t = s->park.streams; t; t = t->parked_next)
-        if (t->first->rec->seq < seq)
-            seq = t->first->rec->seq;
-    return seq;
-}
-
+/* Answered calls as well, in no order among themselves. */
 static void barriers_run(struct tfr_session *s)
 {
-    struct tfr_park *p = &s->park;
-    uint64_t seq = p->barriers ? oldest(s) : 0;
-    while (p->barriers && p->barriers->rec->seq < seq) {
-        struct tfr_parked *kept = p->barriers;
-        p->barriers = kept->next;
-        if (!p->barriers)
-            p->barriers_last = &p->barriers;
+    for (struct tfr_parked **at = &s->park.barriers; *at;) {
+        struct tfr_parked *kept = *at;
+        if (is_held(s, kept->rec)) {
+            at = &kept->next;
+            continue;
+        }
+        *at = kept->next;
         tfr_helper_run(s, kept->info, kept->rec);
         parked_free(s, kept);
     }

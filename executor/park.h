@@ -31,8 +31,8 @@ struct tfr_park {
     struct tfr_parked *replay;  /* the record in hand, if it comes from a queue */
     struct tfr_stream *streams; /* those with a queue */
     struct tfr_parked *fences, **fences_last;
-    struct tfr_parked *barriers, **barriers_last; /* take away what earlier records use */
-    struct tfr_parked *late;                      /* of no stream; their bytes are on their way */
+    struct tfr_parked *barriers; /* take away what earlier records use */
+    struct tfr_parked *late;     /* of no stream; their bytes are on their way */
 };
 
 void tfr_park_init(struct tfr_session *s);

@@ -38,13 +38,15 @@ struct tfr_stream {
     uint32_t check_n;
     bool dead; /* destroyed while records were kept */
     struct tfr_parked *first, **last;
+    uint64_t needs[TFR_CONTEXTS_MAX / 64]; /* contexts that records in this queue may use */
     struct tfr_stream *parked_next;
 };
 
 struct tfr_event {
     CUevent real;
     uint64_t id;
-    bool doomed; /* destroyed while records that use it are kept: */
+    uint16_t ctx; /* its slot */
+    bool doomed;  /* destroyed while records that use it are kept: */
     struct tfr_parked *first, **last;
 };
 
