@@ -4,18 +4,23 @@
  * Sessions without such an image pay one load per mark and pass.
  *
  * Surprising: it must not be a synchronisation with streams, since what they wait for may be the
- * very news that is held back. */
+ * very news that is held back.  Nor is a driver waited for that takes its time though the events
+ * are passed: a call that it blocks while it holds its locks may wait for that news, too. */
 #define TFR_LOG_PART "executor"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
 
+#include "base/clock.h"
 #include "base/log.h"
 #include "base/relax.h"
 #include "executor/session.h"
 
-enum { SLOTS = 3 }; /* one being waited for, the oldest that is not, and the newest */
+enum {
+    SLOTS = 3,     /* one being waited for, the oldest that is not, and the newest */
+    HOLD_MS = 500, /* so long news waits for text */
+};
 
 enum slot_state { FREE, RECORDING, OUT, BUSY };
 
@@ -34,8 +39,10 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* guards all below; ne
 static pthread_cond_t wake = PTHREAD_COND_INITIALIZER;
 static struct marks *words; /* by stream word; from the first image that prints */
 
-/* The pass that is held back: a copy, as its owner may not wait for us. */
-static enum { IDLE, ASKED, DONE } request;
+/* The pass that is held back: a copy, as its owner may not wait for us.  LATE: it has gone ahead.
+ */
+static enum { IDLE, ASKED, DONE, LATE } request;
+static uint64_t asked_ns;
 static uint32_t request_n;
 static uint32_t request_word[TFR_STREAM_SLOTS];
 static uint64_t request_value[TFR_STREAM_SLOTS];
@@ -127,14 +134,14 @@ static void *text_main(void *arg)
     prctl(PR_SET_NAME, "tfr-text");
     for (;;) {
         pthread_mutex_lock(&lock);
-        while (request != ASKED)
+        while (request != ASKED && request != LATE)
             pthread_cond_wait(&wake, &lock);
         pthread_mutex_unlock(&lock);
         for (uint32_t i = 0; i < request_n; i++)
             word_sync(s, request_word[i], request_value[i]);
         fflush(stdout); /* the driver's text may be in there: it is one libc */
         pthread_mutex_lock(&lock);
-        request = DONE;
+        request = request == LATE ? IDLE : DONE;
         pthread_mutex_unlock(&lock);
     }
     return NULL;
@@ -170,9 +177,18 @@ bool tfr_text_hold(uint32_t n, const uint32_t *word, const uint64_t *value)
         memcpy(request_value, value, n * sizeof *value);
         request_n = n;
         request = ASKED;
+        asked_ns = tfr_clock_now();
         pthread_cond_signal(&wake);
         break;
     case ASKED:
+        if (tfr_clock_now() - asked_ns < HOLD_MS * TFR_NS_PER_MS)
+            break;
+        request = LATE;
+        hold = false;
+        tfr_info("the driver is busy: text of kernels may come late");
+        break;
+    case LATE:
+        hold = false;
         break;
     case DONE:
         request = IDLE;
