@@ -9,8 +9,11 @@
 #include "executor/stat.h"
 #include "tfr_dispatch_decl.h"
 
-static const uint64_t image_max = 4ull << 30;
-enum { ATTRS_KNOWN = 16 }; /* launch attributes up to here were looked at: see tfr_attr_is_value */
+static const uint64_t image_max = 4ull << 30, images_max = 8ull << 30; /* one; all of a session */
+enum {
+    PIECE_MAX = 4 << 20, /* it is copied on the pump */
+    ATTRS_KNOWN = 16,    /* launch attributes up to here were looked at: see tfr_attr_is_value */
+};
 
 /* ---- images ---- */
 
@@ -33,15 +36,22 @@ static struct tfr_image *image_open(struct tfr_session *s, const struct tfr_imag
 
 /* Room for so many bytes and one more, for text ends with NUL.  As much as came, not as was
  * announced. */
-static bool image_room(struct tfr_image *image, uint64_t len)
+static bool image_room(struct tfr_session *s, struct tfr_image *image, uint64_t len)
 {
     if (len < image->room)
         return true;
     uint64_t room = 2 * image->room > len ? 2 * image->room : len + 1;
     room = room > image->len ? image->len + 1 : room;
+    if (s->image_bytes + (room - image->room) > images_max) {
+        tfr_warn("the program's images (modules, libraries) take more than %llu GiB: no more are "
+                 "loaded; it may load fewer, or be started anew now and then",
+                 (unsigned long long)images_max >> 30);
+        return false;
+    }
     uint8_t *grown = realloc(image->bytes, room);
     if (!grown)
         return false;
+    s->image_bytes += room - image->room;
     image->bytes = grown;
     image->room = room;
     return true;
@@ -59,9 +69,10 @@ CUresult do_image_put(struct tfr_session *s, const struct tfr_rec *rec, struct t
     if (!image)
         return CUDA_ERROR_OUT_OF_MEMORY;
     if (req->total != image->len || req->at != image->have ||
-        !tfr_span_inside(req->at, req->len, image->len) || !lane || !lane->host)
+        !tfr_span_inside(req->at, req->len, image->len) || !lane || !lane->host ||
+        req->len > PIECE_MAX)
         return tfr_session_bad(s, rec, "a piece that does not fit its image");
-    if (!image_room(image, req->at + req->len))
+    if (!image_room(s, image, req->at + req->len))
         return CUDA_ERROR_OUT_OF_MEMORY;
     memcpy(image->bytes + req->at, lane->host + lane_at, req->len);
     image->have += req->len;
