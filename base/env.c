@@ -52,6 +52,9 @@ static const struct tfr_env_row rows[] = {
     {"TFR_VERBS_DEPTH", "128", "work requests under way of one channel"},
     {"TFR_VERBS_RETRY", "6", "times that the device sends again before the peer is lost (0 to 6)"},
     {"TFR_VERBS_TIMEOUT", "14", "time between these: 4.096 us, doubled so many times"},
+    {"TFR_VERBS_LOST_MS", "1200",
+     "milliseconds without an acknowledgement that is owed until the peer is lost, whatever the "
+     "device still tries"},
     {"TFR_VERBS_NOTIFY", "auto",
      "how a put is told: mem: a word in memory; imm: an immediate, for fabrics that deliver out of "
      "order; send: as mem, bells without immediates (iWARP); auto: imm on InfiniBand, else mem"},

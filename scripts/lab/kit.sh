@@ -8,7 +8,7 @@
 near=(env TFR_VERBS_DEVICE="$LAB_NEAR" TFR_UCX_NET_DEVICES="$LAB_NEAR:1")
 far=(env TFR_VERBS_DEVICE="$LAB_FAR" TFR_UCX_NET_DEVICES="$LAB_FAR:1")
 # An acknowledgement may take long where the guest's processors are threads of a busy host.
-[ -n "${LAB_FAST:-}" ] || export TFR_VERBS_TIMEOUT=16
+[ -n "${LAB_FAST:-}" ] || export TFR_VERBS_TIMEOUT=16 TFR_VERBS_LOST_MS=6000
 export TFR_SPIN_US=0 TFR_CONNECT_MS=20000 TFR_TRANSPORT=$LAB_TRANSPORT
 executor_pid=
 executor_log=/tmp/executor.log
@@ -69,11 +69,21 @@ program() {
     program_with "$LAB_TREE/tests/e2e/$1.out" "$1"
 }
 
+# Passes lines on, and notes when each came: MILLISECONDS LINE in $1.
+stamp() {
+    local line
+    while IFS= read -r line; do
+        echo "$(now_ms) $line" >>"$1"
+        printf '%s\n' "$line"
+    done
+}
+
 # Starts `probe WORD...` and waits until it is at work; its pid is in probe_pid then.
 probe_start() {
     : >/tmp/probe.out
+    : >/tmp/probe.when
     "${near[@]}" "$LAB_BUILD/bin/tf-run" --executor "$address" "$LAB_BIN/probe" "$@" \
-        >/tmp/probe.out 2>/tmp/probe.err </dev/null &
+        >/tmp/probe.out 2> >(stamp /tmp/probe.when >/tmp/probe.err) </dev/null &
     probe_pid=$!
     within 60 grep -q '^ready' /tmp/probe.out ||
         fail "the probe did not start: $(cat /tmp/probe.err)"
@@ -103,8 +113,11 @@ now_ms() {
 lost_within() {
     within "$1" gone "$probe_pid" || fail "the client still waits after $1 s: $(cat /tmp/probe.err)"
     wait "$probe_pid"
-    local status=$?
-    echo "the client knew after $(($(now_ms) - $2)) ms, exit $status: $(tail -n 1 /tmp/probe.err)"
+    local status=$? ended knew
+    ended=$(now_ms)
+    knew=$(sed -n '/ lost/{s/ .*//p;q}' /tmp/probe.when)
+    echo "the client knew after $((${knew:-$ended} - $2)) ms, ended after $((ended - $2)), exit $status:" \
+        "$(grep -m 1 ' lost' /tmp/probe.err)"
     [ $status -ne 0 ] || fail "the client ended as if nothing had happened"
     [ $status -lt 128 ] || fail "the client died of a signal"
 }

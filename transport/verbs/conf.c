@@ -58,6 +58,7 @@ static void conf_read(void)
         .retry = bounded("TFR_VERBS_RETRY", 0, 6), /* 7 never ends on some devices */
         .rnr_retry = 6,
         .timeout = bounded("TFR_VERBS_TIMEOUT", 1, 20),
+        .lost_ms = bounded("TFR_VERBS_LOST_MS", 100, 60000),
         .sl = bounded("TFR_VERBS_SL", 0, 15),
         .traffic_class = bounded("TFR_VERBS_TC", 0, 255),
         .spin_us = bounded("TFR_VERBS_SPIN", 0, 1000),

@@ -50,10 +50,11 @@ static void send_done(struct verbs_link *link, const struct ibv_wc *wc)
         verbs_landed(link, (uint32_t)number, wc->status == IBV_WC_SUCCESS ? TFR_OK : TFR_E_PEER);
         return;
     }
+    channel->ends++;
     if (extra)
         atomic_fetch_sub_explicit(&channel->extras, 1, memory_order_relaxed);
     if (wc->status == IBV_WC_SUCCESS) {
-        link->heard = true;
+        link->heard |= channel->at == 0;
         retire(channel, extra ? number : number + 1, TFR_OK);
         return;
     }

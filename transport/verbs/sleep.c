@@ -15,7 +15,6 @@
 #define TFR_LOG_PART "transport"
 #include <arpa/inet.h>
 #include <errno.h>
-#include <poll.h>
 #include <stddef.h>
 #include <string.h>
 #include <sys/timerfd.h>
@@ -24,7 +23,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/relax.h"
-#include "transport/verbs/cm.h"
+#include "transport/verbs/verbs.h"
 
 /* Immediates: a bell carries the question that it answers, a question none (0). */
 static const uint32_t is_question = 0;
@@ -32,7 +31,6 @@ static const uint32_t is_question = 0;
 
 #define NAP_MIN_NS (1 * TFR_NS_PER_MS)
 #define NAP_MAX    4 /* doublings */
-#define SILENCE_NS (TFR_NS_PER_S / 2)
 
 static uint64_t ctl_read(const _Atomic uint64_t *word)
 {
@@ -106,87 +104,6 @@ void verbs_answer(struct verbs_link *link)
     if (verbs_extra(&link->channels[0], &link->own->ok, offsetof(struct verbs_ctl, ok), NULL) ==
         TFR_OK)
         link->answered = ask;
-}
-
-static bool has_qp(const struct verbs_link *link, const struct ibv_qp *qp)
-{
-    bool found = false;
-
-    for (int i = 0; i < TFR_CHANNELS; i++)
-        found |= link->channels[i].qp == qp;
-    for (int i = 0; i < VERBS_NIC_MAX; i++)
-        found |= link->loops[i] == qp;
-    return found;
-}
-
-static bool has_port(const struct verbs_link *link, uint32_t nic, int port)
-{
-    bool found = false;
-
-    for (int i = 0; i < TFR_CHANNELS; i++)
-        found |= link->channels[i].own_nic == nic && link->channels[i].port == port;
-    return found;
-}
-
-/* A context tells of all its ports and of the queue pairs of all links. */
-static bool is_event_ours(const struct verbs_link *link, uint32_t nic,
-                          const struct ibv_async_event *event)
-{
-    switch (event->event_type) {
-    case IBV_EVENT_QP_FATAL:
-    case IBV_EVENT_QP_REQ_ERR:
-    case IBV_EVENT_QP_ACCESS_ERR:
-        return has_qp(link, event->element.qp);
-    case IBV_EVENT_CQ_ERR:
-        return event->element.cq == link->cqs[nic].send || event->element.cq == link->cqs[nic].recv;
-    case IBV_EVENT_PORT_ERR:
-        return has_port(link, nic, event->element.port_num);
-    default:
-        return link->cqs[nic].events != NULL;
-    }
-}
-
-static void port_event(struct verbs_link *link, const struct ibv_async_event *event)
-{
-    switch (event->event_type) {
-    case IBV_EVENT_QP_FATAL:
-    case IBV_EVENT_QP_REQ_ERR:
-    case IBV_EVENT_QP_ACCESS_ERR:
-    case IBV_EVENT_CQ_ERR:
-    case IBV_EVENT_DEVICE_FATAL:
-    case IBV_EVENT_PORT_ERR:
-        verbs_fail(link, TFR_E_PEER, ibv_event_type_str(event->event_type));
-        break;
-    default:
-        break; /* addresses and tables that change do not end a connection */
-    }
-}
-
-/* With link->poll held.  A few system calls: now and then. */
-void verbs_look(struct verbs_link *link)
-{
-    struct pollfd boot = {.fd = link->boot, .events = POLLRDHUP};
-    uint64_t now = tfr_clock_now();
-
-    if (poll(&boot, 1, 0) == 1)
-        verbs_fail(link, TFR_E_PEER, NULL);
-    verbs_cm_look(link);
-    for (uint32_t i = 0; i < link->dev->nic_n; i++) {
-        struct ibv_async_event event;
-        while (ibv_get_async_event(link->dev->nics[i].ctx, &event) == 0) {
-            if (is_event_ours(link, i, &event))
-                port_event(link, &event);
-            ibv_ack_async_event(&event);
-        }
-    }
-    if (link->heard || link->heard_ns == 0) {
-        link->heard = false;
-        link->heard_ns = now;
-    } else if (now - link->heard_ns > SILENCE_NS && verbs_error(link) == TFR_OK) {
-        link->heard_ns = now;
-        if (!atomic_load_explicit(&link->channels[0].extras, memory_order_relaxed))
-            verbs_extra(&link->channels[0], NULL, 0, NULL); /* is anybody there? */
-    }
 }
 
 /* ---- for this side ---- */

@@ -28,7 +28,7 @@ enum verbs_land { VERBS_LAND_READ, VERBS_LAND_FLUSH, VERBS_LAND_NONE };
 struct verbs_conf {
     const char *devices;
     int port, gid_at, pkey; /* -1: any */
-    uint32_t inline_len, depth, mtu, retry, rnr_retry, timeout, sl, traffic_class, spin_us;
+    uint32_t inline_len, depth, mtu, retry, rnr_retry, timeout, lost_ms, sl, traffic_class, spin_us;
     enum verbs_notify notify; /* 0: by the fabric */
     enum verbs_land land;
     bool relaxed, cm;
@@ -187,7 +187,8 @@ struct verbs_channel {
     /* whoever progresses */
     _Alignas(64) _Atomic uint64_t retired;
     uint64_t notes_taken, notes_told;
-    uint32_t idle; /* looks at it without a signalled request under way */
+    uint32_t idle;                      /* looks at it without a signalled request under way */
+    uint64_t ends, ends_seen, waits_ns; /* completions of sends; look.c */
     _Alignas(64) _Atomic uint32_t extras;
     _Atomic bool owed; /* a bell that found no room */
 };
@@ -220,8 +221,8 @@ struct verbs_link {
 
     pthread_mutex_t poll; /* completions, and what they change; never waited for by put and get */
     uint64_t answered;    /* the peer's question */
-    uint64_t heard_ns, errored_ns;
-    bool heard;
+    uint64_t looked_ns, heard_ns, errored_ns;
+    bool heard; /* on channel 0 */
     _Atomic uint32_t looks;
 
     _Atomic uint64_t rung;      /* the peer's question that was answered by a bell */
@@ -313,7 +314,10 @@ static inline void verbs_bell_count(struct verbs_link *link)
 void verbs_bell_send(struct verbs_channel *channel, uint32_t number);
 void verbs_bell_came(struct verbs_channel *channel, const struct ibv_wc *wc);
 void verbs_answer(struct verbs_link *link);
-void verbs_look(struct verbs_link *link); /* at the slow things: boot socket, device, silence */
+
+/* ---- look.c ---- */
+
+void verbs_look(struct verbs_link *link);
 
 /* ---- note.c ---- */
 

@@ -1,8 +1,10 @@
 # shellcheck shell=bash
-# The wire goes while the client waits for a kernel: cut HOW WHAT.  HOW: down, a port without a carrier;
-# silent, packets vanish and nobody says so.  WHAT: link, the boot channel (a unix socket) survives;
-# host, it is cut as well.  The client must get its error, and with the wire back the next one is served.
+# The wire goes while the client waits for a kernel: cut HOW WHAT [slow].  HOW: down, a port without a
+# carrier; silent, packets vanish and nobody says so.  WHAT: link, the boot channel (a unix socket) survives;
+# host, it is cut as well.  slow: the device would try again for a quarter of a minute, as some do.  The client
+# must get its error, and with the wire back the next one is served.
 how=$1 what=$2
+[ "${3:-}" != slow ] || export TFR_VERBS_TIMEOUT=19
 LAB_FAST=1 # what it promises where nothing else is set
 limit=12 # of 4 s that are promised; of 2 s for a link
 [ "$what" = host ] || {
@@ -16,6 +18,7 @@ cut() {
         ip link set ve1 down
     else
         tc qdisc add dev ve0 root netem loss 100%
+        begin=$(now_ms) # one way is enough, and under emulation each command takes its time
         tc qdisc add dev ve1 root netem loss 100%
     fi
 }
