@@ -58,6 +58,31 @@ CONFORM_TEST(import, is_mapped_exactly_where_offered)
     pair_close(&ends[1]);
 }
 
+/* Where the device checks keys, the link is what a wrong one costs. */
+CONFORM_TEST(import, of_a_wrong_key_ends_the_link_at_the_first_put)
+{
+    struct pair_end ends[2];
+    struct tfr_xfer xfer = {.len = 4096};
+    struct tfr_peer_mem *wrong;
+    struct tfr_key key;
+
+    pair_open_both(ends, param->name, AREA);
+    if (!strstr(param->name, "verbs"))
+        cr_skip("keys are the device's over verbs alone");
+    ends[1].ops->key(ends[1].mem, &key);
+    key.words[1] ^= 0x00550055;
+    cr_assert_eq(ends[0].ops->import(ends[0].link, &key, &wrong), TFR_OK);
+    xfer.local = ends[0].area.addr;
+    xfer.mem = ends[0].mem;
+    xfer.peer = wrong;
+    cr_assert_eq(ends[0].ops->put(ends[0].link, &xfer), TFR_OK);
+    CONFORM_WAIT(&ends[0], ends[0].ops->progress(ends[0].link) == TFR_E_PEER);
+    CONFORM_WAIT(&ends[1], ends[1].ops->progress(ends[1].link) == TFR_E_PEER);
+    ends[0].ops->forget(wrong);
+    pair_close(&ends[0]);
+    pair_close(&ends[1]);
+}
+
 CONFORM_TEST(reg, takes_plain_host_memory_as_a_source)
 {
     struct pair_end ends[2];

@@ -1,10 +1,11 @@
 /* Puts on fabrics that may deliver out of order (TFR_VERBS_NOTIFY=imm).  There a word that is seen
  * in memory says nothing of what was written before it; only a completion does.  So a put with
  * AFTER travels as a note: a write with an immediate into the peer's inbox, one queue of slots per
- * channel, that says where its bytes belong.  The peer stores them there when it has the
- * completion, which is why this way needs progress.  Slots come back by a word of the peer's page,
- * a quarter of the inbox at a time.  What a note names is checked as the device would: by key and
- * span, and never beyond memory that is shown. */
+ * channel, that says where its bytes belong, unless they go where those of the note before went:
+ * then the immediate says so, and a word takes eight bytes.  The peer stores them there when it has
+ * the completion, which is why this way needs progress.  Slots come back by a word of the peer's
+ * page, a quarter of the inbox at a time.  What a note names is checked as the device would: by key
+ * and span, each time, and never beyond memory that is shown. */
 #define TFR_LOG_PART "transport"
 #include <errno.h>
 #include <stddef.h>
@@ -63,61 +64,72 @@ static bool has_slot(const struct verbs_channel *channel)
     return channel->notes_sent - taken < NOTE_N;
 }
 
-/* The put as a note; false: there is no room for it. */
+static bool is_same(const struct verbs_place *a, const struct verbs_place *b)
+{
+    return a->at == b->at && a->key == b->key && a->len == b->len;
+}
+
+/* The put as a note, which is certain to go; false: there is no room for it. */
 bool verbs_note_make(struct verbs_channel *channel, const struct tfr_xfer *xfer,
-                     struct verbs_note *note, struct tfr_xfer *out)
+                     struct verbs_note *note, struct tfr_xfer *out, uint32_t *imm_out)
 {
     const struct verbs_peer_mem *peer = (const struct verbs_peer_mem *)xfer->peer;
+    size_t skip = offsetof(struct verbs_note, bytes);
 
     if (!has_slot(channel))
         return false;
-    note->at = peer->at + xfer->peer_at;
-    note->key = peer->rkeys[channel->peer_nic];
-    note->len = (uint32_t)xfer->len;
-    note->bell = 0;
-    memcpy(note->bytes, xfer->local, xfer->len);
+    note->place = (struct verbs_place){peer->at + xfer->peer_at, peer->rkeys[channel->peer_nic],
+                                       (uint32_t)xfer->len};
+    *imm_out = NOTE_BIT | SAME_BIT;
     *out = *xfer;
-    out->local = note;
     out->mem = NULL;
     out->peer = &channel->link->peer_inbox.base;
-    out->peer_at = slot_at(channel->at, channel->notes_sent);
-    out->len = offsetof(struct verbs_note, bytes) + xfer->len;
+    out->peer_at = slot_at(channel->at, channel->notes_sent++) + skip;
+    if (is_same(&note->place, &channel->note_sent))
+        return true;
+    channel->note_sent = note->place;
+    *imm_out = NOTE_BIT;
+    memcpy(note->bytes, xfer->local, xfer->len);
+    out->local = note;
+    out->peer_at -= skip;
+    out->len += skip;
     return true;
 }
 
 /* ---- whoever progresses ---- */
 
-static uint8_t *place_find(struct verbs_dev *dev, uint32_t nic, const struct verbs_note *note)
+static uint8_t *place_find(struct verbs_dev *dev, uint32_t nic, const struct verbs_place *place)
 {
-    uint8_t *place = NULL;
+    uint8_t *found = NULL;
 
     pthread_mutex_lock(&dev->mems_lock);
-    for (struct verbs_mem *mem = dev->mems; mem && !place; mem = mem->next) {
-        uint64_t at = note->at - (uintptr_t)mem->area.addr;
-        if (mem->area.kind < TFR_AREA_GPU && mem->mrs[nic]->rkey == note->key &&
-            tfr_span_inside(at, note->len, mem->area.len))
-            place = (uint8_t *)mem->area.addr + at;
+    for (struct verbs_mem *mem = dev->mems; mem && !found; mem = mem->next) {
+        uint64_t at = place->at - (uintptr_t)mem->area.addr;
+        if (mem->area.kind < TFR_AREA_GPU && mem->mrs[nic]->rkey == place->key &&
+            tfr_span_inside(at, place->len, mem->area.len))
+            found = (uint8_t *)mem->area.addr + at;
     }
     pthread_mutex_unlock(&dev->mems_lock);
-    return place;
+    return found;
 }
 
 /* The peer may write its inbox at any time: what is checked is a copy. */
-uint32_t verbs_note_came(struct verbs_channel *channel)
+void verbs_note_came(struct verbs_channel *channel, bool same)
 {
     struct verbs_link *link = channel->link;
+    struct verbs_place *place = &channel->note_taken;
     struct verbs_note note;
-    uint8_t *place;
+    uint8_t *to;
 
     memcpy(&note, link->inbox + slot_at(channel->at, channel->notes_taken), sizeof(note));
     channel->notes_taken++;
-    place = note.len <= TFR_SMALL_MAX ? place_find(link->dev, channel->own_nic, &note) : NULL;
-    if (!place) {
+    if (!same)
+        *place = note.place;
+    to = place->len <= TFR_SMALL_MAX ? place_find(link->dev, channel->own_nic, place) : NULL;
+    if (to)
+        tfr_bytes_store(to, note.bytes, place->len);
+    else
         verbs_fail(link, TFR_E_PROTO, "the peer wrote where nothing is shown");
-        return 0;
-    }
-    tfr_bytes_store(place, note.bytes, note.len);
-    return note.bell;
 }
 
 /* Gives slots back, `all` of them or when a quarter has gathered. */

@@ -147,8 +147,8 @@ static tfr_status transfer(struct verbs_channel *channel, const struct tfr_xfer 
  */
 static tfr_status note_put(struct verbs_channel *channel, const struct tfr_xfer *xfer, bool rings)
 {
-    const uint32_t imm = NOTE_BIT;
     uint64_t filled = atomic_load_explicit(&channel->filled, memory_order_relaxed);
+    uint32_t imm, number;
     struct verbs_note note;
     struct tfr_xfer as;
 
@@ -161,11 +161,10 @@ static tfr_status note_put(struct verbs_channel *channel, const struct tfr_xfer 
             chain_post(channel);
         return TFR_AGAIN;
     }
-    if (!verbs_note_make(channel, xfer, &note, &as))
+    if (!verbs_note_make(channel, xfer, &note, &as, &imm))
         return TFR_AGAIN;
-    if (rings)
-        verbs_bell_take(channel->link, &note.bell);
-    channel->notes_sent++;
+    if (rings && verbs_bell_take(channel->link, &number))
+        imm |= number; /* not counted: each note wakes */
     return transfer(channel, &as, IBV_WR_RDMA_WRITE_WITH_IMM, &imm);
 }
 

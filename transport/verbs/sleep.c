@@ -27,7 +27,6 @@
 
 /* Immediates: a bell carries the question that it answers, a question none (0). */
 static const uint32_t is_question = 0;
-#define NUMBER_MASK (NOTE_BIT - 1)
 
 #define NAP_MIN_NS (1 * TFR_NS_PER_MS)
 #define NAP_MAX    4 /* doublings */
@@ -122,7 +121,7 @@ void verbs_bell_came(struct verbs_channel *channel, const struct ibv_wc *wc)
     uint64_t number;
 
     if (low & NOTE_BIT && link->notes)
-        low = verbs_note_came(channel);
+        verbs_note_came(channel, low & SAME_BIT);
     low &= NUMBER_MASK;
     number = question_of(link, low);
     if (low != is_question && number <= link->asked &&

@@ -120,14 +120,20 @@ enum {
 #define EXTRA_BIT (1ull << 63)
 #define LAND_BIT  (1ull << 62)
 
-/* In an immediate: a note, else the number of a question (31 bits), 0 for a question itself. */
-#define NOTE_BIT (1u << 31)
+/* In an immediate: a note; that it goes where the one before it on its channel went; the number of
+ * the question that it answers as a bell. 0 is none, and without NOTE_BIT a question itself. */
+#define NOTE_BIT    (1u << 31)
+#define SAME_BIT    (1u << 30)
+#define NUMBER_MASK (SAME_BIT - 1)
+
+struct verbs_place {
+    uint64_t at; /* in the receiver's memory */
+    uint32_t key, len;
+};
 
 /* A put that tells of itself by its completion: note.c. */
 struct verbs_note {
-    uint64_t at; /* in the receiver's memory */
-    uint32_t key, len;
-    uint32_t bell; /* the question that it answers; 0: none */
+    struct verbs_place place; /* not written if it is the same */
     uint8_t bytes[TFR_SMALL_MAX];
 };
 
@@ -183,10 +189,12 @@ struct verbs_channel {
     struct ibv_sge sges[CHAIN_MAX];
     uint8_t copies[CHAIN_MAX][sizeof(struct verbs_note)];
     uint64_t notes_sent;
+    struct verbs_place note_sent; /* where the last one went */
 
     /* whoever progresses */
     _Alignas(64) _Atomic uint64_t retired;
     uint64_t notes_taken, notes_told;
+    struct verbs_place note_taken;
     uint32_t idle;                      /* looks at it without a signalled request under way */
     uint64_t ends, ends_seen, waits_ns; /* completions of sends; look.c */
     _Alignas(64) _Atomic uint32_t extras;
@@ -324,8 +332,8 @@ void verbs_look(struct verbs_link *link);
 tfr_status verbs_inbox_make(struct verbs_link *link);
 void verbs_inbox_free(struct verbs_link *link);
 bool verbs_note_make(struct verbs_channel *channel, const struct tfr_xfer *xfer,
-                     struct verbs_note *note, struct tfr_xfer *out);
-uint32_t verbs_note_came(struct verbs_channel *channel); /* the question that it answers */
+                     struct verbs_note *note, struct tfr_xfer *out, uint32_t *imm_out);
+void verbs_note_came(struct verbs_channel *channel, bool same);
 void verbs_notes_return(struct verbs_link *link, bool all);
 
 /* ---- land.c ---- */
