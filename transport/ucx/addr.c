@@ -83,12 +83,37 @@ static bool is_rdma(const char *nics, const char *name)
     return found;
 }
 
-static uint32_t ip_word(const struct ucx_ip *ip)
+static uint8_t ones(const uint8_t *bytes, size_t n)
 {
-    uint32_t word;
+    int sum = 0;
 
-    memcpy(&word, ip->addr, sizeof(word));
-    return ntohl(word);
+    for (size_t i = 0; i < n; i++)
+        sum += __builtin_popcount(bytes[i]);
+    return (uint8_t)sum;
+}
+
+/* False: no address that another machine could name. */
+static bool ip_of(const struct ifaddrs *at, struct ucx_ip *ip_out)
+{
+    const struct sockaddr_in *v4 = (const struct sockaddr_in *)(void *)at->ifa_addr;
+    const struct sockaddr_in *mask4 = (const struct sockaddr_in *)(void *)at->ifa_netmask;
+    const struct sockaddr_in6 *v6 = (const struct sockaddr_in6 *)(void *)at->ifa_addr;
+    const struct sockaddr_in6 *mask6 = (const struct sockaddr_in6 *)(void *)at->ifa_netmask;
+
+    if (!v4 || !mask4)
+        return false;
+    if (v4->sin_family == AF_INET) {
+        *ip_out = (struct ucx_ip){.family = UCX_IP4};
+        memcpy(ip_out->addr, &v4->sin_addr, 4);
+        ip_out->prefix = ones((const uint8_t *)&mask4->sin_addr, 4);
+        return true;
+    }
+    if (v4->sin_family != AF_INET6 || IN6_IS_ADDR_LINKLOCAL(&v6->sin6_addr))
+        return false;
+    *ip_out = (struct ucx_ip){.family = UCX_IP6};
+    memcpy(ip_out->addr, &v6->sin6_addr, 16);
+    ip_out->prefix = ones((const uint8_t *)&mask6->sin6_addr, 16);
+    return true;
 }
 
 uint32_t ucx_ips_list(const char *nics, struct ucx_ip ips[UCX_IPS])
@@ -99,24 +124,23 @@ uint32_t ucx_ips_list(const char *nics, struct ucx_ip ips[UCX_IPS])
     if (getifaddrs(&list) != 0)
         return 0;
     for (const struct ifaddrs *at = list; at && n < UCX_IPS; at = at->ifa_next) {
-        const struct sockaddr_in *addr = (const struct sockaddr_in *)(void *)at->ifa_addr;
-        const struct sockaddr_in *mask = (const struct sockaddr_in *)(void *)at->ifa_netmask;
-        if (!addr || !mask || addr->sin_family != AF_INET || !(at->ifa_flags & IFF_UP) ||
-            at->ifa_flags & IFF_LOOPBACK || !is_rdma(nics, at->ifa_name))
+        if (!(at->ifa_flags & IFF_UP) || at->ifa_flags & IFF_LOOPBACK || !ip_of(at, &ips[n]) ||
+            !is_rdma(nics, at->ifa_name))
             continue;
-        ips[n] = (struct ucx_ip){.prefix = (uint8_t)__builtin_popcount(mask->sin_addr.s_addr)};
-        memcpy(ips[n].addr, &addr->sin_addr, sizeof(ips[n].addr));
         n++;
     }
     freeifaddrs(list);
     return n;
 }
 
-static bool same_net(const struct ucx_ip *a, const struct ucx_ip *b)
+bool ucx_ip_near(const struct ucx_ip *a, const struct ucx_ip *b)
 {
-    uint32_t shift = a->prefix >= 32 ? 0 : 32u - a->prefix;
+    uint32_t most = a->family == UCX_IP4 ? 32 : 128;
+    uint32_t bits = a->prefix < most ? a->prefix : most;
+    uint8_t mask = (uint8_t)(0xff00 >> bits % 8);
 
-    return shift == 32 || ip_word(a) >> shift == ip_word(b) >> shift;
+    return a->family == b->family && memcmp(a->addr, b->addr, bits / 8) == 0 &&
+           (bits % 8 == 0 || ((a->addr[bits / 8] ^ b->addr[bits / 8]) & mask) == 0);
 }
 
 void ucx_ips_sort(const char *nics, struct ucx_ip *ips, uint32_t n)
@@ -128,7 +152,7 @@ void ucx_ips_sort(const char *nics, struct ucx_ip *ips, uint32_t n)
         bool near = false;
         struct ucx_ip ip = ips[i];
         for (uint32_t k = 0; k < own_n; k++)
-            near |= same_net(&own[k], &ip);
+            near |= ucx_ip_near(&own[k], &ip);
         if (!near)
             continue;
         memmove(&ips[front + 1], &ips[front], (i - front) * sizeof(*ips));
@@ -138,18 +162,35 @@ void ucx_ips_sort(const char *nics, struct ucx_ip *ips, uint32_t n)
 
 socklen_t ucx_ip_sockaddr(const struct ucx_ip *ip, uint16_t port, struct sockaddr_storage *out)
 {
-    struct sockaddr_in addr = {.sin_family = AF_INET, .sin_port = htons(port)};
+    struct sockaddr_in v4 = {.sin_family = AF_INET, .sin_port = htons(port)};
+    struct sockaddr_in6 v6 = {.sin6_family = AF_INET6, .sin6_port = htons(port)};
 
-    memcpy(&addr.sin_addr, ip->addr, sizeof(ip->addr));
     memset(out, 0, sizeof(*out));
-    memcpy(out, &addr, sizeof(addr));
-    return sizeof(addr);
+    memcpy(&v4.sin_addr, ip->addr, sizeof(v4.sin_addr));
+    memcpy(&v6.sin6_addr, ip->addr, sizeof(v6.sin6_addr));
+    if (ip->family == UCX_IP4) {
+        memcpy(out, &v4, sizeof(v4));
+        return sizeof(v4);
+    }
+    if (ip->family != UCX_IP6)
+        return 0;
+    memcpy(out, &v6, sizeof(v6));
+    return sizeof(v6);
+}
+
+uint16_t ucx_sockaddr_port(const struct sockaddr_storage *addr)
+{
+    const struct sockaddr_in *v4 = (const struct sockaddr_in *)addr;
+    const struct sockaddr_in6 *v6 = (const struct sockaddr_in6 *)addr;
+
+    return ntohs(addr->ss_family == AF_INET6 ? v6->sin6_port : v4->sin_port);
 }
 
 const char *ucx_ip_text(const struct ucx_ip *ip, char *text, size_t len)
 {
-    snprintf(text, len, "%u.%u.%u.%u", ip->addr[0], ip->addr[1], ip->addr[2], ip->addr[3]);
-    return text;
+    int family = ip->family == UCX_IP6 ? AF_INET6 : AF_INET;
+
+    return inet_ntop(family, ip->addr, text, (socklen_t)len) ? text : "?";
 }
 
 static bool tl_has_rma(const char *name)

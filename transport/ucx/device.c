@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
+#include <unistd.h>
 
 #include "base/env.h"
 #include "base/log.h"
@@ -32,6 +33,37 @@ static const struct {
     {"REG_METHODS", "direct"},
     {"IB_REG_METHODS", "direct"},
 };
+
+/* How long a device sends again before the peer is lost, unless TFR_UCX_ says otherwise.  UCX waits
+ * a second between two attempts, and has seven, which some devices take for ever. */
+static const struct {
+    const char *name, *value;
+} retries[] = {
+    {"TFR_UCX_RC_TIMEOUT", "67ms"},
+    {"TFR_UCX_RC_RETRY_COUNT", "6"},
+};
+
+enum { PREFIX = sizeof("TFR_UCX_") - 1 };
+
+/* UCX reads settings of its lanes without our prefix: those with it are passed on. */
+static void lanes_set(ucp_config_t *config)
+{
+    for (size_t i = 0; i < sizeof(retries) / sizeof(retries[0]); i++) {
+        if (!getenv(retries[i].name))
+            ucp_config_modify(config, retries[i].name + PREFIX, retries[i].value);
+    }
+    for (char **at = environ; *at; at++) {
+        char name[64];
+        int len = (int)strcspn(*at, "=");
+        bool ours = strncmp(*at, "TFR_UCX_RC_", PREFIX + 3) == 0 ||
+                    strncmp(*at, "TFR_UCX_DC_", PREFIX + 3) == 0 ||
+                    strncmp(*at, "TFR_UCX_IB_", PREFIX + 3) == 0;
+        if (!ours || len >= (int)sizeof(name) || (*at)[len] != '=')
+            continue;
+        snprintf(name, sizeof(name), "%.*s", len, *at);
+        ucp_config_modify(config, name + PREFIX, *at + len + 1);
+    }
+}
 
 /* Do the names stand for lanes inside one machine alone? */
 static bool tls_local(const char *tls)
@@ -74,7 +106,7 @@ static tfr_status config_make(struct ucx_dev *dev, const struct tfr_dev_cfg *cfg
         return tfr_fail(TFR_E_INVAL, "settings of UCX (TFR_UCX_*, UCX_*): %s",
                         ucs_status_string(status));
     ucp_config_modify(*config_out, "WARN_INVALID_CONFIG", "n");
-    /* the boot socket tells of a lost host, and UCX's own signs of life go by other lanes */
+    /* ours are messages (ucx_life_look); UCX's own signs of life go by other lanes */
     ucp_config_modify(*config_out, "KEEPALIVE_INTERVAL", "inf");
     ucp_config_modify(*config_out, "TLS", tfr_env_str("TFR_UCX_TLS"));
     if (cfg->name)
@@ -84,6 +116,8 @@ static tfr_status config_make(struct ucx_dev *dev, const struct tfr_dev_cfg *cfg
     ucp_config_modify(*config_out, "NET_DEVICES", *dev->nics ? dev->nics : "all");
     for (size_t i = 0; !dev->shm_only && i < sizeof(settings) / sizeof(settings[0]); i++)
         ucp_config_modify(*config_out, settings[i].key, settings[i].value);
+    if (!dev->shm_only)
+        lanes_set(*config_out);
     return TFR_OK;
 }
 

@@ -411,6 +411,7 @@ tfr_status ucx_arm(struct tfr_link *base, int *fd_out)
         return status;
     pthread_mutex_lock(&link->lock);
     link->armed++;
+    ucx_life_look(link);
     if (link->worker)
         worker_arm(link);
     pthread_mutex_unlock(&link->lock);
@@ -423,10 +424,12 @@ tfr_status ucx_arm(struct tfr_link *base, int *fd_out)
 void ucx_disarm(struct tfr_link *base)
 {
     struct ucx_link *link = ucx_link_of(base);
+    const struct tfr_boot boot = {.fd = link->sock};
     uint64_t told;
 
-    ucx_socket_look(link);
     pthread_mutex_lock(&link->lock);
+    if (tfr_boot_gone(&boot))
+        ucx_peer_lost(link, "the boot connection has ended", UCS_ERR_CONNECTION_RESET);
     if (--link->armed == 0 && link->told)
         link->told = read(link->event, &told, sizeof(told)) != sizeof(told);
     pthread_mutex_unlock(&link->lock);

@@ -1,8 +1,10 @@
-/* UCX, joining two workers.  The first side decides how and says so over boot:
+/* UCX, joining two workers.  The second side (the executor's: a client may be behind NAT) decides
+ * how and says so over boot:
  *
  * by connection manager: it listens on a port that the kernel chooses, on the addresses of its RDMA
  * devices, and the other side tries these, those of its own subnets first; or by worker address
- * (TFR_UCX_CONNECT=address, or no RDMA device has an IP address), which UCX resolves itself.
+ * (TFR_UCX_CONNECT=address on either side, or no RDMA device has an IP address), which UCX resolves
+ * itself.
  *
  * A connection request carries a number from the boot channel, without which it is refused, and
  * each endpoint begins with a HELLO that carries a longer one. */
@@ -22,7 +24,7 @@
 #include "transport/ucx/addr.h"
 #include "transport/ucx/ucx.h"
 
-enum { VERSION = 1, OPEN_MS = 3000, WORKER_MAX = 1 << 16 };
+enum { VERSION = 2, OPEN_MS = 3000, WORKER_MAX = 1 << 16 };
 
 #define TRY_NS  (15 * TFR_NS_PER_S) /* for one address */
 #define JOIN_NS (40 * TFR_NS_PER_S)
@@ -30,7 +32,7 @@ enum { VERSION = 1, OPEN_MS = 3000, WORKER_MAX = 1 << 16 };
 
 struct hello {
     uint32_t version;
-    uint8_t by_worker; /* else by connection manager */
+    uint8_t by_worker; /* else by connection manager; of the first side: a wish */
     uint8_t err_peer;
     uint16_t port;
     uint32_t ip_n, worker_len;
@@ -98,9 +100,7 @@ static void ep_error(void *arg, ucp_ep_h ep, ucs_status_t status)
         link->refused = status;
         return;
     }
-    if (ucx_error_of(link) == TFR_OK)
-        tfr_info("ucx: the peer is gone: %s", ucs_status_string(status));
-    ucx_error_note(link, TFR_E_PEER);
+    ucx_peer_lost(link, "the peer is gone", status);
 }
 
 static ucp_ep_params_t ep_params(struct ucx_link *link)
@@ -240,22 +240,40 @@ static void guest_come(ucp_conn_request_h request, void *arg)
         link->guests[at] = NULL;
 }
 
-static tfr_status listen_start(struct ucx_link *link, uint16_t *port_out)
+static ucs_status_t listen_at(struct ucx_link *link, const struct sockaddr *any, socklen_t len,
+                              uint16_t *port_out)
 {
-    struct sockaddr_in any = {.sin_family = AF_INET};
     const ucp_listener_params_t params = {
         .field_mask = UCP_LISTENER_PARAM_FIELD_SOCK_ADDR | UCP_LISTENER_PARAM_FIELD_CONN_HANDLER,
-        .sockaddr = {(struct sockaddr *)&any, sizeof(any)},
+        .sockaddr = {any, len},
         .conn_handler = {.cb = guest_come, .arg = link},
     };
     ucp_listener_attr_t attr = {.field_mask = UCP_LISTENER_ATTR_FIELD_SOCKADDR};
     ucs_status_t status = ucp_listener_create(link->worker, &params, &link->listener);
 
-    if (status != UCS_OK)
-        return tfr_fail(TFR_E_SYS, "ucx: listening: %s", ucs_status_string(status));
+    if (status != UCS_OK) {
+        link->listener = NULL;
+        return status;
+    }
     status = ucp_listener_query(link->listener, &attr);
-    *port_out = ntohs(((struct sockaddr_in *)&attr.sockaddr)->sin_port);
-    return status == UCS_OK ? TFR_OK : tfr_fail(TFR_E_SYS, "ucx: port of the listener");
+    *port_out = ucx_sockaddr_port(&attr.sockaddr);
+    return status;
+}
+
+/* One listener for both families, as far as the kernel has them. */
+static tfr_status listen_start(struct ucx_link *link, bool v6, uint16_t *port_out)
+{
+    const struct sockaddr_in6 any6 = {.sin6_family = AF_INET6};
+    const struct sockaddr_in any = {.sin_family = AF_INET};
+    ucs_status_t status = UCS_ERR_UNSUPPORTED;
+
+    if (v6)
+        status = listen_at(link, (const struct sockaddr *)&any6, sizeof(any6), port_out);
+    if (status != UCS_OK && !link->listener)
+        status = listen_at(link, (const struct sockaddr *)&any, sizeof(any), port_out);
+    if (status == UCS_OK)
+        return TFR_OK;
+    return tfr_fail(TFR_E_SYS, "ucx: listening: %s", ucs_status_string(status));
 }
 
 /* Shuts the door behind the peer's endpoints. */
@@ -291,46 +309,62 @@ static tfr_status cm_accept(struct ucx_link *link, struct tfr_boot *boot)
                                        tfr_status_str(status));
 }
 
-static tfr_status first_join(struct ucx_link *link, struct tfr_boot *boot)
+static bool wants_address(void)
 {
     const char *way = tfr_env_str("TFR_UCX_CONNECT");
-    struct hello own = {.err_peer = link->err_peer}, *peer = NULL;
-    tfr_status status = TFR_OK;
 
-    own.ip_n = way && strcmp(way, "address") == 0 ? 0 : ucx_ips_list(link->dev->nics, own.ips);
-    own.by_worker = own.ip_n == 0 || !link->err_peer;
+    return way && strcmp(way, "address") == 0;
+}
+
+static tfr_status first_join(struct ucx_link *link, struct tfr_boot *boot)
+{
+    struct hello own = {.err_peer = link->err_peer}, *peer = NULL;
+    tfr_status status;
+
+    own.by_worker = wants_address() || !link->err_peer;
     if (getrandom(link->token, UCX_TOKEN, 0) != UCX_TOKEN)
         return tfr_fail(TFR_E_SYS, "getrandom");
     memcpy(own.token, link->token, UCX_TOKEN);
-    if (!own.by_worker)
-        status = listen_start(link, &own.port);
-    if (status == TFR_OK)
-        status = hello_send(link, boot, &own);
+    status = hello_send(link, boot, &own);
     if (status == TFR_OK)
         status = hello_recv(boot, &peer);
-    if (status == TFR_OK) {
-        link->peer_id = peer->id;
-        status = own.by_worker ? worker_connect(link, boot, peer) : cm_accept(link, boot);
-    }
-    if (link->listener)
-        listen_end(link);
+    if (status == TFR_OK)
+        status = peer->by_worker ? worker_connect(link, boot, peer) : cm_connect(link, boot, peer);
     free(peer);
     return status;
 }
 
+/* Where the first side can find us, and how. */
+static tfr_status door_open(struct ucx_link *link, const struct hello *peer, struct hello *own)
+{
+    bool v6 = false;
+
+    if (!peer->by_worker && !wants_address())
+        own->ip_n = ucx_ips_list(link->dev->nics, own->ips);
+    own->by_worker = own->ip_n == 0;
+    for (uint32_t i = 0; i < own->ip_n; i++)
+        v6 |= own->ips[i].family == UCX_IP6;
+    return own->by_worker ? TFR_OK : listen_start(link, v6, &own->port);
+}
+
 static tfr_status second_join(struct ucx_link *link, struct tfr_boot *boot)
 {
-    const struct hello own = {.err_peer = link->err_peer};
-    struct hello *peer = NULL;
+    struct hello own = {0}, *peer = NULL;
     tfr_status status = hello_recv(boot, &peer);
 
     if (status != TFR_OK)
         return status;
     memcpy(link->token, peer->token, UCX_TOKEN);
+    link->peer_id = peer->id;
     link->err_peer = peer->err_peer;
-    status = hello_send(link, boot, &own);
+    own.err_peer = peer->err_peer;
+    status = door_open(link, peer, &own);
     if (status == TFR_OK)
-        status = peer->by_worker ? worker_connect(link, boot, peer) : cm_connect(link, boot, peer);
+        status = hello_send(link, boot, &own);
+    if (status == TFR_OK)
+        status = own.by_worker ? worker_connect(link, boot, peer) : cm_accept(link, boot);
+    if (link->listener)
+        listen_end(link);
     free(peer);
     return status;
 }

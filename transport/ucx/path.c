@@ -11,6 +11,8 @@
 
 enum { PEEK_EVERY = 256, /* progress calls between looks at the socket */ ROUNDS = 16 };
 
+#define SILENCE_NS (TFR_NS_PER_S / 2)
+
 void ucx_queue_init(struct ucx_queue *queue)
 {
     queue->first = NULL;
@@ -115,11 +117,16 @@ void ucx_done_run(struct ucx_link *link)
     pthread_mutex_unlock(&link->lock);
 }
 
+void ucx_peer_lost(struct ucx_link *link, const char *what, ucs_status_t status)
+{
+    if (ucx_error_of(link) == TFR_OK)
+        tfr_info("ucx: %s: %s", what, ucs_status_string(status));
+    ucx_error_note(link, TFR_E_PEER);
+}
+
 static void op_failed(struct ucx_op *op, ucs_status_t status)
 {
-    if (ucx_error_of(op->link) == TFR_OK)
-        tfr_info("ucx: a transfer ended with: %s", ucs_status_string(status));
-    ucx_error_note(op->link, TFR_E_PEER);
+    ucx_peer_lost(op->link, "a transfer ended with", status);
     ucx_op_finish(op, TFR_E_PEER);
 }
 
@@ -309,7 +316,7 @@ static void flush_ended(void *request, ucs_status_t status, void *arg)
     if (status == UCS_OK)
         channel->put_flushed = channel->flush_upto;
     else
-        ucx_error_note(channel->link, TFR_E_PEER);
+        ucx_peer_lost(channel->link, "a flush ended with", status);
 }
 
 static void flush_start(struct ucx_channel *channel, unsigned ep)
@@ -328,7 +335,7 @@ static void flush_start(struct ucx_channel *channel, unsigned ep)
     if (request == NULL)
         channel->put_flushed = channel->flush_upto;
     else if (UCS_PTR_IS_ERR(request))
-        ucx_error_note(channel->link, TFR_E_PEER);
+        ucx_peer_lost(channel->link, "a flush ended with", UCS_PTR_STATUS(request));
     else
         channel->flushing = true;
 }
@@ -509,13 +516,25 @@ tfr_status ucx_get(struct tfr_link *base, const struct tfr_xfer *xfer)
     return op ? TFR_OK : TFR_AGAIN;
 }
 
-/* A closed boot socket tells of the peer's end where endpoints do not. */
-void ucx_socket_look(struct ucx_link *link)
+/* A closed boot socket tells of the peer's end where endpoints do not.  A lost peer is told by a
+ * message in the silence that cannot be delivered; one that UCX still has tells as much. */
+void ucx_life_look(struct ucx_link *link)
 {
     const struct tfr_boot boot = {.fd = link->sock};
+    uint64_t now = tfr_clock_now();
 
     if (tfr_boot_gone(&boot))
-        ucx_error_note(link, TFR_E_PEER);
+        ucx_peer_lost(link, "the boot connection has ended", UCS_ERR_CONNECTION_RESET);
+    if (link->heard || link->heard_ns == 0) {
+        link->heard = false;
+        link->heard_ns = now;
+    } else if (link->err_peer && now - link->heard_ns > SILENCE_NS && link->posted == 0) {
+        link->heard_ns = now;
+        for (uint8_t i = 0; i < UCX_EPS; i++) {
+            const struct ucx_head ping = {.msg = UCX_MSG_PING, .channel = i};
+            ucx_msg_send(link, &ping, NULL, NULL, 0, false);
+        }
+    }
 }
 
 tfr_status ucx_progress(struct tfr_link *base)
@@ -523,9 +542,9 @@ tfr_status ucx_progress(struct tfr_link *base)
     struct ucx_link *link = ucx_link_of(base);
     uint32_t polls = atomic_fetch_add_explicit(&link->polls, 1, memory_order_relaxed);
 
-    if (polls % PEEK_EVERY == 0)
-        ucx_socket_look(link);
     pthread_mutex_lock(&link->lock);
+    if (polls % PEEK_EVERY == 0)
+        ucx_life_look(link);
     for (int i = 0; i < ROUNDS && link->worker && ucp_worker_progress(link->worker); i++)
         ;
     if (ucx_error_of(link) == TFR_OK)

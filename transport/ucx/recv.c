@@ -225,6 +225,7 @@ static void msg_recv(struct ucx_link *link, const struct ucx_head *head, const v
 {
     struct ucx_channel *channel = &link->channels[head->channel];
 
+    link->heard = true;
     switch (head->msg) {
     case UCX_MSG_PUT:
     case UCX_MSG_BATCH:
@@ -242,8 +243,11 @@ static void msg_recv(struct ucx_link *link, const struct ucx_head *head, const v
         key_recv(link, head, data, len);
         break;
     case UCX_MSG_BYE:
+        tfr_debug("ucx: BYE");
         ucx_error_note(link, TFR_E_PEER);
         sleepers_wake(link);
+        break;
+    case UCX_MSG_PING:
         break;
     default:
         peer_broke(link, "a message of no known kind");

@@ -40,6 +40,7 @@ enum ucx_msg {
     UCX_MSG_ASK,   /* for the remote key of `memory` */
     UCX_MSG_KEY,   /* follows as data; `at` is where the memory begins */
     UCX_MSG_BYE,
+    UCX_MSG_PING, /* says nothing: a lost peer lets it fail */
 };
 
 /* Header of every active message; the bytes of a put follow as data. */
@@ -171,6 +172,8 @@ struct ucx_link {
     int epoll, event;
     uint32_t armed; /* threads between arm and disarm */
     bool told;      /* event is readable */
+    bool heard;     /* a message came since heard_ns */
+    uint64_t heard_ns;
 
     /* While the link is opened. */
     uint8_t token[UCX_TOKEN];
@@ -229,12 +232,13 @@ void ucx_settle(struct ucx_link *link, const _Atomic uint32_t *busy);
 /* path.c; with the lock held unless they are ops of the transport. */
 void ucx_queue_init(struct ucx_queue *queue);
 void ucx_error_note(struct ucx_link *link, tfr_status status);
+void ucx_peer_lost(struct ucx_link *link, const char *what, ucs_status_t status); /* says it */
 tfr_status ucx_error_of(struct ucx_link *link);
 void ucx_msg_send(struct ucx_link *link, const struct ucx_head *head, struct tfr_mem *mem,
                   void *data, size_t len, bool reply);
 void ucx_key_ask(struct ucx_link *link, struct ucx_peer_mem *peer);
 void ucx_channels_advance(struct ucx_link *link);
-void ucx_socket_look(struct ucx_link *link);
+void ucx_life_look(struct ucx_link *link);
 void ucx_done_run(struct ucx_link *link); /* takes the lock itself */
 void ucx_op_finish(struct ucx_op *op, tfr_status status);
 void ucx_busy_drop(const struct tfr_xfer *xfer);
