@@ -22,10 +22,14 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/env.h"
 #include "base/log.h"
 #include "transport/boot.h"
 
-enum { BACKLOG = 256, TCP_BACKLOG = 1024, HOST_MAX = 256, GONE_MS = 2900 };
+enum { BACKLOG = 256, TCP_BACKLOG = 1024, HOST_MAX = 256 };
+
+/* A probe a second; the limit lies between two of them. */
+enum { LOST_MIN_MS = 2000, LOST_MAX_MS = 600000, LOST_LESS_MS = 100 };
 
 struct place {
     char host[HOST_MAX], port[8];
@@ -201,15 +205,23 @@ static tfr_status unix_connect(const char *addr, uint64_t deadline_ns, int *fd_o
 
 /* ---- tcp ---- */
 
-/* A host is gone after three seconds without a word.  The limit lies between two probes: with that
- * of exactly two seconds one lost probe would end a sound connection that is idle. */
+static int lost_ms(void)
+{
+    uint64_t ms = tfr_env_u64("TFR_LOST_MS");
+
+    ms = ms < LOST_MIN_MS ? LOST_MIN_MS : ms > LOST_MAX_MS ? LOST_MAX_MS : ms;
+    return (int)ms - LOST_LESS_MS;
+}
+
+/* A host is lost after TFR_LOST_MS without a word.  The limit lies between two probes: with that of
+ * exactly two seconds one lost probe would end a sound connection that is idle. */
 void tfr_address_tune(int fd)
 {
-    static const struct {
+    const struct {
         int level, name, value;
     } rows[] = {{IPPROTO_TCP, TCP_NODELAY, 1},  {SOL_SOCKET, SO_KEEPALIVE, 1},
                 {IPPROTO_TCP, TCP_KEEPIDLE, 1}, {IPPROTO_TCP, TCP_KEEPINTVL, 1},
-                {IPPROTO_TCP, TCP_KEEPCNT, 2},  {IPPROTO_TCP, TCP_USER_TIMEOUT, GONE_MS}};
+                {IPPROTO_TCP, TCP_KEEPCNT, 2},  {IPPROTO_TCP, TCP_USER_TIMEOUT, lost_ms()}};
 
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++)
         setsockopt(fd, rows[i].level, rows[i].name, &rows[i].value, sizeof(rows[i].value));
