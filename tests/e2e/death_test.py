@@ -4,7 +4,8 @@ clients killed and gone at random points, forked children that outlive them; and
 that does nothing.
 
 Run by ctest with TFR_TEST_BUILD, TFR_TEST_BIN and TFR_TEST_SANITIZE as behaviour_test.py is, from which
-it has its helpers.  TFR_TEST_FULL=1 takes 100 rounds instead of 20; TFR_TEST_SEED repeats a run.
+it has its helpers, and once more with TFR_TRANSPORT=tcp.  TFR_TEST_FULL=1 takes 100 rounds instead of 20;
+TFR_TEST_SEED repeats a run.
 """
 import os
 import random
@@ -24,6 +25,8 @@ PROGRAMS = """vector_add matmul_tiled reduce symbols streams_events event_timing
     memset_all d2d_copies legacy_stream threads many_launches scan histogram registered_copies device_reset
     random_dag full_queues driver_api printf_order""".split()
 UNAVAILABLE = "cudaErrorDevicesUnavailable"
+TRANSPORT = os.environ.get("TFR_TRANSPORT", "shm")
+needs_mapped_memory = unittest.skipIf(TRANSPORT != "shm", f"over {TRANSPORT} kernels see no memory of the client")
 
 
 def golden(name):
@@ -135,16 +138,19 @@ class Stopped(unittest.TestCase):
             self.assertRegex(warnings[0], "waiting for (a stream|an answer)")
             self.assertEqual(err.count("the GPU session is lost"), 1, err)
 
+    @needs_mapped_memory
     def test_goes_on_when_it_goes_on(self):
         out, err, status, _ = self.stop("longer", "4", go_on_s=2.5)
         self.assertEqual((out, status), ("done\n", 0), err)
         self.assertEqual(err.count("no sign of life from"), 1, err)
         self.assertEqual(err.count("goes on"), 1, err)
 
+    @needs_mapped_memory
     def test_a_long_kernel_is_no_error(self):
         got = kit.tf_run(kit.PROBE, "longer", "4", TFR_WAIT_LIMIT="1000")
         self.assertEqual((got.stdout, got.returncode), (b"ready\ndone\n", 0), got.stderr)
 
+    @needs_mapped_memory
     def test_a_client_does_not_count_its_own_stop(self):
         with kit.executor() as (address, _):
             with kit.started([kit.TF_RUN, "--executor", address, kit.PROBE, "longer", "1"],
@@ -184,6 +190,7 @@ class Clients(unittest.TestCase):
                             (before, descriptors(daemon.pid)))
             self.assertLess(resident_kib(daemon.pid), memory + 4096)
 
+    @needs_mapped_memory
     def test_that_leave_while_work_is_pending(self):
         for status in (0, 3):
             with kit.executor() as (address, daemon):

@@ -12,6 +12,7 @@ import subprocess
 import time
 
 CLIENT, EXECUTOR = "10.77.0.1", "10.77.0.2"
+NOBODY = "02:00:00:00:00:99"
 PR_SET_PDEATHSIG = 1
 libc = ctypes.CDLL(None, use_errno=True)
 
@@ -56,12 +57,23 @@ class Pair:
     def __init__(self, client, executor):
         self.client, self.executor = client, executor
 
-    def cut(self):
-        """Nothing arrives any more, and nobody is told."""
-        ip(self.executor, "link", "set", "dev", "tfr1", "down")
+    def neighbours(self, *args):
+        ip(self.client, "neigh", *args, "dev", "tfr0", "to", EXECUTOR)
+        ip(self.executor, "neigh", *args, "dev", "tfr1", "to", CLIENT)
 
-    def mend(self):
-        ip(self.executor, "link", "set", "dev", "tfr1", "up")
+    def cut(self, how="down"):
+        """Nothing arrives any more.  down: the ports have lost their carrier; vanish: all is well with
+        them, but what is sent goes to a card that nobody has."""
+        if how == "down":
+            ip(self.executor, "link", "set", "dev", "tfr1", "down")
+        else:
+            self.neighbours("replace", "lladdr", NOBODY, "nud", "permanent")
+
+    def mend(self, how="down"):
+        if how == "down":
+            ip(self.executor, "link", "set", "dev", "tfr1", "up")
+        else:
+            self.neighbours("del")
 
 
 @contextlib.contextmanager

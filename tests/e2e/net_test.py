@@ -160,29 +160,41 @@ class Ends(Net):
             child.wait()
             self.assertTrue(kit.within(kit.GONE_LIMIT_S, lambda: workers - kit.descendants(daemon.pid)), word)
 
-    def test_line_cut(self):
-        for word in ("hang", "poll", "spin"):
+    def lose(self, how, *words):
+        for word in words:
             with self.subTest(word):
                 address, daemon = self.executor()
                 child = self.ready(address, word)
                 workers = kit.descendants(daemon.pid)
-                self.pair.cut()
+                self.pair.cut(how)
                 since = time.monotonic()
                 try:
                     self.assert_ends(child, since, CUT_LIMIT_S)
                     self.assertTrue(kit.within(CUT_LIMIT_S, lambda: workers - kit.descendants(daemon.pid)))
                     self.assertIsNone(daemon.poll())
                 finally:
-                    self.pair.mend()
+                    self.pair.mend(how)
 
-    def test_line_cut_under_an_idle_client(self):
+    def lose_idle(self, how):
         address, daemon = self.executor()
         self.ready(address, "idle")
         workers = kit.descendants(daemon.pid)
-        self.pair.cut()
+        self.pair.cut(how)
         self.assertTrue(kit.within(CUT_LIMIT_S, lambda: workers - kit.descendants(daemon.pid)))
-        self.pair.mend()
+        self.pair.mend(how)
         self.assertEqual(self.run_client(address, kit.PROBE, "exit", "3")[0], 3)
+
+    def test_line_cut(self):
+        self.lose("down", "hang", "poll", "spin")
+
+    def test_line_cut_under_an_idle_client(self):
+        self.lose_idle("down")
+
+    def test_the_other_machine_vanishes(self):
+        self.lose("vanish", "hang", "spin")
+
+    def test_the_other_machine_vanishes_under_an_idle_client(self):
+        self.lose_idle("vanish")
 
 
 class Transports(Net):
