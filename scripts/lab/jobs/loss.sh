@@ -17,6 +17,6 @@ after=$(cat /sys/class/infiniband/rxe*/ports/1/hw_counters/completer_retry_err |
 for dev in ve0 ve1; do
     tc qdisc del dev $dev root
 done
-[ ${#bad[@]} -eq 0 ] || fail "${bad[*]}"
+[ ${#bad[@]} -eq 0 ] || fail "${bad[*]}; given up by TCP: $(nstat -asz TcpExtTCPAbortOnTimeout | awk 'NR > 1 {print $2}')"
 [ "$dropped" -gt 0 ] || fail "nothing was lost: this showed nothing"
 echo "$# programs over a wire that lost $dropped packets; $((after - before)) retries"
