@@ -44,11 +44,14 @@ run_two() {
 }
 
 run_all() {
+    [ "$limit" -gt 3900 ] || limit=3900
+    export LAB_JOB_LIMIT=${LAB_JOB_LIMIT:-900}
     run_jobs short "${short[@]}"
     run_jobs cuts cut=down,link cut=silent,link cut=silent,link,slow cut=down,host cut=silent,host
     run_jobs settings memlock=64 memlock=8192 "e2e_with=TFR_VERBS_CM:1,$five" "e2e_with=TFR_VERBS_NOTIFY:mem,$five" \
         "e2e_with=TFR_VERBS_NOTIFY:imm,$five" loss=5,pinned_copies,d2d_copies
-    LAB_JOB_LIMIT=900 run_jobs ucx conform=ucx conform=fault:ucx "e2e_with=TFR_TRANSPORT:ucx,$five"
+    LAB_TRANSPORT=ucx run_jobs ucx conform=ucx conform=fault:ucx "e2e=$five" kill_client kill_executor \
+        loss=3,vector_add,streams_events cut=silent,host
     run_two
-    LAB_JOB_LIMIT=3600 limit=3900 run_jobs programs e2e_all
+    LAB_JOB_LIMIT=3600 run_jobs programs e2e_all
 }

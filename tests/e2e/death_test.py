@@ -19,6 +19,7 @@ import unittest
 import behaviour_test as kit
 
 ROUNDS = 100 if os.environ.get("TFR_TEST_FULL") else 20
+HANGS_S = 3 * kit.LIMIT_S  # of programs that take seconds where nothing else runs
 SEED = int(os.environ.get("TFR_TEST_SEED", "1"))
 HERE = os.path.dirname(os.path.abspath(__file__))
 PROGRAMS = """vector_add matmul_tiled reduce symbols streams_events event_timing pageable_reuse pinned_copies
@@ -82,7 +83,7 @@ class Executors(unittest.TestCase):
                         time.sleep(dice.uniform(0, took[name]))
                         stab(daemon)
                     try:
-                        out, err = program.communicate(timeout=kit.LIMIT_S)
+                        out, err = program.communicate(timeout=HANGS_S)
                     except subprocess.TimeoutExpired:
                         self.fail(f"round {number}: {name} hangs")
                     took.setdefault(name, time.monotonic() - begin)
