@@ -19,6 +19,13 @@ CUresult tfr_bulk_send(const struct tfr_xfer *xfer);
 /* One channel for whoever needs the order of several puts; never 0. */
 uint16_t tfr_bulk_channel(void);
 
+/* That of all that opens gates of a stream: their word only grows, so no store of it may overtake
+ * another one. */
+static inline uint16_t tfr_bulk_channel_of(uint32_t word)
+{
+    return (uint16_t)(1 + word % (TFR_CHANNELS - 1));
+}
+
 struct tfr_load {
     const struct tfr_extent *extent; /* from its first byte on */
     void *local;                     /* NULL: the extent's bytes in our twin of the lane */

@@ -19,6 +19,7 @@ static pthread_mutex_t lock =
 static struct queue {
     struct tfr_gate *first, *last;
     uint32_t running;                   /* number of the one that was taken and is not open yet */
+    uint64_t opened;                    /* the last one of this session */
 } queues[TFR_STREAM_SLOTS];             /* by stream word */
 static uint32_t busy[TFR_STREAM_SLOTS]; /* words with gates, running ones included */
 static uint32_t busy_n;
@@ -86,12 +87,13 @@ CUresult tfr_gate_post(struct tfr_stream *stream, enum tfr_gate_who who, struct 
     uint32_t word = gate->word;
     pthread_mutex_lock(&lock);
     append(gate);
+    bool next = queues[word].opened >= seq - 1;
     pthread_mutex_unlock(&lock);
     /* From here on the gate is ours: should the session break, `run` is told. */
     tfr_post_end_on(stream, NULL);
     tfr_tick_wake();
     /* The word may have been there already, and then nothing rings for it. */
-    if (who == TFR_GATE_MOVE && tfr_word_reached(word, seq - 1))
+    if (who == TFR_GATE_MOVE && (next || tfr_word_reached(word, seq - 1)))
         tfr_gate_help();
     return CUDA_SUCCESS;
 }
@@ -134,8 +136,11 @@ static struct tfr_gate *find(enum tfr_gate_who who, CUresult *status_out)
         if (!gate || q->running || gate->who != who)
             continue;
         bool reached = tfr_word_reached(gate->word, gate->seq - 1);
+        /* Or all that it has to do before is to pass a gate that is open: there is no need to hear
+         * of that, and functions in a row cost one round trip. */
+        bool next = q->opened >= gate->seq - 1;
         *status_out = reached && !lost ? CUDA_SUCCESS : error;
-        if (reached || error != CUDA_SUCCESS)
+        if (reached || next || error != CUDA_SUCCESS)
             return gate;
     }
     return NULL;
@@ -184,13 +189,16 @@ static void queue_rest(uint32_t word)
     }
 }
 
-static void finish(uint32_t word, enum tfr_gate_who who, uint32_t number)
+static void finish(const struct tfr_gate *gate, uint32_t number)
 {
+    struct queue *q = &queues[gate->word];
     pthread_mutex_lock(&lock);
-    if (queues[word].running == number) /* else it has outlived its session */
-        queue_rest(word);
+    if (q->running == number) { /* else it has outlived its session */
+        q->opened = gate->seq;
+        queue_rest(gate->word);
+    }
     /* pairs with the acquire in tfr_gate_writer_pending */
-    atomic_fetch_sub_explicit(&tfr_gate_pending[who], 1, memory_order_release);
+    atomic_fetch_sub_explicit(&tfr_gate_pending[gate->who], 1, memory_order_release);
     pthread_mutex_unlock(&lock);
 }
 
@@ -200,8 +208,7 @@ static void open_up(const struct tfr_gate *gate)
     if (gate->mapped)
         atomic_store_explicit(gate->open, gate->seq, memory_order_release);
     else
-        tfr_bulk_word(gate->open, gate->seq, gate->channel ? gate->channel : tfr_bulk_channel(),
-                      gate->session);
+        tfr_bulk_word(gate->open, gate->seq, tfr_bulk_channel_of(gate->word), gate->session);
 }
 
 uint32_t tfr_gate_serve(enum tfr_gate_who who, uint32_t limit)
@@ -216,7 +223,7 @@ uint32_t tfr_gate_serve(enum tfr_gate_who who, uint32_t limit)
         const struct tfr_gate was = *gate;
         gate->run(gate, status);
         open_up(&was);
-        finish(was.word, who, number);
+        finish(&was, number);
     }
     return n;
 }
@@ -250,10 +257,9 @@ static bool forget_one(void)
     pthread_mutex_unlock(&lock);
     if (!gate)
         return false;
-    uint32_t word = gate->word;
-    enum tfr_gate_who who = gate->who;
+    const struct tfr_gate was = *gate;
     gate->run(gate, CUDA_ERROR_CONTEXT_IS_DESTROYED);
-    finish(word, who, number);
+    finish(&was, number);
     return true;
 }
 
@@ -288,6 +294,10 @@ void tfr_gate_forget_all(void)
     running_forget();
     while (forget_one())
         continue;
+    pthread_mutex_lock(&lock);
+    for (uint32_t i = 0; i < TFR_STREAM_SLOTS; i++)
+        queues[i].opened = 0;
+    pthread_mutex_unlock(&lock);
     atomic_store_explicit(&waited_n, 0, memory_order_release);
 }
 

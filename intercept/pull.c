@@ -177,7 +177,7 @@ static CUresult puller_get(struct tfr_stream *stream, uint64_t len, struct pulle
             break;
         if (tfr_lane_try_pull(len, &made->extent)) {
             made->stream = stream->id;
-            made->channel = tfr_bulk_channel();
+            made->channel = tfr_bulk_channel_of(stream->word);
             made->word = stream->word;
             made->next = pullers;
             pullers = *puller_out = made;

@@ -58,7 +58,7 @@ static void *call_main(void *arg)
         calls_idle--;
         pthread_mutex_unlock(&lock);
         while (tfr_gate_serve(TFR_GATE_CALL, 1))
-            ;
+            tfr_gate_help(); /* bytes that the stream needs next: nothing else tells of that */
     }
     return arg;
 }

@@ -138,8 +138,10 @@ Test(gate, opens_in_the_order_of_the_ring)
 {
     struct job job[3] = {0};
     uint64_t seq[3];
-    for (int i = 0; i < 3; i++)
+    for (int i = 0; i < 3; i++) {
         seq[i] = post(0, i == 1 ? TFR_GATE_CALL : TFR_GATE_MOVE, &job[i]);
+        tfr_client.tx.seq++; /* a record between */
+    }
     for (int i = 0; i < 3; i++) {
         arrive(0, seq[i]);
         cr_assert(opened(0, seq[i]));
@@ -244,4 +246,21 @@ Test(gate, function_that_outlives_its_session_holds_up_nobody_in_the_next_one)
         usleep(200);
     usleep(20000);
     cr_assert_eq(next_page.gate[0], seq, "the old one opened a gate of the new session");
+}
+
+Test(gate, those_behind_each_other_are_run_in_a_row_without_a_word_of_the_stream)
+{
+    enum { N = 5 };
+    struct job job[N] = {{.status = -1}}, apart = {.status = -1};
+    uint64_t first = post(0, TFR_GATE_CALL, &job[0]), last = first;
+    for (int i = 1; i < N; i++)
+        last = post(0, i == N - 1 ? TFR_GATE_MOVE : TFR_GATE_CALL, &job[i]);
+    tfr_client.tx.seq++; /* a record between */
+    post(0, TFR_GATE_CALL, &apart);
+    arrive(0, first);
+    cr_assert(opened(0, last));
+    for (int i = 0; i < N; i++)
+        cr_assert_eq(job[i].runs, 1);
+    usleep(20000);
+    cr_assert_eq(apart.runs, 0, "something lies before it that the stream may still be at");
 }
