@@ -111,10 +111,11 @@ static CUresult peers_change(struct tfr_session *s, uint16_t at, uint32_t more, 
     CUresult result = CUDA_SUCCESS;
     uint32_t device = s->ctx_device[at - 1], all = 0;
     pthread_mutex_lock(&s->ctx_lock);
-    s->ctx_peers[at - 1] = (s->ctx_peers[at - 1] & ~less) | more;
+    uint32_t own = atomic_load_explicit(&s->ctx_peers[at - 1], memory_order_relaxed);
+    atomic_store_explicit(&s->ctx_peers[at - 1], (own & ~less) | more, memory_order_relaxed);
     for (int i = 0; i < TFR_CONTEXTS_MAX; i++)
         if (s->ctx[i] && s->ctx_device[i] == device)
-            all |= s->ctx_peers[i];
+            all |= atomic_load_explicit(&s->ctx_peers[i], memory_order_relaxed);
     uint32_t changed = all ^ s->peers[device];
     s->peers[device] = all;
     pthread_mutex_unlock(&s->ctx_lock);

@@ -191,6 +191,7 @@ static void kept_set(struct tfr_session *s, uint32_t n)
 
 static void need(struct tfr_stream *stream, uint32_t slot)
 {
+    stream->needs_others |= slot && slot != stream->ctx + 1;
     if (slot && slot <= TFR_CONTEXTS_MAX)
         stream->needs[(slot - 1) / 64] |= 1ull << ((slot - 1) % 64);
 }
@@ -198,8 +199,10 @@ static void need(struct tfr_stream *stream, uint32_t slot)
 static void needs_add(struct tfr_stream *stream, const struct tfr_parked *kept)
 {
     const struct tfr_rec *rec = kept->rec;
-    if (!stream->first)
+    if (!stream->first) {
         memset(stream->needs, 0, sizeof stream->needs);
+        stream->needs_others = false;
+    }
     need(stream, stream->ctx + 1);
     if (kept->event)
         need(stream, kept->event->ctx);
@@ -291,17 +294,18 @@ void tfr_park_keep(struct tfr_session *s, const struct tfr_op_info *info, const 
     }
 }
 
-/* Does the record take away something that those before it may use? */
+/* Does the record take away something that those before it may use?  Leased memory goes back once
+ * no stream uses it, and pinned memory when all have finished: the client has waited for them. */
 static bool takes_away(const struct tfr_rec *rec)
 {
     switch (rec->op) {
     case TFR_OP_free:
-    case TFR_OP_host_unmap:
     case TFR_OP_module_unload:
-    case TFR_OP_lease_drop:
     case TFR_OP_context_free:
-    case TFR_OP_peer_access:
         return true;
+    case TFR_OP_peer_access:
+        return rec->size >= sizeof(struct tfr_peer_access_req) &&
+               !((const struct tfr_peer_access_req *)rec)->on;
     }
     return false;
 }
@@ -309,6 +313,8 @@ static bool takes_away(const struct tfr_rec *rec)
 /* The slot of the context whose streams alone can use what it takes away; 0: any may. */
 static uint32_t taken_from(struct tfr_session *s, const struct tfr_rec *rec)
 {
+    if (rec->op == TFR_OP_peer_access)
+        return rec->ctx;
     if (rec->op == TFR_OP_context_free && rec->size >= sizeof(struct tfr_context_free_req))
         return ((const struct tfr_context_free_req *)rec)->at;
     if (rec->op == TFR_OP_module_unload && rec->size >= sizeof(struct tfr_module_unload_req))
@@ -317,12 +323,23 @@ static uint32_t taken_from(struct tfr_session *s, const struct tfr_rec *rec)
     return 0;
 }
 
+/* May the kept records of the stream use what the record takes away?  Memory can be used by its own
+ * context, for which the client has waited, and by those with peers. */
+static bool may_use(const struct tfr_session *s, const struct tfr_stream *stream,
+                    const struct tfr_rec *rec, uint32_t slot)
+{
+    if (rec->op == TFR_OP_free)
+        return atomic_load_explicit(&s->ctx_peers[stream->ctx], memory_order_relaxed) ||
+               stream->needs_others || needs(stream, rec->ctx);
+    return needs(stream, slot);
+}
+
 /* Must it wait for a kept record that came before it? */
 static bool is_held(struct tfr_session *s, const struct tfr_rec *rec)
 {
     uint32_t slot = taken_from(s, rec);
     for (const struct tfr_stream *t = s->park.streams; t; t = t->parked_next)
-        if (t->first && t->first->rec->seq < rec->seq && needs(t, slot))
+        if (t->first && t->first->rec->seq < rec->seq && may_use(s, t, rec, slot))
             return true;
     return false;
 }

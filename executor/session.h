@@ -38,7 +38,8 @@ struct tfr_stream {
     uint32_t check_n;
     bool dead; /* destroyed while records were kept */
     struct tfr_parked *first, **last;
-    uint64_t needs[TFR_CONTEXTS_MAX / 64]; /* contexts that records in this queue may use */
+    uint64_t needs[TFR_CONTEXTS_MAX / 64]; /* contexts that records in this queue may use, */
+    bool needs_others;                     /* one of them not the stream's own */
     struct tfr_stream *parked_next;
 };
 
@@ -161,9 +162,10 @@ struct tfr_session {
     /* By device: the devices, as bits, whose memory some context of it may use; future ranges of
      * theirs are to be opened to it.  Guarded by ctx_lock. */
     uint32_t peers[TFR_DEVICES_MAX];
-    uint32_t ctx_peers[TFR_CONTEXTS_MAX]; /* the same of each context, by slot - 1 */
-    uint64_t limit[CU_LIMIT_MAX];         /* of the context that is kept, before its first use */
-    pthread_mutex_t ctx_lock;             /* the watch looks at a context, or it is destroyed */
+    /* The same of each context, by slot - 1; written under ctx_lock, read by park.c without. */
+    _Atomic uint32_t ctx_peers[TFR_CONTEXTS_MAX];
+    uint64_t limit[CU_LIMIT_MAX]; /* of the context that is kept, before its first use */
+    pthread_mutex_t ctx_lock;     /* the watch looks at a context, or it is destroyed */
 
     /* Marks: the GPU writes mirror[word]; news carries it to the client's page. */
     _Atomic uint64_t *mirror; /* of each word; then our own marks of each */

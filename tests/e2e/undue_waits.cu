@@ -204,6 +204,28 @@ static void unregistered(uint8_t *device)
     free(back);
 }
 
+/* Memory that nobody uses goes back to the driver at some free. */
+static void memory_goes_back(void)
+{
+    enum { CHUNK = 64 << 20, CHUNKS = 4, LATER_US = 1200000 };
+    void *chunk[CHUNKS], *small;
+    for (int i = 0; i < CHUNKS; i++)
+        CUDA(cudaMalloc(&chunk[i], CHUNK));
+    for (int i = 0; i < CHUNKS; i++)
+        CUDA(cudaFree(chunk[i]));
+    usleep(LATER_US);
+    block();
+    for (int i = 0; i < 2 * DEPTH; i++)
+        CUDA(cudaMemsetAsync(go + 1, 1, 4, blocked));
+    for (int i = 0; i < 3; i++) {
+        CUDA(cudaMalloc(&small, PIECE));
+        CUDA(cudaFree(small));
+    }
+    release();
+    CUDA(cudaStreamSynchronize(blocked));
+    printf("memory comes and goes\n");
+}
+
 int main(void)
 {
     uint8_t *device, *host = (uint8_t *)malloc(COPIES * PIECE);
@@ -212,7 +234,7 @@ int main(void)
     memset(host, 3, COPIES * PIECE);
     CUDA(cudaStreamCreateWithFlags(&blocked, cudaStreamNonBlocking));
     CUDA(cudaStreamCreateWithFlags(&other, cudaStreamNonBlocking));
-    go = (int *)device_alloc(sizeof *go);
+    go = (int *)device_alloc(2 * sizeof *go);
     device = (uint8_t *)device_alloc(COPIES * PIECE + BIG);
     CUDA(cudaMemset(device, 1, COPIES * PIECE + BIG));
     CUDA(cudaHostRegister(host, COPIES * PIECE, 0));
@@ -221,6 +243,7 @@ int main(void)
     behind_many(device, host, true);
     behind_threads(device);
     context_ends(device, host);
+    memory_goes_back();
     unregistered(device);
     destroyed(device, host);
     CUDA(cudaHostUnregister(host));
