@@ -3,15 +3,13 @@
 #define TFR_LOG_PART "intercept"
 #include "intercept/bulk.h"
 
-#include <netinet/in.h>
 #include <stddef.h>
 #include <string.h>
-#include <sys/socket.h>
 
 #include "base/log.h"
 #include "intercept/gather.h"
 #include "intercept/pulse.h"
-#include "transport/boot.h"
+#include "transport/ways.h"
 
 static struct channel {
     _Alignas(64) _Atomic uint32_t lock; /* guards the rest, and puts and gets of the channel */
@@ -23,26 +21,9 @@ static _Atomic uint32_t progress_lock; /* guards progress of the link; never wai
 static _Atomic bool live;              /* written with every lock held */
 static _Atomic uint32_t turn;
 
-/* Do both ends of the boot socket lie on one machine? */
-static bool is_near(int fd)
-{
-    struct sockaddr_storage own = {0}, peer = {0};
-    socklen_t own_len = sizeof own, peer_len = sizeof peer;
-    if (getsockname(fd, (struct sockaddr *)&own, &own_len) != 0 ||
-        getpeername(fd, (struct sockaddr *)&peer, &peer_len) != 0)
-        return false;
-    if (own.ss_family == AF_INET)
-        return ((struct sockaddr_in *)&own)->sin_addr.s_addr ==
-               ((struct sockaddr_in *)&peer)->sin_addr.s_addr;
-    if (own.ss_family == AF_INET6)
-        return memcmp(&((struct sockaddr_in6 *)&own)->sin6_addr,
-                      &((struct sockaddr_in6 *)&peer)->sin6_addr, sizeof(struct in6_addr)) == 0;
-    return own.ss_family == AF_UNIX;
-}
-
 void tfr_bulk_open(void)
 {
-    tfr_client.near = is_near(tfr_client.boot.fd);
+    tfr_client.near = tfr_boot_near(&tfr_client.boot);
     tfr_gather_init();
     atomic_store_explicit(&tfr_client.page->cpu, 0, memory_order_relaxed);
     for (int i = 0; i < TFR_CHANNELS; i++)

@@ -4,6 +4,7 @@
 #define TFR_LOG_PART "transport"
 #include "transport/ways.h"
 
+#include <netinet/in.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -25,6 +26,22 @@ bool tfr_boot_local(const struct tfr_boot *boot)
     struct sockaddr_storage addr;
     socklen_t len = sizeof addr;
     return getsockname(boot->fd, (struct sockaddr *)&addr, &len) == 0 && addr.ss_family == AF_UNIX;
+}
+
+bool tfr_boot_near(const struct tfr_boot *boot)
+{
+    struct sockaddr_storage own = {0}, peer = {0};
+    socklen_t own_len = sizeof own, peer_len = sizeof peer;
+    if (getsockname(boot->fd, (struct sockaddr *)&own, &own_len) != 0 ||
+        getpeername(boot->fd, (struct sockaddr *)&peer, &peer_len) != 0)
+        return false;
+    if (own.ss_family == AF_INET)
+        return ((struct sockaddr_in *)&own)->sin_addr.s_addr ==
+               ((struct sockaddr_in *)&peer)->sin_addr.s_addr;
+    if (own.ss_family == AF_INET6)
+        return memcmp(&((struct sockaddr_in6 *)&own)->sin6_addr,
+                      &((struct sockaddr_in6 *)&peer)->sin6_addr, sizeof(struct in6_addr)) == 0;
+    return own.ss_family == AF_UNIX;
 }
 
 static bool is_auto(const char *setting)
@@ -59,7 +76,9 @@ static tfr_status own_find(const char *name, const struct tfr_boot *boot,
     *why_out = "not usable here";
     *offer_out = (struct tfr_offer){0};
     if (needs_one_machine(name) && !tfr_boot_local(boot)) {
-        *why_out = "memory is shared over a unix: address alone";
+        *why_out = tfr_boot_near(boot)
+                       ? "for the memory of one machine the executor needs a unix: address"
+                       : "memory is shared over a unix: address alone";
         return TFR_E_UNSUP;
     }
     *ops_out = tfr_transport_find(name);

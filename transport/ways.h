@@ -27,6 +27,9 @@ struct tfr_ways {
 /* Is the peer a process of this machine? */
 bool tfr_boot_local(const struct tfr_boot *boot);
 
+/* Do both ends have the same address? */
+bool tfr_boot_near(const struct tfr_boot *boot);
+
 /* Is it a setting that tfr_ways_find can make sense of?  Loads nothing. */
 bool tfr_ways_known(const char *setting);
 

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <netinet/in.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -65,6 +66,21 @@ Test(ways, between_machines_memory_is_not_shared)
     cr_assert_str_eq(why, "shm: executor: memory is shared over a unix: address alone");
     cr_assert_eq(tfr_ways_find("fault", &boot[1], &ways, why), TFR_E_UNSUP);
     cr_assert_str_eq(why, "fault: memory is shared over a unix: address alone");
+}
+
+Test(ways, over_tcp_on_one_machine_it_is_said_what_memory_needs)
+{
+    struct sockaddr_in addr = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t len = sizeof addr;
+    struct tfr_ways ways;
+    int door = socket(AF_INET, SOCK_STREAM, 0);
+    boot[0].fd = socket(AF_INET, SOCK_STREAM, 0);
+    cr_assert(bind(door, (struct sockaddr *)&addr, len) == 0 && listen(door, 1) == 0);
+    getsockname(door, (struct sockaddr *)&addr, &len);
+    cr_assert_eq(connect(boot[0].fd, (struct sockaddr *)&addr, len), 0);
+    cr_assert(tfr_boot_near(&boot[0]));
+    cr_assert_eq(tfr_ways_find("shm", &boot[0], &ways, why), TFR_E_UNSUP);
+    cr_assert_str_eq(why, "shm: for the memory of one machine the executor needs a unix: address");
 }
 
 Test(ways, a_name_that_is_none_is_said)
