@@ -16,9 +16,10 @@
  * neither.  put and get of one channel are called by one thread at a time, land and progress of one
  * link by one thread at a time (the caller's locks); different channels, and progress, may run at
  * the same time on different threads.  done() runs outside our locks, exactly once per accepted
- * transfer, also on failure, and always before close() returns.  It runs inside put, get, land,
- * progress or close of its link, on whatever thread calls those, never on a thread of the
- * transport, and must not call into the link.
+ * transfer, also on failure, and always before close() returns; with TFR_E_INVAL the transfer's
+ * own memory was none that could be read or written, and the link goes on.  It runs inside put,
+ * get, land, progress or close of its link, on whatever thread calls those, never on a thread of
+ * the transport, and must not call into the link.
  *
  * Without TFR_CAP_ONESIDED progress moves bytes, on both sides: those of a put that has not left
  * yet, and those that have come. */

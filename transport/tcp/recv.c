@@ -58,7 +58,8 @@ static void wish_done(struct tcp_rx *rx, tfr_status status, struct tcp_dones *do
     uint32_t first = atomic_load_explicit(&rx->wish_first, memory_order_relaxed);
 
     dones->at[dones->n] = rx->wishes[first % TCP_GET_N].done;
-    dones->at[dones->n++].status = status;
+    dones->at[dones->n++].status =
+        status == TFR_OK && rx->wishes[first % TCP_GET_N].gone ? TFR_E_INVAL : status;
     atomic_store_explicit(&rx->wish_first, first + 1, memory_order_release); /* see tcp_wish_add */
 }
 
@@ -195,6 +196,15 @@ static ssize_t sock_recv(struct tcp_sock *sock, const struct iovec *iov, int n)
                   : readv(sock->fd, iov, n);
 }
 
+/* The first wish's memory cannot be written: its bytes are read and dropped. */
+static ssize_t gone_read(struct tcp_sock *sock, size_t rest, size_t room)
+{
+    struct tcp_rx *rx = &sock->rx;
+    struct iovec iov = {rx->in + rx->till, room - rx->till < rest ? room - rx->till : rest};
+
+    return sock_recv(sock, &iov, 1);
+}
+
 /* With one system call; `rest` bytes of it into *slot_out's memory. */
 static ssize_t bytes_read(struct tcp_sock *sock, size_t rest)
 {
@@ -206,6 +216,8 @@ static ssize_t bytes_read(struct tcp_sock *sock, size_t rest)
 
     if (!rest)
         return sock_recv(sock, &iov[1], 1);
+    if (!rx->id && wish_first(rx)->gone)
+        return gone_read(sock, rest, room);
     iov[0].iov_base = rest_enter(sock, rest, &slot);
     if (!iov[0].iov_base) {
         broken(sock, "bytes for memory that was unregistered meanwhile", &(struct tcp_head){0});
@@ -214,6 +226,10 @@ static ssize_t bytes_read(struct tcp_sock *sock, size_t rest)
     got = sock_recv(sock, iov, rest < rx->left ? 1 : 2);
     if (slot)
         tcp_mem_leave(slot);
+    if (__builtin_expect(got < 0 && errno == EFAULT && !rx->id, 0)) {
+        wish_first(rx)->gone = true;
+        errno = EINTR;
+    }
     return got;
 }
 

@@ -61,6 +61,8 @@ static void blocked_set(struct tcp_sock *sock, bool blocked)
     epoll_ctl(sock->link->poller, EPOLL_CTL_MOD, sock->fd, &event);
 }
 
+static uint8_t zeros[64 << 10];
+
 /* What one system call is to send. */
 struct batch {
     struct iovec iov[IOV_N];
@@ -83,7 +85,7 @@ static void batch_add(struct batch *batch, const void *from, uint64_t len)
 /* false: the memory that was asked for has gone since. */
 static bool op_add(struct tcp_sock *sock, struct tcp_op *op, struct batch *batch)
 {
-    uint64_t behind_head = op->sent > HEAD ? op->sent - HEAD : 0;
+    uint64_t behind_head = op->sent > HEAD ? op->sent - HEAD : 0, left;
 
     if (op->id && op->len) {
         struct tcp_slot **slot = &batch->slots[batch->slot_n];
@@ -93,7 +95,14 @@ static bool op_add(struct tcp_sock *sock, struct tcp_op *op, struct batch *batch
     }
     if (op->sent < HEAD)
         batch_add(batch, (const char *)&op->head + op->sent, HEAD - op->sent);
-    batch_add(batch, op->from + behind_head, op->len - behind_head);
+    if (!op->gone) {
+        batch_add(batch, op->from + behind_head, op->len - behind_head);
+        return true;
+    }
+    left = op->len - behind_head;
+    batch_add(batch, zeros, left < sizeof(zeros) ? left : sizeof(zeros));
+    if (left > sizeof(zeros))
+        batch->room = 0; /* nothing may follow before the rest */
     return true;
 }
 
@@ -123,7 +132,7 @@ static void op_done(struct tcp_tx *tx, struct tcp_op *op, tfr_status status,
 {
     if (op->id)
         return;
-    op->done.status = status;
+    op->done.status = op->gone && status == TFR_OK ? TFR_E_INVAL : status;
     dones->at[dones->n++] = op->done;
     dones->news |= atomic_load_explicit(&tx->blocked, memory_order_relaxed);
     tx->put_n--;
@@ -216,6 +225,26 @@ static bool has_bytes(const struct tcp_sock *sock)
            (sock->crypt && tcp_crypt_unsent(sock->crypt));
 }
 
+/* Memory of a payload cannot be read (EFAULT): the kernel has taken nothing and does not say whose.
+ * Its first piece goes alone; if that is the one, zeros go from here on, since the peer has been
+ * told how much comes. */
+static ssize_t batch_mend(struct tcp_sock *sock, struct batch *batch)
+{
+    struct tcp_tx *tx = &sock->tx;
+    struct tcp_op *op = &tx->ops[tx->first % TCP_OP_N];
+    ssize_t sent;
+
+    batch->n = 1;
+    batch->len = batch->iov[0].iov_len;
+    sent = batch_send(sock, batch);
+    if (sent >= 0 || errno != EFAULT || tx->first == tx->last || tx->head != op->behind ||
+        op->sent < HEAD || op->id || op->gone)
+        return sent;
+    op->gone = true;
+    errno = EINTR;
+    return -1;
+}
+
 /* One system call.  How many bytes went, or -1: no more now. */
 static ssize_t push_once(struct tcp_sock *sock, uint64_t most, struct tcp_dones *dones)
 {
@@ -228,6 +257,8 @@ static ssize_t push_once(struct tcp_sock *sock, uint64_t most, struct tcp_dones 
     else
         tcp_link_fail(sock->link, tfr_fail(TFR_E_PROTO, "tcp: the peer reads memory that was "
                                                         "unregistered meanwhile"));
+    if (__builtin_expect(sent < 0 && batch.n && errno == EFAULT, 0))
+        sent = batch_mend(sock, &batch);
     full = sent < 0 && (errno == EAGAIN || errno == EINTR);
     for (int i = 0; i < batch.slot_n; i++)
         tcp_mem_leave(batch.slots[i]);

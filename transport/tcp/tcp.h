@@ -101,6 +101,7 @@ struct tcp_op {
     uint64_t sent;   /* head included */
     uint64_t behind; /* bytes of `out` that go before it */
     uint64_t id;     /* answers: the registration that it is read from; else 0 */
+    bool gone;       /* its memory cannot be read: zeros go in its place */
     struct tcp_done done;
 };
 
@@ -131,6 +132,7 @@ struct tcp_tx {
 struct tcp_wish {
     uint8_t *to;
     uint64_t len;
+    bool gone; /* nothing can be written there: the bytes are dropped */
     struct tcp_done done;
 };
 
