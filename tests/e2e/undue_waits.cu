@@ -204,23 +204,21 @@ static void unregistered(uint8_t *device)
     free(back);
 }
 
-/* Memory that nobody uses goes back to the driver at some free. */
+/* Memory that nobody uses goes back to the driver. */
 static void memory_goes_back(void)
 {
-    enum { CHUNK = 64 << 20, CHUNKS = 4, LATER_US = 1200000 };
-    void *chunk[CHUNKS], *small;
+    enum { CHUNK = 64 << 20, CHUNKS = 4 };
+    void *chunk[CHUNKS];
+    cudaMemPool_t pool;
+    CUDA(cudaDeviceGetDefaultMemPool(&pool, 0));
     for (int i = 0; i < CHUNKS; i++)
         CUDA(cudaMalloc(&chunk[i], CHUNK));
     for (int i = 0; i < CHUNKS; i++)
         CUDA(cudaFree(chunk[i]));
-    usleep(LATER_US);
     block();
     for (int i = 0; i < 2 * DEPTH; i++)
         CUDA(cudaMemsetAsync(go + 1, 1, 4, blocked));
-    for (int i = 0; i < 3; i++) {
-        CUDA(cudaMalloc(&small, PIECE));
-        CUDA(cudaFree(small));
-    }
+    CUDA(cudaMemPoolTrimTo(pool, 0));
     release();
     CUDA(cudaStreamSynchronize(blocked));
     printf("memory comes and goes\n");
