@@ -99,11 +99,21 @@ CUresult tfr_bulk_send(const struct tfr_xfer *xfer)
 
 static void landed(void *arg, tfr_status status)
 {
-    /* First: who settles takes bytes for good unless the session is lost by then. */
-    if (status != TFR_OK)
+    /* First: who settles takes bytes for good unless this is known by then. */
+    if (status == TFR_E_INVAL)
+        tfr_lane_fault(arg);
+    else if (status != TFR_OK)
         tfr_client_broken("the executor is gone");
     /* pairs with the acquire in lane.c */
     atomic_fetch_sub_explicit((_Atomic uint32_t *)arg, 1, memory_order_release);
+}
+
+/* Nobody would hear of it. */
+static void landed_alone(void *arg, tfr_status status)
+{
+    if (status == TFR_E_INVAL)
+        tfr_client_broken("memory was unmapped while a copy still needed it");
+    landed(arg, status == TFR_E_INVAL ? TFR_E_PEER : status);
 }
 
 static struct tfr_xfer xfer_of(const struct tfr_load *load, uint16_t channel)
@@ -115,7 +125,7 @@ static struct tfr_xfer xfer_of(const struct tfr_load *load, uint16_t channel)
                              .peer = lane->peer,
                              .peer_at = lane->peer_at + load->extent->at,
                              .len = load->len,
-                             .done = landed,
+                             .done = load->awaited ? landed : landed_alone,
                              .arg = tfr_lane_shipping(load->extent)};
 }
 

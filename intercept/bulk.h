@@ -32,6 +32,8 @@ struct tfr_load {
     struct tfr_mem *mem;             /* that `local` lies in; NULL: see tfr_bulk_takes */
     uint64_t len;
     uint16_t channel; /* 0: any */
+    bool awaited;     /* the caller settles, and is told if there is no memory at `local`; else the
+                         session is lost then */
 };
 
 /* Could bytes there be moved without staging? */

@@ -104,7 +104,8 @@ struct source {
     const uint8_t *at;
     enum tfr_place place;
     struct tfr_mem *mem;
-    bool direct; /* the transport reads them where they are */
+    bool direct;  /* the transport reads them where they are */
+    bool awaited; /* and they are settled before the copy returns */
 };
 
 /* Into the lane: staged, or straight from the source, which then may not change before
@@ -120,7 +121,8 @@ static CUresult piece_ship(const struct source *src, uint64_t done, uint64_t len
     const struct tfr_load load = {.extent = extent,
                                   .local = (void *)(uintptr_t)(src->at + done),
                                   .mem = src->mem,
-                                  .len = len};
+                                  .len = len,
+                                  .awaited = src->awaited};
     TFR_COUNT(bytes_direct, len);
     return tfr_bulk_put(&load, stamp_out);
 }
@@ -145,6 +147,17 @@ static CUresult send_piece(struct tfr_stream *stream, uint64_t dst, const struct
     return result;
 }
 
+/* Nothing reads the source any more. */
+static CUresult flight_end(const struct tfr_extent flight[IN_FLIGHT], unsigned int n,
+                           CUresult result)
+{
+    for (unsigned int i = 0; i < n && i < IN_FLIGHT; i++) {
+        CUresult settled = tfr_lane_settle(&flight[i]);
+        result = result == CUDA_SUCCESS ? settled : result;
+    }
+    return result;
+}
+
 /* The source has been read when it returns: the caller waits for room as long as it takes. */
 static CUresult send_now(struct tfr_stream *stream, uint64_t dst, const struct source *src,
                          uint64_t len, uint32_t flags)
@@ -155,7 +168,9 @@ static CUresult send_now(struct tfr_stream *stream, uint64_t dst, const struct s
     for (uint64_t done = 0, part; result == CUDA_SUCCESS && done < len; done += part, n++) {
         struct tfr_extent *extent = &flight[n % IN_FLIGHT];
         if (src->direct && n >= IN_FLIGHT)
-            tfr_lane_settle(extent);
+            result = tfr_lane_settle(extent);
+        if (result != CUDA_SUCCESS)
+            break;
         part = piece_len(done, len - done);
         result = tfr_lane_take_some(&part, extent);
         if (result != CUDA_SUCCESS)
@@ -163,9 +178,7 @@ static CUresult send_now(struct tfr_stream *stream, uint64_t dst, const struct s
         /* only the last piece has to fence */
         result = send_piece(stream, dst, src, done, part, done + part == len ? flags : 0, *extent);
     }
-    for (unsigned int i = 0; src->direct && i < n && i < IN_FLIGHT; i++)
-        tfr_lane_settle(&flight[i]);
-    return result;
+    return src->direct ? flight_end(flight, n, result) : result;
 }
 
 bool tfr_copy_room(uint64_t len, struct tfr_extent *extent_out)
@@ -223,24 +236,27 @@ static CUresult send_ahead(struct tfr_stream *stream, uint64_t dst, const struct
     uint64_t done = 0, part;
     CUresult result = CUDA_SUCCESS;
     ahead.direct = src->direct && (stays || len >= DIRECT_MIN);
+    ahead.awaited = ahead.direct && !stays;
     for (; result == CUDA_SUCCESS && done < len; done += part, n++) {
         struct tfr_extent *extent = &flight[n % IN_FLIGHT];
-        if (ahead.direct && !stays && n >= IN_FLIGHT)
-            tfr_lane_settle(extent);
+        if (ahead.awaited && n >= IN_FLIGHT)
+            result = tfr_lane_settle(extent);
+        if (result != CUDA_SUCCESS)
+            break;
         part = piece_len(done, len - done);
         if (!tfr_copy_room(part, extent))
             break;
         result = send_piece(stream, dst, &ahead, done, part, 0, *extent);
     }
-    for (unsigned int i = 0; ahead.direct && !stays && i < n && i < IN_FLIGHT; i++)
-        tfr_lane_settle(&flight[i]);
+    if (ahead.awaited)
+        result = flight_end(flight, n, result);
     return result == CUDA_SUCCESS && done < len ? send_later(stream, dst, src, done, len) : result;
 }
 
 static CUresult to_device(uint64_t dst, const void *src, const struct tfr_side *side, uint64_t len,
                           struct tfr_stream *stream, bool sync)
 {
-    const struct source from = {src, side->place, side->mem, tfr_bulk_takes(side->mem)};
+    const struct source from = {src, side->place, side->mem, tfr_bulk_takes(side->mem), true};
     if (from.place == TFR_PLACE_MAPPED) {
         struct tfr_copy_req req = {.kind = TFR_COPY_TO_DEVICE,
                                    .dst = dst,
@@ -381,6 +397,7 @@ static CUresult pull_now(struct tfr_stream *stream, uint8_t *dst, struct tfr_mem
             struct tfr_home *home = &p.home[p.asked % IN_FLIGHT];
             home->dst = dst + asked;
             home->mem = mem;
+            home->awaited = true;
             result = pulling_ask(&p, stream, src, asked, len, &n);
             asked += n;
         }

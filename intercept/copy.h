@@ -58,8 +58,11 @@ bool tfr_lane_try_pull(uint64_t len, struct tfr_extent *extent_out);
 CUresult tfr_lane_ship(const struct tfr_extent *extent, uint64_t len, uint64_t *stamp_out);
 
 /* Returns when no transfer reads or writes our side of the extent any more (also when the session
- * is lost). */
-void tfr_lane_settle(const struct tfr_extent *extent);
+ * is lost).  CUDA_ERROR_INVALID_VALUE: the program's memory was none (struct tfr_load, awaited). */
+CUresult tfr_lane_settle(const struct tfr_extent *extent);
+
+/* Transfers that these are the count of had no memory on our side. */
+void tfr_lane_fault(const _Atomic uint32_t *shipping_of_it);
 
 /* Transfers under way whose remote side is the extent. */
 _Atomic uint32_t *tfr_lane_shipping(const struct tfr_extent *extent);
@@ -81,6 +84,7 @@ struct tfr_home {
     struct tfr_mem *mem; /* registered memory that dst lies in, or NULL */
     uint64_t len;
     uint32_t flags; /* TFR_COPY_FETCH, if the record said so */
+    bool awaited;   /* end's result is told to the program: see struct tfr_load */
     bool direct;    /* home.c's own */
 };
 

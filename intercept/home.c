@@ -31,6 +31,7 @@ CUresult tfr_home_begin(struct tfr_home *home)
         return CUDA_SUCCESS;
     if (home->dst && tfr_bulk_takes(home->mem)) {
         load.local = home->dst;
+        load.awaited = home->awaited;
         load.mem = home->mem;
         home->direct = true;
         TFR_COUNT(bytes_direct, home->len);
@@ -42,8 +43,9 @@ CUresult tfr_home_end(const struct tfr_home *home)
 {
     CUresult result = CUDA_SUCCESS;
     if (home->flags & TFR_COPY_FETCH) {
-        tfr_lane_settle(&home->extent);
+        CUresult settled = tfr_lane_settle(&home->extent);
         result = (CUresult)atomic_load_explicit(&tfr_client.error, memory_order_acquire);
+        result = result == CUDA_SUCCESS ? settled : result;
     }
     if (!home->direct)
         TFR_COUNT(bytes_push, home->len);

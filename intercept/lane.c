@@ -96,6 +96,23 @@ static bool is_shipping(const struct tfr_extent *extent)
     return atomic_load_explicit(tfr_lane_shipping(extent), memory_order_acquire) != 0;
 }
 
+/* Of the extent that starts at a unit: a transfer of it had no memory, and nobody knows yet. */
+static _Atomic bool faults[UNITS_MAX];
+
+void tfr_lane_fault(const _Atomic uint32_t *shipping_of_it)
+{
+    atomic_store_explicit(&faults[shipping_of_it - shipping], true, memory_order_relaxed);
+}
+
+static CUresult fault_take(const struct tfr_extent *extent)
+{
+    _Atomic bool *fault = &faults[extent->at / TFR_LANE_UNIT];
+    if (__builtin_expect(!atomic_load_explicit(fault, memory_order_relaxed), 1))
+        return CUDA_SUCCESS;
+    atomic_store_explicit(fault, false, memory_order_relaxed);
+    return CUDA_ERROR_INVALID_VALUE;
+}
+
 /* Other threads may still have extents of a session that has ended. */
 static bool is_ours(const struct tfr_extent *extent)
 {
@@ -104,7 +121,8 @@ static bool is_ours(const struct tfr_extent *extent)
 
 static bool has_passed(const struct held *h)
 {
-    return tfr_word_reached(h->word, h->seq) && !is_shipping(&h->extent);
+    return tfr_word_reached(h->word, h->seq) && !is_shipping(&h->extent) &&
+           !atomic_load_explicit(&faults[h->extent.at / TFR_LANE_UNIT], memory_order_relaxed);
 }
 
 static void reap(void)
@@ -157,6 +175,7 @@ static bool find(uint32_t from, uint32_t to, uint32_t want, struct tfr_extent *e
             *extent_out =
                 (struct tfr_extent){.at = at, .units = want, .session = session, .twin = twin + at};
             extent_out->lane = lane_of(extent_out, from);
+            atomic_store_explicit(&faults[i + 1 - want], false, memory_order_relaxed);
             units_set(i + 1 - want, want, true);
             return true;
         }
@@ -282,7 +301,7 @@ CUresult tfr_lane_ship(const struct tfr_extent *extent, uint64_t len, uint64_t *
     return __builtin_expect(tfr_client.mapped, 1) ? CUDA_SUCCESS : tfr_bulk_put(&load, stamp_out);
 }
 
-void tfr_lane_settle(const struct tfr_extent *extent)
+CUresult tfr_lane_settle(const struct tfr_extent *extent)
 {
     struct tfr_relax relax = TFR_RELAX_INIT(TFR_WAIT_TRANSFER);
     while (__builtin_expect(is_shipping(extent), 0)) {
@@ -291,6 +310,7 @@ void tfr_lane_settle(const struct tfr_extent *extent)
         tfr_client_cut(); /* what a NIC was told may go on else */
         break;
     }
+    return fault_take(extent);
 }
 
 void tfr_lane_free(struct tfr_extent extent)

@@ -418,6 +418,11 @@ class RoundTrips(unittest.TestCase):
         self.assertEqual(staged["bytes_direct"], 0)
         self.assertGreater(staged["reg_refusals"], 0)
 
+    def test_a_copy_from_where_no_memory_is_fails_alone(self):
+        got = tf_run(PROBE, "wild", TFR_TRANSPORT="tcp")
+        self.assertEqual((got.stdout, got.returncode),
+                         (b"cudaErrorInvalidValue\n" * 2 + b"the session goes on\n", 0), got.stderr)
+
     def test_memory_does_not_outlive_a_reset(self):
         got = tf_run(PROBE, "reset")
         self.assertEqual((got.stdout, got.returncode), (b"pinned 0 window 0\n", 0), got.stderr)

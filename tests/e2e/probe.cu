@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <pthread.h>
 #include <signal.h>
+#include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -329,6 +330,23 @@ static int steady(int rounds)
     return 0;
 }
 
+/* Copies from a buffer whose second half is no memory, then one from a good one. */
+static int wild(void)
+{
+    const size_t half = (size_t)2 << 20, len = 2 * half;
+    char *bad = (char *)mmap(NULL, len, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    char *good = (char *)malloc(len), *back = (char *)calloc(1, len), *gpu = (char *)device_alloc(len);
+    CHECK(bad != MAP_FAILED && mprotect(bad, half, PROT_READ | PROT_WRITE) == 0);
+    memset(good, 5, len);
+    say(cudaGetErrorName(cudaMemcpy(gpu, bad, len, cudaMemcpyHostToDevice)));
+    say(cudaGetErrorName(cudaMemcpyAsync(gpu, bad, len, cudaMemcpyHostToDevice)));
+    cudaGetLastError();
+    CUDA(cudaMemcpy(gpu, good, len, cudaMemcpyHostToDevice));
+    CUDA(cudaMemcpy(back, gpu, len, cudaMemcpyDeviceToHost));
+    say(memcmp(good, back, len) == 0 ? "the session goes on" : "bytes differ");
+    return 0;
+}
+
 int main(int argc, char **argv)
 {
     const char *what = argc > 1 ? argv[1] : "";
@@ -347,6 +365,8 @@ int main(int argc, char **argv)
         return poll();
     if (!strcmp(what, "crowd"))
         return crowd();
+    if (!strcmp(what, "wild"))
+        return wild();
     if (!strcmp(what, "idle"))
         return idle();
     if (!strcmp(what, "longer"))
