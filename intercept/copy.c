@@ -18,6 +18,7 @@
 #include "intercept/bulk.h"
 #include "intercept/copy_rect.h"
 #include "intercept/gate.h"
+#include "intercept/gather.h"
 #include "intercept/pull.h"
 #include "intercept/stream.h"
 
@@ -61,6 +62,8 @@ CUresult tfr_copy_post(struct tfr_stream *stream, const struct tfr_copy_req *bod
     req->stream = stream->id;
     if (body->flags & TFR_COPY_MARK)
         atomic_store_explicit(&stream->mark, req->head.seq, memory_order_relaxed);
+    if (body->len >= CHUNK_MIN)
+        tfr_gather_urge();
     return tfr_post_end_on(stream, seq_out);
 }
 

@@ -47,6 +47,11 @@ void tfr_gather_gone(void)
     atomic_store_explicit(&any, false, memory_order_relaxed);
 }
 
+void tfr_gather_urge(void)
+{
+    kept = GATHER_MAX;
+}
+
 void tfr_gather_seen(uint64_t seq)
 {
     if (atomic_load_explicit(&seen, memory_order_relaxed) < seq)

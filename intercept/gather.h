@@ -13,6 +13,9 @@ void tfr_gather_init(void);
  * that is gathered has to leave now. */
 bool tfr_gather_keep(uint64_t seq);
 
+/* With the ring lock: the record in hand is not to stay, much hangs on it. */
+void tfr_gather_urge(void);
+
 /* With the ring lock: all have left. */
 void tfr_gather_gone(void);
 
