@@ -61,6 +61,14 @@ void tfr_client_progress(void)
 
 /* ---- room ---- */
 
+static CUresult look(void)
+{
+    tfr_pulse_look(TFR_WAIT_TRANSFER);
+    if (tfr_boot_gone(&tfr_client.boot))
+        tfr_client_broken("the executor is gone");
+    return (CUresult)atomic_load_explicit(&tfr_client.error, memory_order_acquire);
+}
+
 CUresult tfr_bulk_room_wait(struct tfr_relax *relax)
 {
     enum tfr_relax_step step = tfr_relax(relax);
@@ -68,10 +76,28 @@ CUresult tfr_bulk_room_wait(struct tfr_relax *relax)
     if (step != TFR_RELAX_SLEEP)
         return CUDA_SUCCESS;
     tfr_relax_nap(relax);
-    tfr_pulse_look(TFR_WAIT_TRANSFER);
-    if (tfr_boot_gone(&tfr_client.boot))
-        tfr_client_broken("the executor is gone");
-    return (CUresult)atomic_load_explicit(&tfr_client.error, memory_order_acquire);
+    return look();
+}
+
+CUresult tfr_bulk_wait(const _Atomic uint32_t *left)
+{
+    struct tfr_relax relax = TFR_RELAX_INIT(TFR_WAIT_TRANSFER);
+    CUresult result = CUDA_SUCCESS;
+    atomic_fetch_add_explicit(&tfr_client.movers, 1, memory_order_relaxed);
+    /* pairs with the release in landed */
+    while (atomic_load_explicit(left, memory_order_acquire) && result == CUDA_SUCCESS) {
+        enum tfr_relax_step step = tfr_relax(&relax);
+        tfr_client_progress();
+        if (step != TFR_RELAX_SLEEP)
+            continue;
+        if (tfr_client.polled)
+            tfr_wait_moved(left);
+        else
+            tfr_relax_nap(&relax);
+        result = look();
+    }
+    atomic_fetch_sub_explicit(&tfr_client.movers, 1, memory_order_relaxed);
+    return result;
 }
 
 /* With the channel's lock. */

@@ -53,6 +53,9 @@ CUresult tfr_bulk_get(const struct tfr_load *load);
  * of tfr_client.session_at; nothing happens if that one is over. */
 void tfr_bulk_word(_Atomic uint64_t *word, uint64_t value, uint16_t channel, uint32_t session);
 
+/* Waits until *left is 0; an error: the session is lost. */
+CUresult tfr_bulk_wait(const _Atomic uint32_t *left);
+
 /* Waits for room on the link a little; an error: the session is lost. */
 CUresult tfr_bulk_room_wait(struct tfr_relax *relax);
 

@@ -23,6 +23,7 @@
 enum {
     LOOK_MS = 50,
     LOOK_SLEEP_MS = 100,
+    MOVED_MS = 2,
     POLL_NS = 2000,
     HOME_EVERY = 16,
     SLOT_NONE = TFR_REPLY_SLOTS
@@ -81,12 +82,14 @@ CUresult tfr_client_look(void)
 
 /* ---- sleeping: one thread polls the link's descriptor for all, the others wait for it ---- */
 
-/* What a sleeper waits for: a word, or anything that `over` knows of. */
+/* What a sleeper waits for: a word, or anything that `over` knows of; or transfers alone. */
 struct sleeper {
     const _Atomic uint64_t *word;
     uint64_t want;
     bool (*over)(void);
+    const _Atomic uint32_t *left;
     int limit_ms;
+    bool aside; /* nobody sleeps behind it */
 };
 
 /* Has anything ended the wait? */
@@ -94,6 +97,8 @@ static bool wait_over(const struct sleeper *s)
 {
     if (s->word && atomic_load_explicit(s->word, memory_order_acquire) >= s->want)
         return true;
+    if (s->left)
+        return !atomic_load_explicit(s->left, memory_order_acquire) || tfr_client_error();
     return tfr_client_error() || tfr_text_waiting() || (s->over && s->over());
 }
 
@@ -106,7 +111,7 @@ static void leader_set(enum tfr_sleep_leader leader)
     pthread_mutex_unlock(&tfr_client.sleep_lock);
 }
 
-static void sleep_as_leader(const struct sleeper *s)
+static void sleep_armed(const struct sleeper *s)
 {
     struct tfr_link *link = tfr_client.link;
     int fd;
@@ -114,7 +119,8 @@ static void sleep_as_leader(const struct sleeper *s)
         tfr_client_broken("the executor is gone");
         return;
     }
-    leader_set(TFR_SLEEP_ARMED);
+    if (!s->aside)
+        leader_set(TFR_SLEEP_ARMED);
     tfr_client_progress();
     if (!wait_over(s)) {
         struct pollfd p[3] = {{.fd = fd, .events = POLLIN},
@@ -150,44 +156,85 @@ static void sleep_behind(const struct sleeper *s)
         pthread_cond_timedwait(&tfr_client.sleep_cond, &tfr_client.sleep_lock, &t);
 }
 
-static void sleep_once(const struct sleeper *s)
+/* A link whose session has failed may be closed at any time. */
+static bool link_alive(const _Atomic uint64_t *word)
+{
+    return word_alive(word) && !atomic_load_explicit(&tfr_client.error, memory_order_acquire);
+}
+
+/* Others sleep by themselves meanwhile. */
+static void sleep_aside(const struct sleeper *s)
 {
     pthread_mutex_lock(&tfr_client.sleep_lock);
+    bool alive = link_alive(s->word);
+    tfr_client.sleep_asides += alive;
+    pthread_mutex_unlock(&tfr_client.sleep_lock);
+    if (!alive)
+        return;
+    sleep_armed(s);
+    pthread_mutex_lock(&tfr_client.sleep_lock);
+    tfr_client.sleep_asides--;
+    pthread_cond_broadcast(&tfr_client.sleep_cond);
+    pthread_mutex_unlock(&tfr_client.sleep_lock);
+}
+
+static void sleep_once(const struct sleeper *s)
+{
+    if (s->aside) {
+        sleep_aside(s);
+        return;
+    }
+    pthread_mutex_lock(&tfr_client.sleep_lock);
     enum tfr_sleep_leader leader = tfr_client.sleep_leader;
-    /* a link whose session has failed may be closed at any time */
-    bool alive =
-        word_alive(s->word) && !atomic_load_explicit(&tfr_client.error, memory_order_acquire);
+    bool alive = link_alive(s->word);
     if (alive && leader == TFR_SLEEP_ARMED)
         sleep_behind(s);
     if (alive && leader == TFR_SLEEP_NONE)
         tfr_client.sleep_leader = TFR_SLEEP_ARMING;
     pthread_mutex_unlock(&tfr_client.sleep_lock);
     if (alive && leader == TFR_SLEEP_NONE) {
-        sleep_as_leader(s);
+        sleep_armed(s);
         leader_set(TFR_SLEEP_NONE);
     } else if (leader == TFR_SLEEP_ARMING) {
         sched_yield();
     }
 }
 
-/* The session has failed or ends, so that nobody becomes leader any more: waits for the one there
- * is.  It takes no lock that is held by a thread which waits for transfers. */
-static void leader_out(void)
+/* The session has failed or ends, so that nobody goes to sleep on the link any more: waits for
+ * those who do.  They take no lock that is held by a thread which waits for transfers. */
+static void sleepers_out(void)
 {
     eventfd_write(tfr_client.wake, 1);
     pthread_mutex_lock(&tfr_client.sleep_lock);
-    while (tfr_client.sleep_leader != TFR_SLEEP_NONE)
+    while (tfr_client.sleep_leader != TFR_SLEEP_NONE || tfr_client.sleep_asides)
         pthread_cond_wait(&tfr_client.sleep_cond, &tfr_client.sleep_lock);
     pthread_mutex_unlock(&tfr_client.sleep_lock);
+}
+
+static void wait_news(const struct sleeper *sleeper)
+{
+    /* as in tfr_wait_word */
+    atomic_fetch_add_explicit(&tfr_client.waiters, 1, memory_order_acq_rel);
+    sleep_once(sleeper);
+    atomic_fetch_sub_explicit(&tfr_client.waiters, 1, memory_order_release);
 }
 
 void tfr_wait_news(bool (*over)(void), int limit_ms)
 {
     const struct sleeper sleeper = {.over = over, .limit_ms = limit_ms};
-    /* as in tfr_wait_word */
-    atomic_fetch_add_explicit(&tfr_client.waiters, 1, memory_order_acq_rel);
-    sleep_once(&sleeper);
-    atomic_fetch_sub_explicit(&tfr_client.waiters, 1, memory_order_release);
+    wait_news(&sleeper);
+}
+
+void tfr_wait_aside(bool (*over)(void), int limit_ms)
+{
+    const struct sleeper sleeper = {.over = over, .limit_ms = limit_ms, .aside = true};
+    wait_news(&sleeper);
+}
+
+void tfr_wait_moved(const _Atomic uint32_t *left)
+{
+    const struct sleeper sleeper = {.left = left, .limit_ms = MOVED_MS, .aside = true};
+    wait_news(&sleeper);
 }
 
 static bool move_due(void)
@@ -211,7 +258,8 @@ static void cpu_tell(void)
 static CUresult wait_long(const _Atomic uint64_t *word, uint64_t want, enum tfr_wait_reason why)
 {
     struct tfr_relax relax = TFR_RELAX_INIT(why);
-    const struct sleeper sleeper = {word, want, move_due, LOOK_SLEEP_MS};
+    const struct sleeper sleeper = {
+        .word = word, .want = want, .over = move_due, .limit_ms = LOOK_SLEEP_MS};
     uint32_t turns = 0;
     cpu_tell();
     while (atomic_load_explicit(word, memory_order_acquire) < want) {
@@ -353,7 +401,7 @@ void tfr_client_quiet(void)
         pthread_cond_broadcast(&tfr_client.sleep_cond);
         tfr_relax_nap(&relax);
     }
-    leader_out(); /* one that began to wait while we looked */
+    sleepers_out(); /* one that began to wait while we looked */
 }
 
 static pthread_mutex_t cut_lock = PTHREAD_MUTEX_INITIALIZER;
@@ -366,7 +414,7 @@ void tfr_client_cut(void)
     /* With the lock: no error means that the session which failed has ended and another is here. */
     if (atomic_load_explicit(&tfr_client.error, memory_order_acquire) &&
         atomic_exchange_explicit(&tfr_client.linked, false, memory_order_acq_rel)) {
-        leader_out();
+        sleepers_out();
         ring_lock();
         tfr_client.open = false;
         tfr_gather_gone(); /* else its helper would look for ever */

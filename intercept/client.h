@@ -72,12 +72,14 @@ struct tfr_client {
     struct tfr_rec *rec;      /* guarded by ring_lock: the record in hand */
     bool open;                /* guarded by ring_lock: the ring has a reader */
     _Atomic uint32_t waiters; /* threads in tfr_wait_word: a detach sees them out first */
+    _Atomic uint32_t movers;  /* threads that wait for transfers, and so progress the link */
 
     _Alignas(64) _Atomic uint64_t slots; /* bit set: reply slot free */
     pthread_mutex_t set_up_lock;         /* guards set-up and tear-down */
-    pthread_mutex_t sleep_lock;          /* guards sleep_leader */
+    pthread_mutex_t sleep_lock;          /* guards the rest */
     pthread_cond_t sleep_cond;
     enum tfr_sleep_leader { TFR_SLEEP_NONE, TFR_SLEEP_ARMING, TFR_SLEEP_ARMED } sleep_leader;
+    uint32_t sleep_asides; /* threads that sleep without leading others */
 };
 
 extern struct tfr_client tfr_client;
@@ -155,6 +157,12 @@ CUresult tfr_wait_word(const _Atomic uint64_t *word, uint64_t want, enum tfr_wai
 /* Sleeps until the executor has news and over() holds, or for limit_ms; may return early.  For
  * helper threads: the caller looks again. */
 void tfr_wait_news(bool (*over)(void), int limit_ms);
+
+/* The same for a thread that only looks after the link: others sleep by themselves meanwhile. */
+void tfr_wait_aside(bool (*over)(void), int limit_ms);
+
+/* Sleeps until *left is 0 or something came that may be part of it; not for long. */
+void tfr_wait_moved(const _Atomic uint32_t *left);
 
 /* A record of `len` bytes with its head filled, or NULL (see tfr_post_failed).  Holds the ring
  * lock. */

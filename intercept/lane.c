@@ -303,13 +303,8 @@ CUresult tfr_lane_ship(const struct tfr_extent *extent, uint64_t len, uint64_t *
 
 CUresult tfr_lane_settle(const struct tfr_extent *extent)
 {
-    struct tfr_relax relax = TFR_RELAX_INIT(TFR_WAIT_TRANSFER);
-    while (__builtin_expect(is_shipping(extent), 0)) {
-        if (tfr_bulk_room_wait(&relax) == CUDA_SUCCESS)
-            continue;
+    if (is_shipping(extent) && tfr_bulk_wait(tfr_lane_shipping(extent)) != CUDA_SUCCESS)
         tfr_client_cut(); /* what a NIC was told may go on else */
-        break;
-    }
     return fault_take(extent);
 }
 

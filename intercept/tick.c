@@ -136,12 +136,18 @@ static bool any_due(void)
     return tfr_gate_due(TFR_GATE_MOVE) || tfr_gate_due(TFR_GATE_CALL);
 }
 
+/* Does another thread take in what comes? */
+static bool waited_for(void)
+{
+    return atomic_load_explicit(&tfr_client.waiters, memory_order_relaxed) ||
+           atomic_load_explicit(&tfr_client.movers, memory_order_relaxed);
+}
+
 /* For news, or for a millisecond more each time.  Threads that wait for the session serve what
  * needs bytes. */
 static void sleep_pending(bool stalled, int *nap_ms)
 {
-    bool waited_for = atomic_load_explicit(&tfr_client.waiters, memory_order_relaxed) != 0;
-    bool arm = gates(TFR_GATE_CALL) || (gates(TFR_GATE_MOVE) && !waited_for);
+    bool arm = gates(TFR_GATE_CALL) || (gates(TFR_GATE_MOVE) && !waited_for());
     if (arm && tfr_client_error() == CUDA_SUCCESS) {
         /* Functions that are due but find all threads busy are those threads' to see to. */
         bool calls_wait = stalled || tfr_gate_due(TFR_GATE_CALL);
@@ -158,8 +164,8 @@ static void sleep_pending(bool stalled, int *nap_ms)
 static void attend(void)
 {
     struct timespec nap = {.tv_nsec = ATTEND_NAP_US * (long)TFR_NS_PER_US};
-    if (!atomic_load_explicit(&tfr_client.waiters, memory_order_relaxed))
-        tfr_wait_news(any_due, LONG_MS);
+    if (!waited_for())
+        tfr_wait_aside(any_due, LONG_MS);
     nanosleep(&nap, NULL);
 }
 
