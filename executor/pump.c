@@ -21,9 +21,10 @@
 #include "transport/boot.h"
 
 enum {
-    ASIDE_EVERY = 64, /* records between looks at the core that the client waits on */
-    NEWS_EVERY = 16,  /* records between looks at the mirror while records keep coming */
-    GRAVE_MAX = 1024, /* structs to be freed; else that is done when there is nothing else */
+    ASIDE_EVERY = 64,    /* records between looks at the core that the client waits on */
+    NEWS_EVERY = 16,     /* records between looks at the mirror while records keep coming */
+    BULK_MIN = 64 << 10, /* bytes of a copy that is worth a look by itself */
+    GRAVE_MAX = 1024,    /* structs to be freed; else that is done when there is nothing else */
     /* Between looks at the mirror once the spin budget is spent, as no GPU rings a bell: short at
      * first, then a share of what the wait has lasted. */
     MARK_NAP_NS = 20000,
@@ -35,6 +36,13 @@ enum {
         3, /* who was woken spins four times as long: the client may have gone to sleep meanwhile,
               and two sides whose wake-up takes longer than either spins never meet awake */
 };
+
+/* What takes its time, or has others wait for news of it? */
+static bool is_bulk(const struct tfr_rec *rec)
+{
+    return rec->op == TFR_OP_copy && rec->size >= sizeof(struct tfr_copy_req) &&
+           ((const struct tfr_copy_req *)rec)->len >= BULK_MIN;
+}
 
 static void record_run(struct tfr_session *s, const struct tfr_rec *rec)
 {
@@ -128,12 +136,25 @@ static tfr_status record_take(struct tfr_session *s, struct tfr_rec **rec_out)
     return tfr_ring_take(&s->rx, s->record, rec_out);
 }
 
+/* Takes in what has arrived, and sends on.  True: something moved, as far as the link knows. */
+static bool link_drive(struct tfr_session *s)
+{
+    static uint64_t moves; /* of the pump, and a process has one session */
+    struct tfr_link_count count;
+    tfr_out_progress(s);
+    if (s->link->ops->caps & TFR_CAP_ONESIDED)
+        return false;
+    s->link->ops->count(s->link, &count);
+    bool moved = moves != count.bytes + count.taken;
+    moves = count.bytes + count.taken;
+    return moved;
+}
+
 /* News for the client, and records whose turn has come.  True: something moved. */
 static bool look_around(struct tfr_session *s)
 {
-    if (!s->mapped)
-        tfr_out_progress(s);
-    bool moved = tfr_news_bring(s);
+    bool moved = !s->mapped && link_drive(s);
+    moved |= tfr_news_bring(s);
     if (__builtin_expect(s->park.n != 0, 0))
         moved |= tfr_park_run(s);
     if (__builtin_expect(atomic_load_explicit(&s->grave_n, memory_order_relaxed) > GRAVE_MAX, 0))
@@ -162,7 +183,7 @@ void tfr_pump_run(struct tfr_session *s)
                 since_aside = 0;
                 step_aside(s);
             }
-            if (++since_news < NEWS_EVERY)
+            if (++since_news < NEWS_EVERY && !is_bulk(rec))
                 continue;
         } else if (status != TFR_AGAIN) {
             return; /* said by the ring */

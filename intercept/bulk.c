@@ -20,6 +20,7 @@ static_assert((int)TFR_CHANNELS <= (int)TFR_STAMPS, "a stamp for each channel");
 static _Atomic uint32_t progress_lock; /* guards progress of the link; never waited for */
 static _Atomic bool live;              /* written with every lock held */
 static _Atomic uint32_t turn;
+static _Atomic uint64_t moved; /* bytes to and fro, where progress moves them: a sign of life */
 
 void tfr_bulk_open(void)
 {
@@ -42,6 +43,19 @@ void tfr_bulk_close(void)
         tfr_spin_unlock(&channels[i].lock);
 }
 
+/* With the lock. */
+static tfr_status link_progress(void)
+{
+    struct tfr_link *link = tfr_client.link;
+    struct tfr_link_count count;
+    tfr_status status = link->ops->progress(link);
+    if (tfr_client.polled) {
+        link->ops->count(link, &count);
+        atomic_store_explicit(&moved, count.bytes + count.taken, memory_order_relaxed);
+    }
+    return status;
+}
+
 void tfr_client_progress(void)
 {
     /* A lost session writes no more into the application's memory. */
@@ -52,8 +66,7 @@ void tfr_client_progress(void)
     /* pairs with the release in tfr_spin_unlock */
     if (atomic_exchange_explicit(&progress_lock, 1, memory_order_acquire))
         return;
-    bool lost = atomic_load_explicit(&live, memory_order_relaxed) &&
-                tfr_client.link->ops->progress(tfr_client.link) != TFR_OK;
+    bool lost = atomic_load_explicit(&live, memory_order_relaxed) && link_progress() != TFR_OK;
     tfr_spin_unlock(&progress_lock);
     if (lost)
         tfr_client_broken("the executor is gone");
@@ -83,6 +96,7 @@ CUresult tfr_bulk_wait(const _Atomic uint32_t *left)
 {
     struct tfr_relax relax = TFR_RELAX_INIT(TFR_WAIT_TRANSFER);
     CUresult result = CUDA_SUCCESS;
+    uint64_t seen = 0;
     atomic_fetch_add_explicit(&tfr_client.movers, 1, memory_order_relaxed);
     /* pairs with the release in landed */
     while (atomic_load_explicit(left, memory_order_acquire) && result == CUDA_SUCCESS) {
@@ -90,6 +104,12 @@ CUresult tfr_bulk_wait(const _Atomic uint32_t *left)
         tfr_client_progress();
         if (step != TFR_RELAX_SLEEP)
             continue;
+        uint64_t moves = atomic_load_explicit(&moved, memory_order_relaxed);
+        if (moves != seen) {
+            seen = moves;
+            tfr_relax_again(&relax);
+            continue;
+        }
         if (tfr_client.polled)
             tfr_wait_moved(left);
         else

@@ -246,6 +246,7 @@ static size_t sock_take(struct tcp_sock *sock, struct tcp_dones *dones)
     struct tcp_rx *rx = &sock->rx;
     size_t rest = rx->left < TAKE_MAX ? (size_t)rx->left : TAKE_MAX;
     ssize_t got = bytes_read(sock, rest);
+    uint64_t taken;
 
     if (got < 0 && (errno == EAGAIN || errno == EINTR)) {
         rx->idle++;
@@ -257,6 +258,8 @@ static size_t sock_take(struct tcp_sock *sock, struct tcp_dones *dones)
     }
     rx->idle = 0;
     dones->news = true;
+    taken = atomic_load_explicit(&sock->link->taken, memory_order_relaxed);
+    atomic_store_explicit(&sock->link->taken, taken + (uint64_t)got, memory_order_relaxed);
     rest = (size_t)got < rest ? (size_t)got : rest;
     rest_taken(rx, rest, dones);
     rx->till += (uint32_t)((size_t)got - rest);

@@ -484,5 +484,6 @@ void tcp_count(const struct tfr_link *base, struct tfr_link_count *count_out)
         count.bytes += atomic_load_explicit(&tx->bytes, memory_order_relaxed);
         count.inlined += atomic_load_explicit(&tx->inlined, memory_order_relaxed);
     }
+    count.taken = atomic_load_explicit(&link->taken, memory_order_relaxed);
     *count_out = count;
 }

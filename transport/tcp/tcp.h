@@ -174,6 +174,7 @@ struct tcp_link {
     bool told;              /* it is readable */
     uint32_t polls, turn;   /* under `receiving` */
     uint64_t looked_ns;     /* likewise: the last look at the peer's host */
+    _Atomic uint64_t taken; /* bytes; written under `receiving` */
     struct tcp_sock socks[TFR_CHANNELS];
 };
 
