@@ -14,7 +14,10 @@
 #include "intercept/memory.h"
 #include "intercept/pull.h"
 
-enum { FETCH_MIN = (64 << 10) + 1 };
+enum {
+    FETCH_MIN = (64 << 10) + 1,
+    COMING_MAX = 8, /* sent for at once */
+};
 
 /* ---- one piece ---- */
 
@@ -178,30 +181,52 @@ static bool owed_clashes(const struct owed *due, const struct tfr_owed *o)
     return due != NULL;
 }
 
-/* Takes off the list what has arrived, and sends for it, all at once, up to the first that clashes.
- * With the lock held. */
-static struct owed *due_begin(void)
+/* Copies that were sent for, oldest first, and have not ended. */
+struct coming {
+    struct owed *first, **last;
+    uint32_t n;
+    bool direct; /* any of them goes straight to its place */
+};
+
+/* Takes off the list what has arrived, and sends for it, several at once, up to the first that
+ * clashes.  With the lock held. */
+static void coming_begin(struct coming *c)
 {
-    struct owed *due = NULL, **last = &due;
-    bool direct = false;
-    for (struct owed **at = &owed_head; *at;) {
+    cut_settle();
+    for (struct owed **at = &owed_head; *at && c->n < COMING_MAX;) {
         struct owed *o = *at;
         if (!tfr_word_reached(o->body.word, o->body.seq)) {
             at = &o->next;
             continue;
         }
-        if ((direct || o->body.flags & TFR_COPY_FETCH) && owed_clashes(due, &o->body))
+        if ((c->direct || o->body.flags & TFR_COPY_FETCH) && owed_clashes(c->first, &o->body))
             break;
         *at = o->next;
         if (!o->next)
             owed_tail = at;
         owed_begin(o); /* fails with the session alone */
-        direct |= o->home.direct;
+        c->direct |= o->home.direct;
         o->next = NULL;
-        *last = o;
-        last = &o->next;
+        *c->last = o;
+        c->last = &o->next;
+        c->n++;
     }
-    return due;
+}
+
+/* With the lock held. */
+static void coming_end_first(struct coming *c)
+{
+    struct owed *o = c->first;
+    c->first = o->next;
+    if (!c->first) {
+        c->last = &c->first;
+        c->direct = false;
+    }
+    c->n--;
+    owed_end(o);
+    free(o);
+    /* Only now: who finds nothing owed does not take the lock, and the bytes must be there. */
+    atomic_fetch_sub_explicit(&owed_n, 1, memory_order_release);
 }
 
 void tfr_copy_deliver(void)
@@ -211,18 +236,10 @@ void tfr_copy_deliver(void)
     (void)tfr_pull_brings();
     if (__builtin_expect(!tfr_copy_owed(), 1))
         return;
-    cut_settle();
     pthread_mutex_lock(&owed_lock);
-    for (struct owed *due; (due = due_begin());) {
-        for (struct owed *o; (o = due);) {
-            due = o->next;
-            owed_end(o);
-            free(o);
-            /* Only now: who finds nothing owed does not take the lock, and the bytes must be
-             * there. */
-            atomic_fetch_sub_explicit(&owed_n, 1, memory_order_release);
-        }
-    }
+    struct coming coming = {.last = &coming.first};
+    for (coming_begin(&coming); coming.first; coming_begin(&coming))
+        coming_end_first(&coming);
     pthread_mutex_unlock(&owed_lock);
 }
 
