@@ -311,7 +311,7 @@ static CUresult pull_later(struct tfr_stream *stream, uint8_t *dst, struct tfr_m
     /* What a kernel writes into mapped memory behind the copy may tell the program that it is done.
      */
     if (gates && tfr_range_mapped())
-        return tfr_pull_from_device(stream, dst, src, len);
+        return tfr_pull_from_device(stream, dst, mem, src, len);
     for (uint64_t done = 0, n; result == CUDA_SUCCESS && done < len; done += n) {
         n = piece_len(done, len - done);
         struct tfr_owed owed = {.word = stream->word,
@@ -323,7 +323,7 @@ static CUresult pull_later(struct tfr_stream *stream, uint8_t *dst, struct tfr_m
                                 .depth = 1};
         if (!tfr_copy_room(n, &owed.extent)) {
             if (gates)
-                return tfr_pull_from_device(stream, dst + done, src + done, len - done);
+                return tfr_pull_from_device(stream, dst + done, mem, src + done, len - done);
             result = tfr_lane_take(n, &owed.extent);
         }
         if (result != CUDA_SUCCESS)

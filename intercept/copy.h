@@ -26,7 +26,7 @@ static inline uint8_t *tfr_extent_twin(const struct tfr_extent *extent)
     return extent->twin;
 }
 
-enum { TFR_LANE_UNIT = 16384, TFR_LANE_CHUNK = 1 << 20, TFR_PULL_MAX = 256 << 10 };
+enum { TFR_LANE_UNIT = 16384, TFR_LANE_CHUNK = 1 << 20, TFR_PULL_MAX = 2 << 20 };
 
 void tfr_lane_init(void);
 

@@ -19,7 +19,7 @@ static pthread_mutex_t lock =
 static struct queue {
     struct tfr_gate *first, *last;
     uint32_t running;                   /* number of the one that was taken and is not open yet */
-    uint64_t opened;                    /* the last one of this session */
+    uint64_t opened;                    /* the last one of this session that is not early */
 } queues[TFR_STREAM_SLOTS];             /* by stream word */
 static uint32_t busy[TFR_STREAM_SLOTS]; /* words with gates, running ones included */
 static uint32_t busy_n;
@@ -30,6 +30,18 @@ static struct waited {
     uint64_t seq;
 } waited[TFR_STREAM_SLOTS]; /* one for each word whose stream waits for a value */
 static _Atomic uint32_t waited_n;
+
+/* Opened before the stream has got there. */
+static bool is_early(const struct tfr_gate *gate)
+{
+    return gate->due != gate->seq - 1;
+}
+
+/* Does the gate come right behind one that is open? */
+static bool is_next(const struct queue *q, const struct tfr_gate *gate)
+{
+    return !is_early(gate) && q->opened >= gate->seq - 1;
+}
 
 /* ---- posting ---- */
 
@@ -78,6 +90,7 @@ CUresult tfr_gate_post(struct tfr_stream *stream, enum tfr_gate_who who, struct 
     gate->who = who;
     gate->word = stream->word;
     gate->seq = seq;
+    gate->due = gate->due ? gate->due : seq - 1;
     gate->open = &tfr_client.page->gate[stream->word];
     gate->session = tfr_client.session_at;
     gate->mapped = tfr_client.mapped;
@@ -85,15 +98,16 @@ CUresult tfr_gate_post(struct tfr_stream *stream, enum tfr_gate_who who, struct 
         atomic_store_explicit(&stream->mark, seq - 1, memory_order_relaxed);
     TFR_COUNT(gates, 1);
     uint32_t word = gate->word;
+    uint64_t due = gate->due;
     pthread_mutex_lock(&lock);
     append(gate);
-    bool next = queues[word].opened >= seq - 1;
+    bool next = is_next(&queues[word], gate);
     pthread_mutex_unlock(&lock);
     /* From here on the gate is ours: should the session break, `run` is told. */
     tfr_post_end_on(stream, NULL);
     tfr_tick_wake();
     /* The word may have been there already, and then nothing rings for it. */
-    if (who == TFR_GATE_MOVE && (next || tfr_word_reached(word, seq - 1)))
+    if (who == TFR_GATE_MOVE && (next || tfr_word_reached(word, due)))
         tfr_gate_help();
     return CUDA_SUCCESS;
 }
@@ -113,7 +127,7 @@ CUresult tfr_gate_settle(struct tfr_stream *stream)
     if (!gate)
         return CUDA_ERROR_OUT_OF_MEMORY;
     gate->run = settle_run;
-    gate->channel = 0;
+    gate->due = 0;
     CUresult result = tfr_gate_post(stream, TFR_GATE_MOVE, gate);
     if (result != CUDA_SUCCESS)
         free(gate);
@@ -135,10 +149,10 @@ static struct tfr_gate *find(enum tfr_gate_who who, CUresult *status_out)
         struct tfr_gate *gate = q->first;
         if (!gate || q->running || gate->who != who)
             continue;
-        bool reached = tfr_word_reached(gate->word, gate->seq - 1);
+        bool reached = tfr_word_reached(gate->word, gate->due);
         /* Or all that it has to do before is to pass a gate that is open: there is no need to hear
          * of that, and functions in a row cost one round trip. */
-        bool next = q->opened >= gate->seq - 1;
+        bool next = is_next(q, gate);
         *status_out = reached && !lost ? CUDA_SUCCESS : error;
         if (reached || next || error != CUDA_SUCCESS)
             return gate;
@@ -194,7 +208,8 @@ static void finish(const struct tfr_gate *gate, uint32_t number)
     struct queue *q = &queues[gate->word];
     pthread_mutex_lock(&lock);
     if (q->running == number) { /* else it has outlived its session */
-        q->opened = gate->seq;
+        if (!is_early(gate))
+            q->opened = gate->seq;
         queue_rest(gate->word);
     }
     /* pairs with the acquire in tfr_gate_writer_pending */

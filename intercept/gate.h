@@ -30,10 +30,11 @@ struct tfr_gate {
     enum tfr_gate_who who;
     uint32_t word;
     uint64_t seq;
+    uint64_t due; /* the caller's to set: `run` is called once the stream has got so far, which may
+                     be well before the gate; 0: right before it */
     _Atomic uint64_t *open; /* on the client page of the gate's own session, */
     uint32_t session;       /* this one */
     bool mapped;            /* where that page is in our address space, also when it has ended */
-    uint16_t channel; /* the caller's to set: what `run` puts goes there; 0: it puts nothing */
 };
 
 /* Puts a gate behind all that the stream was given.  An error: nothing was posted and the gate is

@@ -1,7 +1,10 @@
 /* Pulls: each stream that needs one has a lane extent of its own, filled (or emptied) again and
- * again as the stream arrives at a gate before (or behind) each piece.  So any number of copies may
- * be posted behind a stream that stands still.  The extents come out of a part of the lane that
- * pushes never take. */
+ * again as the stream arrives at gates.  So any number of copies may be posted behind a stream that
+ * stands still.  The extents come out of a part of the lane that pushes never take.
+ *
+ * To the device a gate stands before each piece.  From the device pieces take turns in slices of
+ * the extent: a gate stands before one that needs a slice again, and one behind the last, so that
+ * the copy engine fills some while others come home. */
 #define TFR_LOG_PART "intercept"
 #include "intercept/pull.h"
 
@@ -14,6 +17,8 @@
 #include "intercept/gate.h"
 #include "intercept/stream.h"
 
+enum { SLICES = 8, SLICE_MIN = 64 << 10 };
+
 /* A stream that owns an extent. */
 struct puller {
     struct puller *next;
@@ -21,24 +26,44 @@ struct puller {
     uint32_t word;
     uint64_t last; /* of its last copy out of the extent */
     struct tfr_extent extent;
-    uint16_t channel;
-    _Atomic uint32_t pieces; /* that have not been run; pairs the release in piece_end with reap */
+    _Atomic uint32_t gates; /* that have not been run; pairs the release in gate_end with reap */
 };
 
-/* One fill of the extent, or one emptying. */
+/* One fill of the extent. */
 struct pull {
     struct tfr_gate gate;
     struct puller *puller;
-    uint8_t *host;
+    const uint8_t *host;
     uint64_t len;
     void *heap; /* that `host` lies in, or NULL */
+};
+
+/* A copy from the device.  After it was posted, of the thread that runs the stream's gates. */
+struct bring {
+    struct puller *puller;
+    uint8_t *dst;
+    struct tfr_mem *mem; /* that dst lies in, or NULL */
+    uint64_t len, part;  /* of all, of a piece */
+    uint32_t slices;
+    _Atomic uint32_t refs; /* of gates, and of who posts them */
+    uint32_t begun, ended; /* pieces */
+    struct tfr_home home[SLICES];
+    uint64_t seq[]; /* of the piece's record, which marks the stream */
+};
+
+/* It opens, for the piece that needs a slice again, when `wanted` pieces are home; `posted` have
+ * been posted before it. */
+struct turn {
+    struct tfr_gate gate;
+    struct bring *bring;
+    uint32_t posted, wanted;
 };
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* guards the list, and the order of a
                                                             piece's records in the ring */
 static struct puller *pullers;
 static _Atomic uint64_t spilled;  /* bytes in our heap */
-static _Atomic uint32_t bringing; /* pieces on their way into host memory */
+static _Atomic uint32_t bringing; /* copies on their way into host memory */
 
 bool tfr_pull_brings(void)
 {
@@ -89,11 +114,45 @@ static void spill_give(void *heap)
     free(spill_of(heap));
 }
 
+/* ---- pieces ---- */
+
+static uint64_t least(uint64_t a, uint64_t b)
+{
+    return a < b ? a : b;
+}
+
+static uint64_t extent_len(const struct tfr_extent *extent)
+{
+    return (uint64_t)extent->units * TFR_LANE_UNIT;
+}
+
+static uint64_t piece_max(const struct tfr_extent *extent)
+{
+    uint64_t len = extent_len(extent), part = len / SLICES & ~(uint64_t)(TFR_LANE_UNIT - 1);
+    return part > SLICE_MIN ? part : least(len, SLICE_MIN);
+}
+
+/* Where piece n of the copy is for its turn. */
+static struct tfr_extent slice_of(const struct bring *b, uint32_t n)
+{
+    struct tfr_extent slice = b->puller->extent;
+    uint64_t at = n % b->slices * b->part;
+    slice.at += at;
+    slice.twin += at;
+    slice.units = (uint32_t)(b->part / TFR_LANE_UNIT);
+    return slice;
+}
+
 /* ---- the bytes, on the thread that opens the gate ---- */
+
+static void gate_end(struct puller *puller)
+{
+    atomic_fetch_sub_explicit(&puller->gates, 1, memory_order_release);
+}
 
 static void piece_end(struct pull *p)
 {
-    atomic_fetch_sub_explicit(&p->puller->pieces, 1, memory_order_release);
+    gate_end(p->puller);
     spill_give(p->heap);
     free(p);
 }
@@ -101,11 +160,12 @@ static void piece_end(struct pull *p)
 /* The word that opens the gate goes behind the bytes, on their channel. */
 static void piece_ship(const struct pull *p)
 {
-    struct tfr_load load = {
-        .extent = &p->puller->extent, .len = p->len, .channel = p->puller->channel};
+    struct tfr_load load = {.extent = &p->puller->extent,
+                            .len = p->len,
+                            .channel = tfr_bulk_channel_of(p->puller->word)};
     uint64_t stamp;
     if (tfr_client.any_local && !p->heap) /* it stays until its stream has passed */
-        load.local = p->host;
+        load.local = (void *)(uintptr_t)p->host;
     else
         memcpy(tfr_extent_twin(&p->puller->extent), p->host, p->len);
     tfr_bulk_put(&load, &stamp);
@@ -126,16 +186,51 @@ static void piece_fill(struct tfr_gate *gate, CUresult status)
     piece_end(p);
 }
 
-static void piece_bring(struct tfr_gate *gate, CUresult status)
+/* A piece is sent for. */
+static void bring_begin(struct bring *b)
 {
-    struct pull *p = (struct pull *)gate;
-    if (status == CUDA_SUCCESS) {
-        tfr_copy_deliver(); /* an older copy to the same place comes first */
-        memcpy(p->host, tfr_extent_twin(&p->puller->extent), p->len);
-        TFR_COUNT(bytes_pull, p->len);
-    }
+    struct tfr_home *home = &b->home[b->begun % b->slices];
+    uint64_t at = b->begun * b->part;
+    home->extent = slice_of(b, b->begun++);
+    home->dst = b->dst + at;
+    home->mem = b->mem;
+    home->len = least(b->part, b->len - at);
+    home->flags = tfr_home_flags(home->len);
+    tfr_home_begin(home); /* fails with the session alone */
+}
+
+static void bring_end(struct bring *b)
+{
+    const struct tfr_home *home = &b->home[b->ended++ % b->slices];
+    tfr_home_end(home);
+    TFR_COUNT(bytes_pull, home->len);
+}
+
+/* After a failure some are on their way still. */
+static void bring_give(struct bring *b)
+{
+    if (atomic_fetch_sub_explicit(&b->refs, 1, memory_order_acq_rel) != 1)
+        return;
+    for (; b->ended != b->begun; b->ended++)
+        tfr_lane_settle(&b->home[b->ended % b->slices].extent);
     atomic_fetch_sub_explicit(&bringing, 1, memory_order_release); /* pairs with tfr_pull_brings */
-    piece_end(p);
+    free(b);
+}
+
+static void turn_run(struct tfr_gate *gate, CUresult status)
+{
+    struct turn *turn = (struct turn *)gate;
+    struct bring *b = turn->bring;
+    if (status == CUDA_SUCCESS)
+        tfr_copy_deliver(); /* an older copy to the same place comes first */
+    while (status == CUDA_SUCCESS && b->ended < turn->wanted) {
+        while (b->begun < turn->posted && tfr_word_reached(b->puller->word, b->seq[b->begun]))
+            bring_begin(b);
+        bring_end(b);
+    }
+    gate_end(b->puller);
+    bring_give(b);
+    free(turn);
 }
 
 /* ---- extents ---- */
@@ -145,7 +240,7 @@ static void reap(void)
 {
     for (struct puller **at = &pullers; *at;) {
         struct puller *p = *at;
-        if (atomic_load_explicit(&p->pieces, memory_order_acquire) ||
+        if (atomic_load_explicit(&p->gates, memory_order_acquire) ||
             !tfr_word_reached(p->word, p->last)) {
             at = &p->next;
             continue;
@@ -172,18 +267,17 @@ static CUresult puller_get(struct tfr_stream *stream, uint64_t len, struct pulle
     struct puller *made = calloc(1, sizeof *made);
     CUresult result = made ? CUDA_SUCCESS : CUDA_ERROR_OUT_OF_MEMORY;
     while (result == CUDA_SUCCESS) {
+        reap(); /* its own may have been for less */
         *puller_out = puller_find(stream);
         if (*puller_out)
             break;
         if (tfr_lane_try_pull(len, &made->extent)) {
             made->stream = stream->id;
-            made->channel = tfr_bulk_channel_of(stream->word);
             made->word = stream->word;
             made->next = pullers;
             pullers = *puller_out = made;
             return CUDA_SUCCESS;
         }
-        reap();
         pthread_mutex_unlock(&lock);
         if (tfr_relax(&relax) == TFR_RELAX_SLEEP) {
             TFR_COUNT(lane_stalls, 1);
@@ -210,37 +304,29 @@ void tfr_pull_forget_all(void)
 
 /* ---- posting ---- */
 
-struct piece {
-    struct puller *puller;
-    void *host;
-    uint64_t len;
-    void *heap;
-    void (*run)(struct tfr_gate *gate, CUresult status);
-};
+/* With the lock held: the puller's, and maybe the last. */
+static CUresult gate_post(struct tfr_stream *stream, struct puller *puller, struct tfr_gate *gate)
+{
+    atomic_fetch_add_explicit(&puller->gates, 1, memory_order_relaxed);
+    return tfr_gate_post(stream, TFR_GATE_MOVE, gate);
+}
 
-static CUresult piece_post(struct tfr_stream *stream, const struct piece *piece)
+static CUresult piece_post(struct tfr_stream *stream, struct puller *puller, const uint8_t *host,
+                           uint64_t len, void *heap)
 {
     struct pull *p = calloc(1, sizeof *p);
     if (!p)
         return CUDA_ERROR_OUT_OF_MEMORY;
-    p->gate.run = piece->run;
-    p->gate.channel = piece->puller->channel;
-    p->puller = piece->puller;
-    p->host = piece->host;
-    p->len = piece->len;
-    p->heap = piece->heap;
+    p->gate.run = piece_fill;
+    p->puller = puller;
+    p->host = host;
+    p->len = len;
+    p->heap = heap;
     spill_keep(p->heap);
-    atomic_fetch_add_explicit(&p->puller->pieces, 1, memory_order_relaxed);
-    CUresult result = tfr_gate_post(stream, TFR_GATE_MOVE, &p->gate);
+    CUresult result = gate_post(stream, puller, &p->gate);
     if (result != CUDA_SUCCESS)
         piece_end(p);
     return result;
-}
-
-static uint64_t piece_len(const struct puller *puller, uint64_t left)
-{
-    uint64_t room = (uint64_t)puller->extent.units * TFR_LANE_UNIT;
-    return left < room ? left : room;
 }
 
 CUresult tfr_pull_to_device(struct tfr_stream *stream, uint64_t dst, const void *src, uint64_t len,
@@ -250,13 +336,8 @@ CUresult tfr_pull_to_device(struct tfr_stream *stream, uint64_t dst, const void 
     pthread_mutex_lock(&lock);
     CUresult result = puller_get(stream, len, &puller);
     for (uint64_t at = 0, n; result == CUDA_SUCCESS && at < len; at += n) {
-        n = piece_len(puller, len - at);
-        struct piece piece = {.puller = puller,
-                              .host = (uint8_t *)(uintptr_t)src + at,
-                              .len = n,
-                              .heap = heap,
-                              .run = piece_fill};
-        result = piece_post(stream, &piece);
+        n = least(piece_max(&puller->extent), len - at);
+        result = piece_post(stream, puller, (const uint8_t *)src + at, n, heap);
         struct tfr_copy_req req = {.kind = TFR_COPY_PUSH,
                                    .dst = dst + at,
                                    .src = tfr_extent_place(&puller->extent),
@@ -270,26 +351,79 @@ CUresult tfr_pull_to_device(struct tfr_stream *stream, uint64_t dst, const void 
     return result;
 }
 
-CUresult tfr_pull_from_device(struct tfr_stream *stream, void *dst, uint64_t src, uint64_t len)
+static CUresult turn_post(struct tfr_stream *stream, struct bring *b, uint32_t posted,
+                          uint32_t wanted)
+{
+    struct turn *turn = calloc(1, sizeof *turn);
+    if (!turn)
+        return CUDA_ERROR_OUT_OF_MEMORY;
+    *turn = (struct turn){.gate = {.run = turn_run, .due = b->seq[wanted - 1]},
+                          .bring = b,
+                          .posted = posted,
+                          .wanted = wanted};
+    atomic_fetch_add_explicit(&b->refs, 1, memory_order_relaxed);
+    CUresult result = gate_post(stream, b->puller, &turn->gate);
+    if (result != CUDA_SUCCESS) {
+        gate_end(b->puller);
+        atomic_fetch_sub_explicit(&b->refs, 1, memory_order_relaxed); /* never the last */
+        free(turn);
+    }
+    return result;
+}
+
+static struct bring *bring_make(struct puller *puller, uint64_t len)
+{
+    uint64_t part = piece_max(&puller->extent);
+    struct bring *b = calloc(1, sizeof *b + (len + part - 1) / part * sizeof b->seq[0]);
+    if (!b)
+        return NULL;
+    b->puller = puller;
+    b->len = len;
+    b->part = part;
+    b->slices = (uint32_t)(extent_len(&puller->extent) / part);
+    atomic_init(&b->refs, 1);
+    atomic_fetch_add_explicit(&bringing, 1, memory_order_relaxed);
+    return b;
+}
+
+/* With the lock held. */
+static CUresult bring_post(struct tfr_stream *stream, struct bring *b, uint64_t src)
+{
+    CUresult result = CUDA_SUCCESS;
+    uint32_t n = 0;
+    for (uint64_t at = 0; result == CUDA_SUCCESS && at < b->len; at += b->part, n++) {
+        struct tfr_extent slice = slice_of(b, n);
+        struct tfr_copy_req req = {.kind = TFR_COPY_PULL,
+                                   .dst = tfr_extent_place(&slice),
+                                   .src = src + at,
+                                   .len = least(b->part, b->len - at)};
+        req.flags = TFR_COPY_MARK | tfr_home_flags(req.len);
+        if (n >= b->slices)
+            result = turn_post(stream, b, n, n - b->slices + 1);
+        if (result == CUDA_SUCCESS)
+            result = tfr_copy_post(stream, &req, &b->seq[n]);
+        if (result == CUDA_SUCCESS)
+            b->puller->last = b->seq[n];
+    }
+    return result == CUDA_SUCCESS ? turn_post(stream, b, n, n) : result;
+}
+
+CUresult tfr_pull_from_device(struct tfr_stream *stream, void *dst, struct tfr_mem *mem,
+                              uint64_t src, uint64_t len)
 {
     struct puller *puller;
     pthread_mutex_lock(&lock);
     CUresult result = puller_get(stream, len, &puller);
-    for (uint64_t at = 0, n; result == CUDA_SUCCESS && at < len; at += n) {
-        n = piece_len(puller, len - at);
-        struct piece piece = {
-            .puller = puller, .host = (uint8_t *)dst + at, .len = n, .run = piece_bring};
-        atomic_fetch_add_explicit(&bringing, 1, memory_order_relaxed);
-        struct tfr_copy_req req = {.kind = TFR_COPY_PULL,
-                                   .dst = tfr_extent_place(&puller->extent),
-                                   .src = src + at,
-                                   .len = n};
-        result = tfr_copy_post(stream, &req, NULL);
-        if (result == CUDA_SUCCESS)
-            result = piece_post(stream, &piece);
-        if (result != CUDA_SUCCESS)
-            atomic_fetch_sub_explicit(&bringing, 1, memory_order_release);
+    struct bring *b = result == CUDA_SUCCESS ? bring_make(puller, len) : NULL;
+    if (b) {
+        b->dst = dst;
+        b->mem = mem;
+        result = bring_post(stream, b, src);
     }
     pthread_mutex_unlock(&lock);
+    if (b)
+        bring_give(b);
+    else if (result == CUDA_SUCCESS)
+        result = CUDA_ERROR_OUT_OF_MEMORY;
     return result;
 }

@@ -11,8 +11,10 @@
 CUresult tfr_pull_to_device(struct tfr_stream *stream, uint64_t dst, const void *src, uint64_t len,
                             void *heap);
 
-/* Posts copies from the device; the stream goes on when the bytes are at dst. */
-CUresult tfr_pull_from_device(struct tfr_stream *stream, void *dst, uint64_t src, uint64_t len);
+/* Posts copies from the device; the stream goes on when the bytes are at dst.  mem: registered
+ * memory that dst lies in, or NULL. */
+CUresult tfr_pull_from_device(struct tfr_stream *stream, void *dst, struct tfr_mem *mem,
+                              uint64_t src, uint64_t len);
 
 /* Will a pull still write host memory? */
 bool tfr_pull_brings(void);
