@@ -16,7 +16,7 @@ const struct tfr_transport_ops *tfr_fault_wrap(const struct tfr_transport_ops *i
 /* verbs and ucx are libraries that export this name: a function that answers the ops, or NULL if
  * they were built against another contract.  Bump the number with transport.h. */
 #define TFR_TRANSPORT_PLUGIN "tfr_transport_plugin"
-enum { TFR_TRANSPORT_ABI = 1 << 16 | (uint16_t)sizeof(struct tfr_transport_ops) };
+enum { TFR_TRANSPORT_ABI = 2 << 16 | (uint16_t)sizeof(struct tfr_transport_ops) };
 typedef struct tfr_transport_ops *tfr_transport_plugin_fn(uint32_t abi);
 
 /* Puts arrived bytes in place.  A word of eight is one store; whoever polls it pairs an acquire
