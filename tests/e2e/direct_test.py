@@ -82,11 +82,12 @@ class Direct(unittest.TestCase):
         self.assertEqual((row["gpu_lane"], row["bytes_direct"]), (0, 0))
 
     def test_a_nic_that_refuses_it_costs_the_trial_and_not_the_session(self):
-        row, same = numbers_of_cat(FAKE_DIRECT="refuse")
-        self.assertTrue(same)
-        self.assertEqual((row["gpu_lane"], row["bytes_direct"]), (0, 0))
-        self.assertGreaterEqual(row["gpu_refused"], 1)
-        self.assertGreaterEqual(row["bytes_bounced"], 2 * PIECE * PIECES)
+        for transport in ("verbs", "fault:verbs"):
+            row, same = numbers_of_cat(transport, FAKE_DIRECT="refuse")
+            self.assertTrue(same)
+            self.assertEqual((row["gpu_lane"], row["bytes_direct"]), (0, 0))
+            self.assertGreaterEqual(row["gpu_refused"], 1)
+            self.assertGreaterEqual(row["bytes_bounced"], 2 * PIECE * PIECES)
 
     @unittest.skipUnless(os.path.exists("/dev/udmabuf"), "no /dev/udmabuf here")
     def test_what_refuses_dma_bufs_may_take_addresses(self):

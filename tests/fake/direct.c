@@ -95,12 +95,13 @@ static struct tfr_xfer shadowed(const struct tfr_xfer *xfer)
 static tfr_status put(struct tfr_link *link, const struct tfr_xfer *xfer)
 {
     struct tfr_xfer to = shadowed(xfer);
-    if (forbidden && xfer->peer == forbidden) {
-        broken = link;
-        culprit = *xfer;
-        return TFR_OK;
-    }
-    return broken == link ? TFR_E_PEER : tcp->put(link, &to);
+    if (broken == link)
+        return TFR_E_PEER;
+    if (!forbidden || xfer->peer != forbidden)
+        return tcp->put(link, &to);
+    broken = link;
+    culprit = *xfer;
+    return TFR_OK;
 }
 
 static tfr_status get(struct tfr_link *link, const struct tfr_xfer *xfer)
