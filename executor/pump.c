@@ -32,6 +32,8 @@ enum {
     PARK_NAP_MAX_NS = 100000,
     MARK_NAP_SHARE = 32,
     IDLE_NAP_NS = 100000000,
+    BULK_MOVED = 4 << 10,
+    BULK_PATIENCE = 5, /* between pieces a sleep costs more than a piece */
     PATIENCE =
         3, /* who was woken spins four times as long: the client may have gone to sleep meanwhile,
               and two sides whose wake-up takes longer than either spins never meet awake */
@@ -136,25 +138,27 @@ static tfr_status record_take(struct tfr_session *s, struct tfr_rec **rec_out)
     return tfr_ring_take(&s->rx, s->record, rec_out);
 }
 
-/* Takes in what has arrived, and sends on.  True: something moved, as far as the link knows. */
-static bool link_drive(struct tfr_session *s)
+/* Takes in what has arrived, and sends on.  How many bytes moved, as far as the link knows. */
+static uint64_t link_drive(struct tfr_session *s)
 {
     static uint64_t moves; /* of the pump, and a process has one session */
     struct tfr_link_count count;
     tfr_out_progress(s);
-    if (s->link->ops->caps & TFR_CAP_ONESIDED)
-        return false;
+    if (s->mapped || s->link->ops->caps & TFR_CAP_ONESIDED)
+        return 0;
     s->link->ops->count(s->link, &count);
-    bool moved = moves != count.bytes + count.taken;
-    moves = count.bytes + count.taken;
+    uint64_t moved = count.bytes + count.taken - moves;
+    moves += moved;
     return moved;
 }
 
 /* News for the client, and records whose turn has come.  True: something moved. */
-static bool look_around(struct tfr_session *s)
+static bool look_around(struct tfr_session *s, struct tfr_relax *relax)
 {
-    bool moved = !s->mapped && link_drive(s);
-    moved |= tfr_news_bring(s);
+    uint64_t n = link_drive(s);
+    if (n >= BULK_MOVED)
+        relax->patience = BULK_PATIENCE;
+    bool moved = tfr_news_bring(s) || n;
     if (__builtin_expect(s->park.n != 0, 0))
         moved |= tfr_park_run(s);
     if (__builtin_expect(atomic_load_explicit(&s->grave_n, memory_order_relaxed) > GRAVE_MAX, 0))
@@ -189,7 +193,7 @@ void tfr_pump_run(struct tfr_session *s)
             return; /* said by the ring */
         }
         since_news = 0;
-        if (look_around(s)) {
+        if (look_around(s, &relax)) {
             since_ns = 0;
             tfr_relax_again(&relax);
             continue;

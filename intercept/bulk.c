@@ -97,6 +97,7 @@ CUresult tfr_bulk_wait(const _Atomic uint32_t *left)
     struct tfr_relax relax = TFR_RELAX_INIT(TFR_WAIT_TRANSFER);
     CUresult result = CUDA_SUCCESS;
     uint64_t seen = 0;
+    relax.patience = TFR_MOVE_PATIENCE;
     atomic_fetch_add_explicit(&tfr_client.movers, 1, memory_order_relaxed);
     /* pairs with the release in landed */
     while (atomic_load_explicit(left, memory_order_acquire) && result == CUDA_SUCCESS) {

@@ -261,13 +261,16 @@ static CUresult wait_long(const _Atomic uint64_t *word, uint64_t want, enum tfr_
     const struct sleeper sleeper = {
         .word = word, .want = want, .over = move_due, .limit_ms = LOOK_SLEEP_MS};
     uint32_t turns = 0;
+    if (atomic_load_explicit(&tfr_client.movers, memory_order_relaxed) || tfr_copy_owed())
+        relax.patience = TFR_MOVE_PATIENCE;
     cpu_tell();
     while (atomic_load_explicit(word, memory_order_acquire) < want) {
         enum tfr_relax_step step = tfr_relax(&relax);
         tfr_gate_help(); /* the stream may wait for our bytes */
         if (tfr_client.polled || step != TFR_RELAX_SPUN)
             tfr_client_progress();
-        if (__builtin_expect(!tfr_client.mapped, 0) && ++turns % HOME_EVERY == 0)
+        if (__builtin_expect(!tfr_client.mapped, 0) &&
+            (++turns % HOME_EVERY == 0 || step == TFR_RELAX_SLEEP))
             tfr_copy_deliver(); /* pieces come home while others are on their way to the lane */
         if (step == TFR_RELAX_SPUN)
             continue;

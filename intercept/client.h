@@ -72,7 +72,8 @@ struct tfr_client {
     struct tfr_rec *rec;      /* guarded by ring_lock: the record in hand */
     bool open;                /* guarded by ring_lock: the ring has a reader */
     _Atomic uint32_t waiters; /* threads in tfr_wait_word: a detach sees them out first */
-    _Atomic uint32_t movers;  /* threads that wait for transfers, and so progress the link */
+    _Atomic uint32_t movers;  /* threads that wait for transfers, and so progress the link: they
+                                 spin longer, a sleep between pieces costs more than a piece */
 
     _Alignas(64) _Atomic uint64_t slots; /* bit set: reply slot free */
     pthread_mutex_t set_up_lock;         /* guards set-up and tear-down */
@@ -160,6 +161,9 @@ void tfr_wait_news(bool (*over)(void), int limit_ms);
 
 /* The same for a thread that only looks after the link: others sleep by themselves meanwhile. */
 void tfr_wait_aside(bool (*over)(void), int limit_ms);
+
+/* Of waits for transfers, and for streams meanwhile: what a piece takes on its way. */
+enum { TFR_MOVE_PATIENCE = 5 };
 
 /* Sleeps until *left is 0 or something came that may be part of it; not for long. */
 void tfr_wait_moved(const _Atomic uint32_t *left);

@@ -29,7 +29,7 @@ enum {
     IN_FLIGHT = 8,
     COMING_HOME = 4, /* of these, pieces that leave the lane at once */
     DIRECT_MIN = 256 << 10,
-    AHEAD_NS = 1000000, /* an asynchronous copy looks for lane space so long */
+    AHEAD_NS = 2000000, /* an asynchronous copy looks for lane space so long */
 };
 
 static bool perf_inline, perf_early, perf_ahead; /* switches, read when a session begins */
@@ -184,6 +184,25 @@ static CUresult send_now(struct tfr_stream *stream, uint64_t dst, const struct s
     return src->direct ? flight_end(flight, n, result) : result;
 }
 
+/* While the lane moves somebody has to take in what comes home, and it is us. */
+static bool room_wait(uint64_t len, struct tfr_extent *extent_out)
+{
+    uint64_t until = tfr_clock_now() + AHEAD_NS;
+    struct tfr_relax relax = TFR_RELAX_INIT(TFR_WAIT_LANE_SPACE);
+    bool found = false;
+    relax.patience = TFR_MOVE_PATIENCE;
+    atomic_fetch_add_explicit(&tfr_client.movers, 1, memory_order_relaxed);
+    do {
+        if (tfr_relax(&relax) == TFR_RELAX_SLEEP)
+            tfr_wait_aside(tfr_lane_freed, 1);
+        tfr_copy_deliver();
+        tfr_client_progress();
+        found = tfr_lane_try_ahead(len, extent_out);
+    } while (!found && tfr_clock_now() < until);
+    atomic_fetch_sub_explicit(&tfr_client.movers, 1, memory_order_relaxed);
+    return found;
+}
+
 bool tfr_copy_room(uint64_t len, struct tfr_extent *extent_out)
 {
     if (!perf_ahead)
@@ -195,18 +214,10 @@ bool tfr_copy_room(uint64_t len, struct tfr_extent *extent_out)
     uint64_t moves = tfr_lane_moves();
     if (moves == atomic_load_explicit(&stuck, memory_order_relaxed))
         return false;
-    uint64_t until = tfr_clock_now() + AHEAD_NS;
-    struct tfr_relax relax = TFR_RELAX_INIT(TFR_WAIT_LANE_SPACE);
-    do {
-        tfr_relax_nap(&relax);
-        tfr_copy_deliver();
-        tfr_client_progress();
-        if (tfr_lane_try_ahead(len, extent_out))
-            return true;
-    } while (tfr_clock_now() < until);
-    if (moves == tfr_lane_moves())
+    bool found = room_wait(len, extent_out);
+    if (!found && moves == tfr_lane_moves())
         atomic_store_explicit(&stuck, moves, memory_order_relaxed);
-    return false;
+    return found;
 }
 
 /* What found no room, from `done` on: registered memory is read when the stream gets there,
@@ -394,6 +405,7 @@ static CUresult pull_now(struct tfr_stream *stream, uint8_t *dst, struct tfr_mem
 {
     struct pulling p = {.asked = 0};
     CUresult result = CUDA_SUCCESS;
+    atomic_fetch_add_explicit(&tfr_client.movers, 1, memory_order_relaxed);
     for (uint64_t asked = 0, n = 1; result == CUDA_SUCCESS && (asked < len || p.done != p.asked);
          n = 1) {
         while (result == CUDA_SUCCESS && n && asked < len && p.asked - p.done < IN_FLIGHT) {
@@ -415,6 +427,7 @@ static CUresult pull_now(struct tfr_stream *stream, uint8_t *dst, struct tfr_mem
         pulling_end(&p);
     for (; p.done != p.asked; p.done++) /* the stream still fills these */
         tfr_lane_give(p.home[p.done % IN_FLIGHT].extent, stream, p.seq[p.done % IN_FLIGHT]);
+    atomic_fetch_sub_explicit(&tfr_client.movers, 1, memory_order_relaxed);
     return result;
 }
 

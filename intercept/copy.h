@@ -70,6 +70,9 @@ _Atomic uint32_t *tfr_lane_shipping(const struct tfr_extent *extent);
 /* The extent is free once the stream has passed seq. */
 void tfr_lane_give(struct tfr_extent extent, struct tfr_stream *stream, uint64_t seq);
 
+/* Has any extent come back that nobody has taken note of? */
+bool tfr_lane_freed(void);
+
 /* How many extents have ever come free. */
 uint64_t tfr_lane_moves(void);
 

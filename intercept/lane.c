@@ -224,8 +224,7 @@ bool tfr_lane_try_pull(uint64_t len, struct tfr_extent *extent_out)
     return found;
 }
 
-/* Has any extent come back, wherever its stream stands in the list? */
-static bool room_made(void)
+bool tfr_lane_freed(void)
 {
     bool made = false;
     pthread_mutex_lock(&lock);
@@ -237,7 +236,7 @@ static bool room_made(void)
 
 static bool worth_a_look(void)
 {
-    return room_made() || tfr_gate_due(TFR_GATE_MOVE);
+    return tfr_lane_freed() || tfr_gate_due(TFR_GATE_MOVE);
 }
 
 /* Until something may have come free: any of the extents that streams hold, since one of those may
@@ -245,7 +244,7 @@ static bool worth_a_look(void)
  * have in hand come back without news; none of them waits here while it has some. */
 static CUresult room_wait(struct tfr_relax *relax)
 {
-    while (!room_made()) {
+    while (!tfr_lane_freed()) {
         enum tfr_relax_step step = tfr_relax(relax);
         tfr_gate_help();
         if (step == TFR_RELAX_SPUN)

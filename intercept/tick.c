@@ -143,6 +143,12 @@ static bool waited_for(void)
            atomic_load_explicit(&tfr_client.movers, memory_order_relaxed);
 }
 
+/* Does another thread bring home what is owed?  Two would take turns at the link. */
+static bool brought(void)
+{
+    return !tfr_client.mapped && waited_for();
+}
+
 /* For news, or for a millisecond more each time.  Threads that wait for the session serve what
  * needs bytes. */
 static void sleep_pending(bool stalled, int *nap_ms)
@@ -182,7 +188,7 @@ static void *tick_main(void *arg)
         tfr_text_take();
         tfr_client_progress();
         bool moved = tfr_gate_serve(TFR_GATE_MOVE, UINT32_MAX) != 0;
-        if (tfr_copy_due()) {
+        if (!brought() && tfr_copy_due()) {
             tfr_copy_deliver();
             moved = true;
         }
