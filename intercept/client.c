@@ -411,9 +411,7 @@ static pthread_mutex_t cut_lock = PTHREAD_MUTEX_INITIALIZER;
 
 void tfr_client_cut(void)
 {
-    if (!atomic_load_explicit(&tfr_client.linked, memory_order_acquire))
-        return;
-    pthread_mutex_lock(&cut_lock);
+    pthread_mutex_lock(&cut_lock); /* also if there is no link: another thread may be closing it */
     /* With the lock: no error means that the session which failed has ended and another is here. */
     if (atomic_load_explicit(&tfr_client.error, memory_order_acquire) &&
         atomic_exchange_explicit(&tfr_client.linked, false, memory_order_acq_rel)) {

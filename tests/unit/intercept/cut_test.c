@@ -12,6 +12,7 @@ static struct tfr_client_page page;
 static struct tfr_xfer under_way;
 static _Atomic int arms, closes, unregs, pending;
 static int bell;
+static useconds_t close_us;
 
 static tfr_status get(struct tfr_link *link, const struct tfr_xfer *xfer)
 {
@@ -47,6 +48,7 @@ static void close_link(struct tfr_link *link)
 {
     (void)link;
     cr_assert_eq(arms, 0, "closed while somebody sleeps on it");
+    usleep(close_us);
     for (; pending; pending--)
         under_way.done(under_way.arg, TFR_E_PEER);
     closes++;
@@ -123,6 +125,26 @@ Test(cut, an_extent_of_an_older_session_goes_nowhere)
     cr_assert_eq(tfr_lane_take(load.len, &extent), CUDA_SUCCESS);
     tfr_client.session_at++;
     cr_assert_eq(tfr_bulk_get(&load), CUDA_ERROR_CONTEXT_IS_DESTROYED);
+    cr_assert_eq(pending, 0);
+}
+
+static void *settle(void *extent)
+{
+    tfr_lane_settle(extent);
+    cr_assert_eq(closes, 1, "settled before the link was closed");
+    return NULL;
+}
+
+Test(cut, who_comes_while_another_thread_closes_the_link_waits_for_it)
+{
+    struct tfr_extent extent = get_something();
+    pthread_t threads[3];
+    close_us = 200000;
+    tfr_client_broken(NULL);
+    for (int i = 0; i < 3; i++)
+        pthread_create(&threads[i], NULL, settle, &extent);
+    for (int i = 0; i < 3; i++)
+        pthread_join(threads[i], NULL);
     cr_assert_eq(pending, 0);
 }
 

@@ -74,6 +74,7 @@ Test(lane, keeps_what_another_session_left_in_hand_out_of_the_next_one, .timeout
     kit_lane(4 * TFR_LANE_CHUNK);
     tfr_client.session_at++; /* the next session has begun, its lane not yet */
     cr_assert_eq(tfr_lane_take(100, &old), CUDA_SUCCESS);
+    uint8_t *before = tfr_client.lanes[0].twin;
     tfr_client.lanes[0].twin = calloc(1, tfr_client.lanes[0].len);
     tfr_lane_init();
     cr_assert_eq(tfr_lane_take(100, &mine), CUDA_SUCCESS);
@@ -82,4 +83,5 @@ Test(lane, keeps_what_another_session_left_in_hand_out_of_the_next_one, .timeout
     tfr_lane_free(old);
     cr_assert_eq(tfr_lane_take(100, &other), CUDA_SUCCESS);
     cr_assert_neq(other.at, mine.at, "the old session's extent freed ours");
+    free(before);
 }
