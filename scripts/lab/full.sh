@@ -13,12 +13,13 @@ appears() {
 }
 
 # Two guests at once, on a wire that is a socket; the second runs the job, in the midst of which the first
-# is killed.
+# is killed.  LAB_HOSTS is what their addresses begin with: fd00:: makes them speak IPv6 alone.
 run_two() {
     local serves=$out/host_serves dies=$out/host_dies status
+    export LAB_HOSTS=${LAB_HOSTS:-10.1.0.}
     other_link=$(mktemp -d) || return
-    write_job "$serves" 'lab_node 10.1.0.1' "$tree/scripts/lab/run-jobs" host_serves
-    write_job "$dies" 'lab_node 10.1.0.2' "$tree/scripts/lab/run-jobs" host_dies
+    write_job "$serves" "lab_node ${LAB_HOSTS}1" "$tree/scripts/lab/run-jobs" host_serves
+    write_job "$dies" "lab_node ${LAB_HOSTS}2" "$tree/scripts/lab/run-jobs" host_dies
     lab_boot "$image" "$serves" 1 1024 -netdev "stream,id=n0,server=on,addr.type=unix,addr.path=$other_link/wire" \
         -device virtio-net-pci,netdev=n0,mac=52:54:00:00:00:01,host_mtu=4200
     other_qemu=$lab_qemu
@@ -53,5 +54,6 @@ run_all() {
     LAB_TRANSPORT=ucx run_jobs ucx conform=ucx conform=fault:ucx "e2e=$five" kill_client kill_executor \
         loss=3,vector_add,streams_events cut=silent,host
     run_two
+    LAB_HOSTS=fd00:: LAB_TRANSPORT=ucx out=$out/ipv6 run_two
     LAB_JOB_LIMIT=3600 run_jobs programs e2e_all
 }

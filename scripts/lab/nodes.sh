@@ -36,11 +36,13 @@ lab_routes() {
     ip route replace 10.0.0.1/32 dev ve1 src 10.0.0.2 table 102
 }
 
-# One of two guests: lab_node ADDRESS, its network card with an RDMA device on it.
+# One of two guests: lab_node ADDRESS (IPv4 or IPv6), its network card with an RDMA device on it.
 lab_node() {
-    local card
+    local card prefix=24 now=''
+    case $1 in *:*) prefix=64 now=nodad ;; esac
     card=$(basename "$(dirname "$(grep -l 52:54:00:00:00 /sys/class/net/*/address)")")
-    ip addr add "$1/24" dev "$card"
+    # shellcheck disable=SC2086 # a word or none
+    ip addr add "$1/$prefix" dev "$card" $now
     ip link set "$card" mtu 4200 up
     rdma link add rxe0 type rxe netdev "$card"
 }

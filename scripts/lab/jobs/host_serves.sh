@@ -1,6 +1,7 @@
 # shellcheck shell=bash
 # One of two guests: an executor that is there until its machine goes.
-LAB_FAR=rxe0 LAB_LISTEN=tcp:10.1.0.1:0
+LAB_FAR=rxe0 LAB_LISTEN=tcp:${LAB_HOSTS}1:0
+case $LAB_HOSTS in *:*) LAB_LISTEN="tcp:[${LAB_HOSTS}1]:0" ;; esac
 . "$LAB_TREE/scripts/lab/kit.sh"
 within 120 grep -q ACTIVE /sys/class/infiniband/rxe0/ports/1/state || fail "the other guest does not come"
 executor_start
