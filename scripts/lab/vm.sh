@@ -3,12 +3,14 @@
 # QEMU emulates the processor (TCG), since machines that run CI seldom let their guests have guests.
 
 # Starts a guest in the background, its pid in lab_qemu: lab_boot IMAGE RESULTS CPUS MEMORY [QEMU_OPTION...].
-# A busy host may keep the emulated timer from ticking when the kernel looks for it: it must not look.
+# The guest's clock counts its instructions (8 ns each) while it works: a busy host makes the lab slow, and
+# nothing in it late, whatever the limits and time-outs there are.
 # RESULTS holds job.sh and binds; the guest's kernel log goes to serial.log there, the job's output to out.
 lab_boot() {
     local image=$1 results=$2 cpus=$3 memory=$4
     shift 4
-    qemu-system-x86_64 -accel tcg,thread=multi -M q35 -cpu max -smp "$cpus" -m "$memory" \
+    qemu-system-x86_64 -accel tcg,thread=single -icount shift=3,align=off,sleep=on \
+        -M q35 -cpu max -smp "$cpus" -m "$memory" \
         -nodefaults -no-user-config -display none -no-reboot -monitor none \
         -serial "file:$results/serial.log" \
         -kernel "$image/vmlinuz" -initrd "$image/initrd.gz" -append 'console=ttyS0 quiet panic=-1 no_timer_check' \
