@@ -195,6 +195,8 @@ void tfr_post_release(void);
 /* Number of the last record. */
 uint64_t tfr_post_last(void);
 
+/* ---- ask.c ---- */
+
 struct tfr_ask {
     CUresult result;
     uint32_t slot;
@@ -214,6 +216,8 @@ const void *tfr_ask_payload(const struct tfr_ask *ask, uint32_t *len_out);
 
 /* Gives the slot back; returns the call's result. */
 CUresult tfr_ask_end(struct tfr_ask *ask);
+
+/* ---- client.c ---- */
 
 /* Stores a word of the client page; the executor sees it after everything stored before. */
 void tfr_page_store(_Atomic uint64_t *word, uint64_t value);
