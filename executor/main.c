@@ -194,7 +194,8 @@ int main(int argc, char **argv)
                 tfr_transport_why(tfr_env_str("TFR_TRANSPORT")));
         return 2;
     }
-    if (!tfr_ways_able(tfr_env_str("TFR_TRANSPORT"), &why)) {
+    /* Of a private executor the program itself says it. */
+    if (!asked.cfg.private && !tfr_ways_able(tfr_env_str("TFR_TRANSPORT"), &why)) {
         tfr_say("nothing can be served (TFR_TRANSPORT=%s): %s", tfr_env_str("TFR_TRANSPORT"), why);
         return 1;
     }

@@ -87,6 +87,10 @@ class Settings(unittest.TestCase):
     def test_that_ask_for_what_the_machine_lacks_end_the_executor_at_once(self):
         for name in ("verbs", "ucx", "fault:verbs"):
             self.refused(rf"TFR_TRANSPORT={name}\): .", "--transport", name)
+        got = tool("tf-run", "--transport", "verbs", PROBE, "steady", "1")
+        self.assertNotEqual(got.returncode, 0)
+        self.assertEqual(len(re.findall("(?m)^tf: (?!private).*verbs", got.stderr)), 1, got.stderr)
+        self.assertNotIn("private executor ended", got.stderr)
 
 
 def cores_of_threads(pid):
