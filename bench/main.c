@@ -23,7 +23,10 @@ static const char usage[] =
     "  --json FILE      results for programs (-: standard output, the table goes to stderr)\n"
     "  --executor ADDR  a running executor; default: a private one\n"
     "  --no-count       without the runs that count round trips and system calls\n"
-    "  --floor          the raw floors only\n";
+    "  --floor          the raw floors only\n"
+    "With TFR_TRANSPORT=tcp the floors are raw TCP sockets and, for --case call_ctx_limit, "
+    "ucx_perftest\n"
+    "over TCP where it is installed.\n";
 
 enum {
     OPT_LIST = 256,

@@ -1,4 +1,5 @@
 /* UCX in our hands: which lanes are taken, and what it may do to the process that loads it. */
+#include <arpa/inet.h>
 #include <criterion/criterion.h>
 #include <pthread.h>
 #include <signal.h>
@@ -68,6 +69,52 @@ Test(ucx, refuses_lanes_that_put_by_software)
                                  sizeof(name)));
     cr_assert_not(ucx_lanes_good("nothing of the kind\n", name, sizeof(name)));
     cr_assert_str_eq(name, "");
+}
+
+static struct ucx_ip ip_make(const char *text, uint8_t prefix)
+{
+    bool v6 = strchr(text, ':') != NULL;
+    struct ucx_ip ip = {.family = v6 ? UCX_IP6 : UCX_IP4, .prefix = prefix};
+
+    cr_assert_eq(inet_pton(v6 ? AF_INET6 : AF_INET, text, ip.addr), 1);
+    return ip;
+}
+
+static bool is_near(const char *own, uint8_t prefix, const char *other)
+{
+    struct ucx_ip a = ip_make(own, prefix), b = ip_make(other, 0);
+
+    return ucx_ip_near(&a, &b);
+}
+
+Test(ucx, knows_which_addresses_lie_in_a_subnet)
+{
+    cr_assert(is_near("10.1.2.3", 24, "10.1.2.250"));
+    cr_assert_not(is_near("10.1.2.3", 24, "10.1.3.3"));
+    cr_assert(is_near("10.1.2.3", 23, "10.1.3.3"));
+    cr_assert_not(is_near("10.1.2.3", 32, "10.1.2.4"));
+    cr_assert(is_near("10.1.2.3", 0, "192.168.0.1"));
+    cr_assert(is_near("fd00::1", 64, "fd00::ffff:2"));
+    cr_assert_not(is_near("fd00::1", 64, "fd00:0:0:1::1"));
+    cr_assert_not(is_near("fd00::1", 128, "fd00::2"));
+    cr_assert(is_near("fd00::1", 255, "fd00::1"), "no prefix is longer than its address");
+    cr_assert_not(is_near("10.0.0.1", 0, "fd00::1"));
+}
+
+Test(ucx, writes_addresses_of_both_families_and_no_other)
+{
+    static const char *const texts[] = {"10.1.2.3", "fd00::1:2"};
+    struct sockaddr_storage addr;
+    char text[64];
+
+    for (size_t i = 0; i < 2; i++) {
+        struct ucx_ip ip = ip_make(texts[i], 0);
+        cr_assert_gt(ucx_ip_sockaddr(&ip, 4711, &addr), 0);
+        cr_assert_eq(addr.ss_family, i ? AF_INET6 : AF_INET);
+        cr_assert_eq(ucx_sockaddr_port(&addr), 4711);
+        cr_assert_str_eq(ucx_ip_text(&ip, text, sizeof(text)), texts[i]);
+    }
+    cr_assert_eq(ucx_ip_sockaddr(&(struct ucx_ip){.family = 9}, 4711, &addr), 0);
 }
 
 Test(ucx, loads_no_module_that_is_left_out)
