@@ -380,7 +380,8 @@ static struct bring *bring_make(struct puller *puller, uint64_t len)
     b->puller = puller;
     b->len = len;
     b->part = part;
-    b->slices = (uint32_t)(extent_len(&puller->extent) / part);
+    /* an extent that does not divide by eight has room for one more */
+    b->slices = (uint32_t)least(extent_len(&puller->extent) / part, SLICES);
     atomic_init(&b->refs, 1);
     atomic_fetch_add_explicit(&bringing, 1, memory_order_relaxed);
     return b;
