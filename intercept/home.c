@@ -181,6 +181,19 @@ static bool owed_clashes(const struct owed *due, const struct tfr_owed *o)
     return due != NULL;
 }
 
+/* Words may have been stored since we passed over an older copy to the same place. */
+static bool older_passed(const struct owed *o)
+{
+    for (const struct owed *older = owed_head; older != o; older = older->next) {
+        if (!owed_overlaps(&older->body, o->body.dst.at, owed_span(&o->body)))
+            continue;
+        cut_settle(); /* then what this one comes after is seen, too */
+        if (tfr_word_reached(older->body.word, older->body.seq))
+            return true;
+    }
+    return false;
+}
+
 /* Copies that were sent for, oldest first, and have not ended. */
 struct coming {
     struct owed *first, **last;
@@ -197,6 +210,10 @@ static void coming_begin(struct coming *c)
         struct owed *o = *at;
         if (!tfr_word_reached(o->body.word, o->body.seq)) {
             at = &o->next;
+            continue;
+        }
+        if (at != &owed_head && older_passed(o)) {
+            at = &owed_head;
             continue;
         }
         if ((c->direct || o->body.flags & TFR_COPY_FETCH) && owed_clashes(c->first, &o->body))
