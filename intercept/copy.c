@@ -386,10 +386,9 @@ static CUresult pulling_ask(struct pulling *p, struct tfr_stream *stream, uint64
 static CUresult pulling_begin(struct pulling *p, struct tfr_stream *stream)
 {
     CUresult result = wait_for(stream, p->seq[p->begun % IN_FLIGHT]);
-    if (result == CUDA_SUCCESS)
-        result = tfr_home_begin(&p->home[p->begun % IN_FLIGHT]);
-    p->begun++;
-    return result;
+    if (result != CUDA_SUCCESS)
+        return result; /* it may still be filled */
+    return tfr_home_begin(&p->home[p->begun++ % IN_FLIGHT]);
 }
 
 static CUresult pulling_end(struct pulling *p)
