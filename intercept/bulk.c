@@ -186,7 +186,8 @@ uint16_t tfr_bulk_channel(void)
 static bool channel_take(struct channel *c, uint16_t session)
 {
     tfr_spin_lock(&c->lock);
-    if (atomic_load_explicit(&live, memory_order_relaxed) &&
+    /* pairs with the release in tfr_bulk_open */
+    if (atomic_load_explicit(&live, memory_order_acquire) &&
         session == (uint16_t)tfr_client.session_at)
         return true;
     tfr_spin_unlock(&c->lock);
