@@ -292,9 +292,14 @@ static void host_look(struct tcp_link *link)
         struct tcp_info info;
         socklen_t len = sizeof(info);
         if (getsockopt(link->socks[i].fd, IPPROTO_TCP, TCP_INFO, &info, &len) == 0 &&
-            info.tcpi_unacked && info.tcpi_retransmits && info.tcpi_last_ack_recv > HOST_SILENT_MS)
-            tcp_link_fail(link, tfr_fail(TFR_E_PEER, "the peer's host has not answered for %u ms",
+            info.tcpi_unacked && info.tcpi_retransmits &&
+            info.tcpi_last_ack_recv > HOST_SILENT_MS) {
+            tcp_link_fail(link, tfr_fail(TFR_E_PEER,
+                                         "the peer's host has not answered for %u ms: is the "
+                                         "network between up, and that machine?",
                                          info.tcpi_last_ack_recv));
+            return;
+        }
     }
 }
 
