@@ -34,6 +34,8 @@ enum floor_kind {
     FLOOR_MEMCPY,   /* memcpy of size bytes */
     FLOOR_TCP_PING, /* two processes answer each other through TCP, spinning */
     FLOOR_TCP_SEND, /* size bytes one way through TCP, the best of several ways to send */
+    FLOOR_TCP_IN,   /* the same, and the receiver copies it on */
+    FLOOR_TCP_OUT,  /* the same, and the sender copies it first */
     FLOOR_UCX,      /* UCX over TCP, as ucx_perftest measures it */
 };
 
@@ -49,7 +51,7 @@ void floor_fini(void);
 /* One round; the number of samples, each the ns of one operation. */
 size_t floor_round(enum floor_kind kind, uint64_t size, double *samples, size_t room);
 
-/* floor_tcp.c: the last three of them. */
+/* floor_tcp.c: the last five of them. */
 size_t floor_tcp_round(enum floor_kind kind, uint64_t size, double *samples, size_t room);
 void floor_tcp_fini(void);
 

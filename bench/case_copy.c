@@ -124,6 +124,11 @@ static void add_sizes(struct bench_list *list, struct bench_case *c, const char 
         c->floor_size = c->size;
         bench_add(list, c, "%s_%s", label, size_name(c->size, text, sizeof text));
     }
+    /* The software GPU's copy engine is a CPU, which a raw socket has for itself. */
+    if (bench_over_tcp() && !list->quick && c->op != call_to) {
+        c->floor = c->op == copy_to ? FLOOR_TCP_IN : FLOOR_TCP_OUT;
+        bench_add(list, c, "%s_%s_copied", label, size_name(c->size, text, sizeof text));
+    }
 }
 
 void bench_add_copy(struct bench_list *list)

@@ -48,6 +48,10 @@ const char *floor_name(enum floor_kind kind)
         return "tcp-ping";
     case FLOOR_TCP_SEND:
         return "tcp-send";
+    case FLOOR_TCP_IN:
+        return "tcp-copy";
+    case FLOOR_TCP_OUT:
+        return "copy-tcp";
     case FLOOR_UCX:
         return "ucx-tcp";
     }
@@ -209,6 +213,8 @@ size_t floor_round(enum floor_kind kind, uint64_t size, double *samples, size_t 
         return memcpys(size, samples, n);
     case FLOOR_TCP_PING:
     case FLOOR_TCP_SEND:
+    case FLOOR_TCP_IN:
+    case FLOOR_TCP_OUT:
     case FLOOR_UCX:
         return floor_tcp_round(kind, size, samples, n);
     }

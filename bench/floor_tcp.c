@@ -1,5 +1,6 @@
 /* The raw floors of a network: 64 bytes to and fro between two processes that spin on plain TCP
- * sockets, the best of several ways to send a block one way into a buffer of its size, and what
+ * sockets, the best of several ways to send a block one way into a buffer of its size, alone or
+ * with the memcpy that a GPU without a copy engine of its own costs on one side, and what
  * ucx_perftest says of UCX over TCP, where it is installed.  All over loopback, as our own tcp
  * transport between a client and a private executor.  Used by floor.c. */
 #include <arpa/inet.h>
@@ -20,7 +21,14 @@
 #include "base/clock.h"
 #include "bench/bench.h"
 
-enum { PING = 64, PINGS = 2000, WARM_PINGS = 200, BLOCKS_MAX = 500, UCX_MS = 20000 };
+enum {
+    PING = 64,
+    PINGS = 2000,
+    WARM_PINGS = 200,
+    BLOCKS_MAX = 500,
+    UCX_MS = 20000,
+    LANE = 1 << 20
+};
 #define BLOCK_BYTES (128ull << 20) /* per round and way, at most */
 
 static int sock = -1; /* of the parent */
@@ -32,7 +40,8 @@ static uint64_t room;
 struct task {
     uint64_t size; /* 0: answer pings */
     uint64_t times;
-    uint64_t spin; /* else it sleeps in recv */
+    uint64_t spin;   /* else it sleeps in recv */
+    uint64_t copied; /* pieces of so many bytes come by way of a small buffer; 0: none do */
 };
 
 static bool bytes_move(int fd, uint8_t *at, uint64_t len, uint64_t piece, bool out, bool spin)
@@ -47,6 +56,23 @@ static bool bytes_move(int fd, uint8_t *at, uint64_t len, uint64_t piece, bool o
             at += n;
             len -= (uint64_t)n;
         }
+    }
+    return true;
+}
+
+/* What a lane does beside a GPU whose copy engine is a CPU: the bytes go through it. */
+static bool bytes_copy(int fd, uint64_t len, uint64_t piece, bool out, bool spin)
+{
+    static uint8_t lane[LANE];
+    for (uint64_t at = 0, part; at < len; at += part) {
+        part = len - at < piece ? len - at : piece;
+        uint8_t *by = lane + at % LANE;
+        if (out)
+            memcpy(by, buffer + at, part);
+        if (!bytes_move(fd, by, part, part, out, spin))
+            return false;
+        if (!out)
+            memcpy(buffer + at, by, part);
     }
     return true;
 }
@@ -76,8 +102,10 @@ static void echo(int fd)
         if (task.size && !buffer_open(task.size))
             return;
         for (uint64_t i = 0; i < task.times; i++) {
-            bool well = task.size ? bytes_move(fd, buffer, task.size, 1 << 20, false, task.spin)
-                                  : bytes_move(fd, ping, sizeof ping, sizeof ping, false, true);
+            bool well = !task.size ? bytes_move(fd, ping, sizeof ping, sizeof ping, false, true)
+                        : task.copied
+                            ? bytes_copy(fd, task.size, task.copied, false, task.spin)
+                            : bytes_move(fd, buffer, task.size, 1 << 20, false, task.spin);
             if (!well || !bytes_move(fd, ping, task.size ? 1 : sizeof ping, PING, true, true))
                 return;
         }
@@ -154,18 +182,35 @@ static size_t pings(double *samples, size_t n)
     return got;
 }
 
-static size_t blocks(uint64_t size, uint64_t piece, bool spin, double *samples, size_t n)
+/* One way to send a block. */
+struct way {
+    uint64_t piece;
+    bool spin;
+    const char *congestion;
+    enum floor_kind kind;
+};
+
+static bool block_send(uint64_t size, const struct way *way)
+{
+    return way->kind == FLOOR_TCP_OUT ? bytes_copy(sock, size, way->piece, true, way->spin)
+                                      : bytes_move(sock, buffer, size, way->piece, true, way->spin);
+}
+
+static size_t blocks(uint64_t size, const struct way *way, double *samples, size_t n)
 {
     uint64_t times = BLOCK_BYTES / size;
     times = times < 2 ? 2 : times > BLOCKS_MAX ? BLOCKS_MAX : times;
     times = times > n ? n : times;
-    if (!task_start(&(struct task){size, times, spin}))
+    struct task task = {.size = size, .times = times, .spin = way->spin};
+    task.copied = way->kind == FLOOR_TCP_IN ? way->piece : 0;
+    if (setsockopt(sock, IPPROTO_TCP, TCP_CONGESTION, way->congestion,
+                   (socklen_t)strlen(way->congestion)) < 0 ||
+        !task_start(&task))
         return 0;
     for (uint64_t i = 0; i < times; i++) {
         uint8_t told;
         uint64_t start = timer_now();
-        if (!bytes_move(sock, buffer, size, piece, true, spin) ||
-            !bytes_move(sock, &told, 1, 1, false, spin))
+        if (!block_send(size, way) || !bytes_move(sock, &told, 1, 1, false, way->spin))
             return 0;
         samples[i] = timer_ns(start, timer_now());
     }
@@ -179,16 +224,23 @@ static int by_value(const void *a, const void *b)
 }
 
 /* The samples of the way that was fastest this round. */
-static size_t best_blocks(uint64_t size, double *samples, size_t n)
+static size_t best_blocks(enum floor_kind kind, uint64_t size, double *samples, size_t n)
 {
-    static const uint64_t pieces[] = {64 << 10, 1 << 20, UINT64_MAX};
+    static const uint64_t sent[] = {64 << 10, 1 << 20, UINT64_MAX};
+    static const uint64_t copied[] = {64 << 10, 256 << 10, LANE};
+    static char usual[16]; /* the system's: it may pace, which within a machine costs time */
+    const uint64_t *pieces = kind == FLOOR_TCP_SEND ? sent : copied;
+    socklen_t len = sizeof usual - 1;
+    if (!usual[0] && getsockopt(sock, IPPROTO_TCP, TCP_CONGESTION, usual, &len) < 0)
+        return 0;
     static double tried[SAMPLES_MAX];
     double best = 0;
     size_t best_n = 0;
     if (!buffer_open(size))
         return 0;
-    for (size_t way = 0; way < 2 * sizeof pieces / sizeof *pieces; way++) {
-        size_t got = blocks(size, pieces[way / 2], way % 2, tried, SAMPLES_MAX);
+    for (size_t way = 0; way < 4 * sizeof sent / sizeof *sent; way++) {
+        struct way of = {pieces[way / 4], way % 2, way / 2 % 2 ? "reno" : usual, kind};
+        size_t got = blocks(size, &of, tried, SAMPLES_MAX);
         qsort(tried, got, sizeof *tried, by_value);
         if (got == 0 || got > n || (best_n && tried[got / 2] >= best))
             continue;
@@ -315,5 +367,5 @@ size_t floor_tcp_round(enum floor_kind kind, uint64_t size, double *samples, siz
         return ucx(samples, n);
     if (!tcp_open())
         return 0;
-    return kind == FLOOR_TCP_PING ? pings(samples, n) : best_blocks(size, samples, n);
+    return kind == FLOOR_TCP_PING ? pings(samples, n) : best_blocks(kind, size, samples, n);
 }

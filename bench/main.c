@@ -220,10 +220,10 @@ static int run_floors(struct bench_run *run)
     static const struct {
         enum floor_kind kind;
         uint64_t size;
-    } floors[] = {{FLOOR_PINGPONG, 0},       {FLOOR_STORE, 80},       {FLOOR_STORE, 4176},
-                  {FLOOR_MEMCPY, 64 << 10},  {FLOOR_MEMCPY, 1 << 20}, {FLOOR_MEMCPY, 16 << 20},
-                  {FLOOR_MEMCPY, 64 << 20},  {FLOOR_TCP_PING, 0},     {FLOOR_UCX, 0},
-                  {FLOOR_TCP_SEND, 64 << 20}};
+    } floors[] = {{FLOOR_PINGPONG, 0},        {FLOOR_STORE, 80},        {FLOOR_STORE, 4176},
+                  {FLOOR_MEMCPY, 64 << 10},   {FLOOR_MEMCPY, 1 << 20},  {FLOOR_MEMCPY, 16 << 20},
+                  {FLOOR_MEMCPY, 64 << 20},   {FLOOR_TCP_PING, 0},      {FLOOR_UCX, 0},
+                  {FLOOR_TCP_SEND, 64 << 20}, {FLOOR_TCP_IN, 64 << 20}, {FLOOR_TCP_OUT, 64 << 20}};
     fprintf(run->out, "%-9s %9s %12s %12s %12s\n", "floor", "bytes", "p50_ns", "p99_ns", "min_ns");
     for (size_t i = 0; i < sizeof floors / sizeof floors[0]; i++) {
         struct series s = {0};
