@@ -40,6 +40,8 @@ static const struct tfr_env_row rows[] = {
     {"TFR_TCP_SOCKETS", "4",
      "connections of a link over tcp: one for calls, others for bulk; with 1 calls wait behind "
      "bulk"},
+    {"TFR_TCP_CONGESTION", NULL,
+     "congestion control of a link over tcp (default: reno within one machine, else the system's)"},
     {"TFR_TCP_ENCRYPT", "0", "1 on either side: what goes over tcp is encrypted (libsodium)"},
     {"TFR_TCP_PORTS", NULL, "executor: ports for these (5000-5100); default: any"},
     {"TFR_VERBS_DEVICE", NULL,

@@ -22,6 +22,7 @@
 #include "base/env.h"
 #include "base/log.h"
 #include "transport/tcp/tcp.h"
+#include "transport/ways.h"
 
 enum {
     VERSION = 1,
@@ -119,20 +120,6 @@ static tfr_status random_fill(void *bytes, size_t len)
 }
 
 /* A dead host shows within four seconds on a socket that is idle; recv.c looks at the others. */
-static void options_set(int fd)
-{
-    static const struct {
-        int level, name, value;
-    } options[] = {
-        {IPPROTO_TCP, TCP_NODELAY, 1},  {SOL_SOCKET, SO_KEEPALIVE, 1},
-        {IPPROTO_TCP, TCP_KEEPIDLE, 1}, {IPPROTO_TCP, TCP_KEEPINTVL, 1},
-        {IPPROTO_TCP, TCP_KEEPCNT, 2},
-    };
-
-    for (size_t i = 0; i < sizeof(options) / sizeof(options[0]); i++)
-        setsockopt(fd, options[i].level, options[i].name, &options[i].value, sizeof(int));
-}
-
 static tfr_status msg_send(struct tfr_boot *boot, void *body, uint32_t len)
 {
     struct tfr_boot_msg msg = {.type = TFR_BOOT_LINK, .len = len, .body = body};
@@ -563,7 +550,7 @@ tfr_status tcp_connect(struct tfr_boot *boot, bool first, struct tcp_joint *join
     status = first ? client_join(&party) : worker_join(&party);
     for (int i = 0; i < TFR_CHANNELS; i++) {
         if (joint.fds[i] >= 0 && status == TFR_OK)
-            options_set(joint.fds[i]);
+            tcp_options_set(joint.fds[i], tfr_boot_near(boot));
         else if (joint.fds[i] >= 0)
             close(joint.fds[i]);
     }

@@ -187,6 +187,9 @@ struct tcp_joint {
 };
 tfr_status tcp_connect(struct tfr_boot *boot, bool first, struct tcp_joint *joint_out);
 
+/* options.c.  near: both ends lie on one machine. */
+void tcp_options_set(int fd, bool near);
+
 /* crypt.c: sends and receives as the system calls do, without waiting.  send answers how much of
  * the plain bytes it has taken; what it could not send of them is `unsent` and goes with the next
  * call. unread: there is more that no descriptor tells of.  EBADMSG: not the peer's; said. */
