@@ -28,6 +28,10 @@
     X(pool_reuses, "pool allocations served out of the pool")                                      \
     X(pinned_staged, "allocations of pinned memory that is staged")                                \
     X(reg_refusals, "pinned memory that could not be registered with the network")                 \
+    X(link_requests, "work requests, frames or messages that transports were given")               \
+    X(link_doorbells, "times that a NIC or the kernel was told of them")                           \
+    X(link_inlined, "bytes copied into them")                                                      \
+    X(link_extras, "of them, the transports' own: bells, signs of life")                           \
     X(ring_stalls, "waits for ring space")                                                         \
     X(lane_stalls, "waits for a lane extent")
 

@@ -402,6 +402,16 @@ void tfr_client_quiet(void)
 
 static pthread_mutex_t cut_lock = PTHREAD_MUTEX_INITIALIZER;
 
+static void link_count(void)
+{
+    struct tfr_link_count count;
+    tfr_client.link->ops->count(tfr_client.link, &count);
+    TFR_COUNT(link_requests, count.requests);
+    TFR_COUNT(link_doorbells, count.doorbells);
+    TFR_COUNT(link_inlined, count.inlined);
+    TFR_COUNT(link_extras, count.extras);
+}
+
 void tfr_client_cut(void)
 {
     pthread_mutex_lock(&cut_lock); /* also if there is no link: another thread may be closing it */
@@ -414,8 +424,18 @@ void tfr_client_cut(void)
         tfr_gather_gone(); /* else its helper would look for ever */
         ring_unlock();
         tfr_bulk_close();
+        link_count();
         tfr_client.link->ops->close(tfr_client.link);
     }
+    pthread_mutex_unlock(&cut_lock);
+}
+
+void tfr_client_count(void)
+{
+    if (pthread_mutex_trylock(&cut_lock) != 0)
+        return;
+    if (atomic_load_explicit(&tfr_client.linked, memory_order_acquire))
+        link_count();
     pthread_mutex_unlock(&cut_lock);
 }
 

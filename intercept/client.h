@@ -144,6 +144,9 @@ void tfr_client_quiet(void);
  * those that put, get and progress need. */
 void tfr_client_cut(void);
 
+/* Adds what a link that is still open has done to the counters, for the process's end. */
+void tfr_client_count(void);
+
 /* For loops that wait without tfr_wait_word: breaks the session if the executor has gone, looking
  * every now and then.  Returns the session's error. */
 CUresult tfr_client_look(void);

@@ -591,5 +591,7 @@ void tfr_client_detach(void)
 
 __attribute__((destructor)) static void at_exit(void)
 {
+    if (atomic_load_explicit(&tfr_client.attached, memory_order_acquire))
+        tfr_client_count();
     tfr_counters_dump();
 }

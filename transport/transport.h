@@ -127,7 +127,7 @@ struct tfr_link_count {
     uint64_t bytes;         /* on the wire as far as we know it, our framing included */
     uint64_t inlined;       /* of these, bytes copied into a work request */
     uint64_t taken;         /* bytes that progress took in; 0 where they arrive by themselves */
-    uint64_t backstops;     /* sleeps that no bell ended though there was news: 0 if all is well */
+    uint64_t extras;        /* of the requests, the transport's own: bells, signs of life */
     uint64_t bells, sleeps; /* of a transport that is a library of its own: not in tfr_counters */
 };
 

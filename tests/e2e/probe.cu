@@ -1,5 +1,5 @@
 /* The program that behaviour_test.py makes into what it needs: each way of ending, waiting, reading
- * and running that a program may have.  usage: probe WHAT [NUMBER] */
+ * and running that a program may have.  usage: probe WHAT [NUMBER...] */
 #include <errno.h>
 #include <pthread.h>
 #include <signal.h>
@@ -347,10 +347,42 @@ static int wild(void)
     return 0;
 }
 
+struct words {
+    unsigned long long word[16];
+};
+
+__global__ void take(struct words all)
+{
+    *(unsigned long long *)all.word[0] = all.word[15];
+}
+
+/* So many launches with 128 bytes of parameters, microseconds apart, and behind them seconds without
+ * a call: what each costs, and that none stays behind. */
+static int launch(int n, int gap, int idle)
+{
+    unsigned long long got = 0;
+    struct words all = {{(unsigned long long)device_alloc(sizeof(got))}};
+    for (int i = -1; i < n; i++) {
+        all.word[15] = i + 2;
+        take<<<1, 1>>>(all);
+        LAUNCHED();
+        if (i < 0)
+            CUDA(cudaDeviceSynchronize());
+        else if (gap)
+            usleep(gap);
+    }
+    say("ready");
+    sleep(idle);
+    CUDA(cudaMemcpy(&got, (void *)all.word[0], sizeof(got), cudaMemcpyDeviceToHost));
+    printf("last %llu\n", got);
+    return got == (unsigned long long)n + 1 ? 0 : 1;
+}
+
 int main(int argc, char **argv)
 {
     const char *what = argc > 1 ? argv[1] : "";
     int number = argc > 2 ? atoi(argv[2]) : 0;
+    int second = argc > 3 ? atoi(argv[3]) : 0, third = argc > 4 ? atoi(argv[4]) : 0;
     if (!strcmp(what, "count"))
         return count();
     if (!strcmp(what, "cat"))
@@ -381,6 +413,8 @@ int main(int argc, char **argv)
         return pending(number);
     if (!strcmp(what, "steady"))
         return steady(number);
+    if (!strcmp(what, "launch"))
+        return launch(number, second, third);
     touch_device();
     if (!strcmp(what, "exit"))
         return number;

@@ -291,6 +291,7 @@ void verbs_count(const struct tfr_link *base, struct tfr_link_count *count_out)
     *count_out = (struct tfr_link_count){
         .requests = extras,
         .doorbells = extras,
+        .extras = extras,
         .bells = atomic_load_explicit(&link->bells, memory_order_relaxed),
         .sleeps = atomic_load_explicit(&link->sleeps, memory_order_relaxed),
     };
