@@ -63,7 +63,7 @@ static const struct tfr_env_row rows[] = {
      "how a put is told: mem: a word in memory; imm: an immediate, for fabrics that deliver out of "
      "order; send: as mem, bells without immediates (iWARP); auto: imm on InfiniBand, else mem"},
     {"TFR_VERBS_LAND", "read",
-     "how bytes in GPU memory become visible: read: back by the NIC; flush: by the driver; none"},
+     "how bytes in GPU memory become visible: read: back by the NIC; none: they are at once"},
     {"TFR_VERBS_RELAXED", "0", "1: bulk bytes may pass each other on PCIe"},
     {"TFR_VERBS_CM", "0", "1: connects with librdmacm (iWARP always does)"},
     {"TFR_VERBS_SPIN", "5", "microseconds that a side looks for an answer before it sleeps"},

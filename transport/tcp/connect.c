@@ -21,6 +21,7 @@
 #include "base/clock.h"
 #include "base/env.h"
 #include "base/log.h"
+#include "transport/mac.h"
 #include "transport/tcp/tcp.h"
 #include "transport/ways.h"
 
@@ -49,7 +50,7 @@ struct answer {
 /* Over each connection: a number, this, and the listener's hash. */
 struct hello {
     uint32_t magic, channel;
-    uint8_t nonce[NONCE], mac[TCP_KEY_LEN];
+    uint8_t nonce[NONCE], mac[TFR_MAC_LEN];
 };
 
 struct said { /* what is hashed */
@@ -68,7 +69,7 @@ struct guest {
 
 struct party {
     struct tfr_boot *boot;
-    uint8_t key[TCP_KEY_LEN];
+    uint8_t key[TFR_MAC_LEN];
     uint64_t deadline_ns;
     int listener;
     struct tcp_joint *joint; /* its fds: -1 until joined */
@@ -92,7 +93,7 @@ static void mac_make(const uint8_t *key, const char *who, uint32_t channel, cons
     memcpy(said.who, who, strlen(who));
     memcpy(said.listener, listener, NONCE);
     memcpy(said.connector, connector, NONCE);
-    tcp_mac(key, &said, sizeof(said), mac_out);
+    tfr_mac(key, &said, sizeof(said), mac_out);
 }
 
 /* The link's own key: what both share, hashed with what only this link was told. */
@@ -109,7 +110,7 @@ static void key_make(struct party *party, const struct offer *offer)
     memcpy(joint->nonce, offer->nonce, NONCE);
     memcpy(text.secret, joint->secret, sizeof(text.secret));
     memcpy(text.nonce, joint->nonce, NONCE);
-    tcp_mac(joint->secret, &text, sizeof(text), party->key);
+    tfr_mac(joint->secret, &text, sizeof(text), party->key);
 }
 
 static tfr_status random_fill(void *bytes, size_t len)
@@ -295,10 +296,10 @@ static void guests_accept(struct party *party)
 static void guest_judge(struct party *party, struct guest *guest)
 {
     const struct hello *hello = &guest->hello;
-    uint8_t mac[TCP_KEY_LEN];
+    uint8_t mac[TFR_MAC_LEN];
 
     mac_make(party->key, "connect", hello->channel, guest->nonce, hello->nonce, mac);
-    if (hello->magic != MAGIC || !tcp_mac_same(mac, hello->mac) ||
+    if (hello->magic != MAGIC || !tfr_mac_same(mac, hello->mac) ||
         hello->channel >= party->joint->sock_n || party->joint->fds[hello->channel] >= 0) {
         tfr_info("tcp link: turned a stranger away");
         guest_end(guest);
@@ -424,7 +425,7 @@ static tfr_status bytes_recv(int fd, void *to, size_t len, uint64_t deadline_ns)
 static tfr_status channel_prove(const struct party *party, int fd, uint32_t channel)
 {
     struct hello hello = {.magic = MAGIC, .channel = channel};
-    uint8_t nonce[NONCE], mac[TCP_KEY_LEN], theirs[TCP_KEY_LEN];
+    uint8_t nonce[NONCE], mac[TFR_MAC_LEN], theirs[TFR_MAC_LEN];
     tfr_status status = bytes_recv(fd, nonce, NONCE, party->deadline_ns);
 
     if (status == TFR_OK)
@@ -438,7 +439,7 @@ static tfr_status channel_prove(const struct party *party, int fd, uint32_t chan
     if (status != TFR_OK)
         return status;
     mac_make(party->key, "listen", channel, nonce, hello.nonce, mac);
-    return tcp_mac_same(mac, theirs) ? TFR_OK : TFR_E_ACCESS;
+    return tfr_mac_same(mac, theirs) ? TFR_OK : TFR_E_ACCESS;
 }
 
 /* 0, or errno */

@@ -23,7 +23,6 @@ enum {
     TCP_GET_N = 32, /* gets under way per socket and direction: the peer answers from a reserve */
     TCP_OP_N = 128, /* a power of two, TCP_PUT_N + TCP_GET_N fit */
     TCP_IN_MAX = 16 << 10,
-    TCP_KEY_LEN = 16,
 };
 
 enum tcp_kind { TCP_PUT = 1, TCP_GET, TCP_DATA };
@@ -204,11 +203,6 @@ bool tcp_crypt_unread(const struct tcp_crypt *crypt);
 /* ports.c: the ports of TFR_TCP_PORTS, or zeros; false: it makes no sense. */
 bool tcp_ports_get(unsigned *lo_out, unsigned *hi_out);
 tfr_status tcp_offer(struct tfr_offer *offer_out, const char **why_out);
-
-/* proof.c */
-void tcp_mac(const uint8_t key[TCP_KEY_LEN], const void *bytes, size_t len,
-             uint8_t mac_out[TCP_KEY_LEN]);
-bool tcp_mac_same(const uint8_t *a, const uint8_t *b);
 
 /* mem.c.  enter: the place of [at, at + len) in the registration, which stays until leave; NULL:
  * there is none.  *slot_out is for leave. */

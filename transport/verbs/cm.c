@@ -1,7 +1,8 @@
 /* Connecting by librdmacm: what iWARP needs and what TFR_VERBS_CM=1 asks for.  It brings up our own
  * queue pairs, which live in our device context; its identifiers only carry the handshake.  The
- * worker (not first) listens on the address of each NIC and says where over the boot socket, with a
- * secret number that every request must show: one queue pair per channel, each once. */
+ * worker (not first) listens on the address of each NIC and says where over the boot socket.  A
+ * request shows a keyed hash of its channel and queue pair, since anybody in the fabric may ask:
+ * one per channel, each once. */
 #define TFR_LOG_PART "transport"
 #include <arpa/inet.h>
 #include <errno.h>
@@ -21,7 +22,7 @@ enum { RESOLVE_MS = 1000, BACKLOG = 8 };
 #define CM_LIMIT_NS (3 * TFR_NS_PER_S)
 
 struct private_data {
-    uint8_t token[16];
+    uint8_t mac[TFR_MAC_LEN];
     uint32_t channel;
 };
 
@@ -34,6 +35,31 @@ static bool is_ours(const struct rdma_cm_id *id, const struct verbs_link *link, 
 {
     return id->verbs &&
            strcmp(id->verbs->device->name, link->dev->nics[nic].ctx->device->name) == 0;
+}
+
+/* The link's own key: the secret of the boot connection, hashed with what only this link was told.
+ * A unix socket has no secret, and nobody else has read the number there. */
+static void key_make(struct verbs_cm *cm, const uint8_t nonce[16])
+{
+    static const uint8_t none[TFR_BOOT_SECRET];
+    bool secret = memcmp(cm->secret, none, sizeof(none)) != 0;
+    struct {
+        char label[16];
+        uint8_t secret[TFR_BOOT_SECRET], nonce[16];
+    } text = {"tfr verbs cm", {0}, {0}};
+
+    memcpy(text.secret, cm->secret, sizeof(text.secret));
+    memcpy(text.nonce, nonce, sizeof(text.nonce));
+    tfr_mac(secret ? cm->secret : nonce, &text, sizeof(text), cm->key);
+}
+
+/* Of a client's request.  iWARP does not carry the number of the queue pair. */
+static void mac_make(const struct verbs_cm *cm, uint32_t channel, uint32_t qpn, bool iwarp,
+                     uint8_t mac_out[TFR_MAC_LEN])
+{
+    uint32_t said[2] = {channel, iwarp ? 0 : qpn};
+
+    tfr_mac(cm->key, said, sizeof(said), mac_out);
 }
 
 /* An identifier bound to an address of the NIC; librdmacm says whose an address is. */
@@ -131,9 +157,9 @@ tfr_status verbs_cm_listen(struct verbs_link *link, const struct verbs_rail *rai
 {
     struct verbs_cm *cm = link->cm;
 
-    if (getrandom(place_out->token, sizeof(place_out->token), 0) != sizeof(place_out->token))
+    if (getrandom(place_out->nonce, sizeof(place_out->nonce), 0) != sizeof(place_out->nonce))
         return cm_fail("random bytes");
-    memcpy(cm->token, place_out->token, sizeof(cm->token));
+    key_make(cm, place_out->nonce);
     for (uint32_t i = 0; i < rail_n; i++) {
         struct rdma_cm_id *id = id_bind(cm, link, own->ports[rails[i].own].nic, NULL);
         struct sockaddr_in *addr;
@@ -150,19 +176,29 @@ tfr_status verbs_cm_listen(struct verbs_link *link, const struct verbs_rail *rai
     return TFR_OK;
 }
 
-/* One of the peer's requests: the channel is new, and the number is ours. */
+static bool is_announced(const struct verbs_link *link, const struct rdma_cm_event *event,
+                         const struct private_data *data)
+{
+    const struct verbs_channel *channel;
+    uint8_t mac[TFR_MAC_LEN];
+
+    if (data->channel >= TFR_CHANNELS || link->cm->ids[data->channel])
+        return false;
+    channel = &link->channels[data->channel];
+    mac_make(link->cm, data->channel, event->param.conn.qp_num,
+             link->dev->nics[channel->own_nic].iwarp, mac);
+    return tfr_mac_same(mac, data->mac) && is_ours(event->id, link, channel->own_nic);
+}
+
+/* One of the peer's requests. */
 static tfr_status request_accept(struct verbs_link *link, const struct rdma_cm_event *event,
                                  const struct private_data *data, uint8_t reads)
 {
     struct verbs_cm *cm = link->cm;
     struct verbs_channel *channel;
     struct rdma_conn_param param;
-    uint8_t differ = 0;
 
-    for (size_t i = 0; i < sizeof(cm->token); i++)
-        differ |= cm->token[i] ^ data->token[i];
-    if (differ || data->channel >= TFR_CHANNELS || cm->ids[data->channel] ||
-        !is_ours(event->id, link, link->channels[data->channel].own_nic)) {
+    if (!is_announced(link, event, data)) {
         tfr_warn("verbs: librdmacm: a connection that nobody announced was refused");
         rdma_reject(event->id, NULL, 0);
         rdma_destroy_id(event->id);
@@ -210,7 +246,8 @@ static tfr_status request_send(struct verbs_link *link, int i, uint8_t reads)
     struct rdma_conn_param param = conn_param(channel, reads);
     struct private_data data = {.channel = (uint32_t)i};
 
-    memcpy(data.token, link->cm->token, sizeof(data.token));
+    mac_make(link->cm, data.channel, channel->qp->qp_num, link->dev->nics[channel->own_nic].iwarp,
+             data.mac);
     param.private_data = &data;
     param.private_data_len = sizeof(data);
     if (!is_ours(id, link, channel->own_nic))
@@ -267,7 +304,7 @@ tfr_status verbs_cm_connect(struct verbs_link *link, const struct verbs_cm_place
     tfr_status status = TFR_OK;
     int up = 0;
 
-    memcpy(link->cm->token, place->token, sizeof(link->cm->token));
+    key_make(link->cm, place->nonce);
     for (int i = 0; i < TFR_CHANNELS && status == TFR_OK; i++)
         status = request_begin(link, i, place, i ? (uint32_t)(i - 1) % rail_n : 0);
     while (up < TFR_CHANNELS && status == TFR_OK) {
@@ -285,13 +322,15 @@ tfr_status verbs_cm_connect(struct verbs_link *link, const struct verbs_cm_place
 
 /* ---- both ---- */
 
-tfr_status verbs_cm_make(struct verbs_link *link)
+tfr_status verbs_cm_make(struct verbs_link *link, const struct tfr_boot *boot)
 {
     struct verbs_cm *cm = calloc(1, sizeof(*cm));
 
     if (!cm)
         return tfr_fail(TFR_E_NOMEM, "verbs link");
     link->cm = cm;
+    if (tfr_boot_secret(boot))
+        memcpy(cm->secret, tfr_boot_secret(boot), sizeof(cm->secret));
     cm->events = rdma_create_event_channel();
     if (!cm->events)
         return cm_fail("event channel");
@@ -335,6 +374,7 @@ void verbs_cm_free(struct verbs_link *link)
             rdma_destroy_id(cm->listeners[i]);
     if (cm->events)
         rdma_destroy_event_channel(cm->events);
+    explicit_bzero(cm, sizeof(*cm));
     free(cm);
     link->cm = NULL;
 }

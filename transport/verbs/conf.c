@@ -45,7 +45,7 @@ static int choice(const char *name, const char *const *words)
 static void conf_read(void)
 {
     static const char *const notifies[] = {"auto", "mem", "imm", "send", NULL};
-    static const char *const lands[] = {"read", "flush", "none", NULL};
+    static const char *const lands[] = {"read", "none", NULL};
 
     conf = (struct verbs_conf){
         .devices = tfr_env_str("TFR_VERBS_DEVICE"),

@@ -50,10 +50,10 @@ static int ip_score(const struct verbs_port *a, const struct verbs_port *b)
     return prefix_same(a->gid, b->gid, 64) ? 85 : 35;
 }
 
-/* The highest bit says how a port is a member: a full one and a limited one talk to each other. */
+/* The highest bit says how a port is a member: a limited one talks to full ones alone. */
 static bool pkey_same(const struct verbs_port *a, const struct verbs_port *b)
 {
-    return ((a->pkey ^ b->pkey) & 0x7fff) == 0;
+    return ((a->pkey ^ b->pkey) & 0x7fff) == 0 && (a->pkey | b->pkey) & 0x8000;
 }
 
 static int score(const struct verbs_port *a, const struct verbs_port *b)
@@ -73,17 +73,35 @@ static int score(const struct verbs_port *a, const struct verbs_port *b)
     return 0;
 }
 
+struct search {
+    const struct verbs_offer *a, *b;
+    uint32_t a_used, b_used; /* NICs */
+    bool first;              /* a is ours */
+    const struct verbs_tried *tried;
+};
+
+static bool is_tried(const struct search *s, uint8_t i, uint8_t k)
+{
+    struct verbs_rail rail = s->first ? (struct verbs_rail){i, k} : (struct verbs_rail){k, i};
+
+    for (uint32_t at = 0; s->tried && at < s->tried->n; at++) {
+        if (s->tried->rails[at].own == rail.own && s->tried->rails[at].peer == rail.peer)
+            return true;
+    }
+    return false;
+}
+
 /* The best pair of NICs that are free; 0: none. */
-static int best_find(const struct verbs_offer *a, const struct verbs_offer *b, uint32_t a_used,
-                     uint32_t b_used, struct verbs_rail *rail_out)
+static int best_find(const struct search *s, struct verbs_rail *rail_out)
 {
     int best = 0;
 
-    for (uint8_t i = 0; i < a->port_n; i++) {
-        for (uint8_t k = 0; k < b->port_n; k++) {
-            const struct verbs_port *x = &a->ports[i], *y = &b->ports[k];
+    for (uint8_t i = 0; i < s->a->port_n; i++) {
+        for (uint8_t k = 0; k < s->b->port_n; k++) {
+            const struct verbs_port *x = &s->a->ports[i], *y = &s->b->ports[k];
             int points = score(x, y);
-            if (points <= best || a_used >> x->nic & 1 || b_used >> y->nic & 1)
+            if (points <= best || s->a_used >> x->nic & 1 || s->b_used >> y->nic & 1 ||
+                is_tried(s, i, k))
                 continue;
             best = points;
             *rail_out = (struct verbs_rail){i, k};
@@ -117,23 +135,25 @@ static const char *why_none(const struct verbs_offer *own, const struct verbs_of
 }
 
 bool verbs_match(const struct verbs_offer *own, const struct verbs_offer *peer, bool first,
-                 struct verbs_rail rails_out[VERBS_NIC_MAX], uint32_t *rail_n_out,
-                 const char **why_out)
+                 const struct verbs_tried *tried, struct verbs_rail rails_out[VERBS_NIC_MAX],
+                 uint32_t *rail_n_out, const char **why_out)
 {
-    const struct verbs_offer *a = first ? own : peer, *b = first ? peer : own;
-    uint32_t a_used = 0, b_used = 0, n = 0, max = a->stripe || b->stripe ? VERBS_NIC_MAX : 1;
+    struct search s = {
+        .a = first ? own : peer, .b = first ? peer : own, .first = first, .tried = tried};
+    uint32_t n = 0, max = s.a->stripe || s.b->stripe ? VERBS_NIC_MAX : 1;
     int least = 1, points;
     struct verbs_rail rail;
 
-    while (n < max && (points = best_find(a, b, a_used, b_used, &rail)) >= least) {
+    while (n < max && (points = best_find(&s, &rail)) >= least) {
         least = points; /* only equals share the bytes */
-        a_used |= 1u << a->ports[rail.own].nic;
-        b_used |= 1u << b->ports[rail.peer].nic;
+        s.a_used |= 1u << s.a->ports[rail.own].nic;
+        s.b_used |= 1u << s.b->ports[rail.peer].nic;
         rails_out[n++] = first ? rail : (struct verbs_rail){rail.peer, rail.own};
     }
     *rail_n_out = n;
     if (n == 0)
-        *why_out = why_none(own, peer);
+        *why_out = tried && tried->n ? "no two ports of the machines reach each other"
+                                     : why_none(own, peer);
     return n > 0;
 }
 

@@ -1,5 +1,5 @@
 /* What a machine says of its RDMA ports, and which of two machines' ports go together.  Knows no
- * verbs, so that it is tested without a device.  Used by offer.c and link.c. */
+ * verbs, so that it is tested without a device.  Used by offer.c and open.c. */
 #ifndef TFR_TRANSPORT_VERBS_MATCH_H
 #define TFR_TRANSPORT_VERBS_MATCH_H
 
@@ -46,11 +46,18 @@ struct verbs_rail {
     uint8_t own, peer; /* indices of ports */
 };
 
+/* Pairs that were tried and do not reach each other, though they look as if they did. */
+enum { VERBS_TRIED_MAX = 12 };
+struct verbs_tried {
+    uint32_t n;
+    struct verbs_rail rails[VERBS_TRIED_MAX];
+};
+
 /* Both sides find the same rails: `first` says which side we are.  At least one, or false and why
- * there is none.  The peer's offer is not trusted. */
+ * there is none.  The peer's offer is not trusted.  tried may be NULL. */
 bool verbs_match(const struct verbs_offer *own, const struct verbs_offer *peer, bool first,
-                 struct verbs_rail rails_out[VERBS_NIC_MAX], uint32_t *rail_n_out,
-                 const char **why_out);
+                 const struct verbs_tried *tried, struct verbs_rail rails_out[VERBS_NIC_MAX],
+                 uint32_t *rail_n_out, const char **why_out);
 
 /* The body of an offer, checked; false: not one of ours. */
 bool verbs_offer_read(const struct tfr_offer *offer, struct verbs_offer *out);

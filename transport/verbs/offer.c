@@ -31,6 +31,49 @@ static void sysfs_read(const char *device, const char *file, char *text, size_t 
     text[strcspn(text, "\n")] = 0;
 }
 
+static bool is_named(const char *list, const char *name)
+{
+    size_t len = strlen(name);
+
+    while (*list) {
+        size_t item = strcspn(list, ",");
+        if (item == len && strncmp(list, name, len) == 0)
+            return true;
+        list += item + (list[item] == ',');
+    }
+    return false;
+}
+
+static bool iwarp_only;
+
+static void iwarp_look(void)
+{
+    const char *names = verbs_conf()->devices;
+    int device_n = 0, seen = 0, iwarp = 0;
+    struct ibv_device **devices = ibv_get_device_list(&device_n);
+
+    for (int i = 0; i < device_n; i++) {
+        if (names && !is_named(names, devices[i]->name))
+            continue;
+        seen += devices[i]->transport_type == IBV_TRANSPORT_IB ||
+                devices[i]->transport_type == IBV_TRANSPORT_IWARP;
+        iwarp += devices[i]->transport_type == IBV_TRANSPORT_IWARP;
+    }
+    if (devices)
+        ibv_free_device_list(devices);
+    iwarp_only = iwarp && iwarp == seen;
+}
+
+/* iWARP is used where there is nothing else: an RDMA read shows its sink to the peer there, who may
+ * then write it, so there are no gets, for the whole process. */
+bool verbs_iwarp_only(void)
+{
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+
+    pthread_once(&once, iwarp_look);
+    return iwarp_only;
+}
+
 bool verbs_imm_likely(void)
 {
     int device_n = 0;
@@ -49,19 +92,6 @@ bool verbs_imm_likely(void)
     if (devices)
         ibv_free_device_list(devices);
     return found;
-}
-
-static bool is_named(const char *list, const char *name)
-{
-    size_t len = strlen(name);
-
-    while (*list) {
-        size_t item = strcspn(list, ",");
-        if (item == len && strncmp(list, name, len) == 0)
-            return true;
-        list += item + (list[item] == ',');
-    }
-    return false;
 }
 
 static uint32_t speed_of(const struct ibv_port_attr *attr)
@@ -133,14 +163,23 @@ static enum verbs_kind kind_of(const struct verbs_nic *nic, const struct ibv_por
     return strstr(type, "v2") ? VERBS_ROCE2 : VERBS_ROCE1;
 }
 
-static uint16_t pkey_of(const struct verbs_nic *nic, uint8_t port)
+/* The entry of the port's table that was asked for, else the first. */
+static bool pkey_find(const struct verbs_nic *nic, uint8_t port, int entries, uint16_t *pkey_out)
 {
-    __be16 pkey;
     int wanted = verbs_conf()->pkey;
+    __be16 pkey = 0xffff;
 
-    if (wanted >= 0)
-        return (uint16_t)wanted;
-    return ibv_query_pkey(nic->ctx, port, 0, &pkey) == 0 ? ntohs(pkey) : 0xffff;
+    if (wanted < 0 && ibv_query_pkey(nic->ctx, port, 0, &pkey) != 0)
+        pkey = 0xffff;
+    *pkey_out = ntohs(pkey);
+    for (int i = 0; wanted >= 0 && i < entries; i++) {
+        if (ibv_query_pkey(nic->ctx, port, i, &pkey) == 0 &&
+            ((ntohs(pkey) ^ wanted) & 0x7fff) == 0) {
+            *pkey_out = ntohs(pkey);
+            return true;
+        }
+    }
+    return wanted < 0;
 }
 
 static void offer_add(struct verbs_offer *offer, const struct verbs_port *port)
@@ -204,12 +243,12 @@ void verbs_nics_offer(const struct verbs_nic *nics, uint32_t n, bool stripe,
             struct ibv_port_attr attr;
             struct verbs_port port = {.nic = (uint8_t)i, .port = p};
             if ((conf->port >= 0 && p != conf->port) ||
-                ibv_query_port(nics[i].ctx, p, &attr) != 0 || attr.state != IBV_PORT_ACTIVE)
+                ibv_query_port(nics[i].ctx, p, &attr) != 0 || attr.state != IBV_PORT_ACTIVE ||
+                !pkey_find(&nics[i], p, attr.pkey_tbl_len, &port.pkey))
                 continue;
             port.lid = attr.lid;
             port.mtu = mtu_of(&attr);
             port.speed = speed_of(&attr);
-            port.pkey = pkey_of(&nics[i], p);
             gids_add(&nics[i], &port, &attr, offer_out);
         }
     }
@@ -226,7 +265,7 @@ struct candidate {
 /* Others (EFA, usNIC) have no reliable connections. */
 static bool nic_open(struct ibv_device *device, struct verbs_nic *nic_out)
 {
-    if (device->transport_type != IBV_TRANSPORT_IB && device->transport_type != IBV_TRANSPORT_IWARP)
+    if (device->transport_type != (verbs_iwarp_only() ? IBV_TRANSPORT_IWARP : IBV_TRANSPORT_IB))
         return false;
     *nic_out = (struct verbs_nic){.iwarp = device->transport_type == IBV_TRANSPORT_IWARP};
     nic_out->ctx = ibv_open_device(device);
@@ -311,6 +350,18 @@ static void candidates_sort(const char *names, struct candidate *taken, uint32_t
     }
 }
 
+static const char *why_none(int device_n, bool named)
+{
+    if (device_n == 0)
+        return "this machine has no RDMA device";
+    if (verbs_conf()->pkey >= 0)
+        return "no active RDMA port has the partition key of TFR_VERBS_PKEY: see "
+               "/sys/class/infiniband/*/ports/*/pkeys";
+    return named ? "no RDMA device of the names given has an active port: see TFR_VERBS_DEVICE, "
+                   "TFR_VERBS_PORT, TFR_VERBS_GID"
+                 : "no RDMA device has an active port";
+}
+
 uint32_t verbs_nics_open(const struct tfr_dev_cfg *cfg, struct verbs_nic nics_out[VERBS_NIC_MAX],
                          bool *stripe_out, const char **why_out)
 {
@@ -333,10 +384,7 @@ uint32_t verbs_nics_open(const struct tfr_dev_cfg *cfg, struct verbs_nic nics_ou
         nics_out[i] = taken[i].nic;
     *stripe_out = names && n > 1;
     if (n == 0)
-        *why_out = device_n == 0 ? "this machine has no RDMA device"
-                   : names       ? "no RDMA device of the names given has an active port: see "
-                                   "TFR_VERBS_DEVICE, TFR_VERBS_PORT, TFR_VERBS_GID"
-                                 : "no RDMA device has an active port";
+        *why_out = why_none(device_n, names != NULL);
     return n;
 }
 
@@ -416,5 +464,5 @@ bool verbs_suits(const struct tfr_offer *own, const struct tfr_offer *peer, cons
         *why_out = "the other machine's offer is not one that this release knows";
         return false;
     }
-    return verbs_match(&a, &b, true, rails, &n, why_out);
+    return verbs_match(&a, &b, true, NULL, rails, &n, why_out);
 }

@@ -31,7 +31,8 @@ struct tfr_transport_ops verbs_ops = {
 
 __attribute__((visibility("default"))) struct tfr_transport_ops *tfr_transport_plugin(uint32_t abi);
 
-/* Where puts may be told by immediates they need progress at the other side. */
+/* Where puts may be told by immediates they need progress at the other side.  iWARP, and what
+ * stands for it in tests, has no gets. */
 struct tfr_transport_ops *tfr_transport_plugin(uint32_t abi)
 {
     if (abi != TFR_TRANSPORT_ABI)
@@ -39,5 +40,7 @@ struct tfr_transport_ops *tfr_transport_plugin(uint32_t abi)
     tfr_env_quiet();
     if (verbs_imm_likely())
         verbs_ops.caps &= ~(uint32_t)TFR_CAP_ONESIDED;
+    if (verbs_iwarp_only() || verbs_conf()->notify == VERBS_NOTIFY_SEND)
+        verbs_ops.caps &= ~(uint32_t)TFR_CAP_GET;
     return &verbs_ops;
 }

@@ -93,30 +93,47 @@ void verbs_qp_error(struct ibv_qp *qp)
         ibv_modify_qp(qp, &attr, IBV_QP_STATE);
 }
 
-static uint16_t pkey_index(struct ibv_context *ctx, const struct verbs_port *own)
+/* -1: it went since the port was offered.  Some fabrics have no partitions. */
+static int pkey_index(struct ibv_context *ctx, const struct verbs_port *own)
 {
-    for (uint16_t i = 0; i < 128; i++) {
+    struct ibv_port_attr attr;
+
+    if (ibv_query_port(ctx, own->port, &attr) != 0)
+        return -1;
+    for (int i = 0; i < attr.pkey_tbl_len; i++) {
         __be16 pkey;
         if (ibv_query_pkey(ctx, own->port, i, &pkey) != 0)
-            break;
-        if ((be16toh(pkey) & 0x7fff) == (own->pkey & 0x7fff))
+            return i == 0 ? 0 : -1;
+        if (be16toh(pkey) == own->pkey)
             return i;
     }
-    return 0;
+    return attr.pkey_tbl_len ? -1 : 0;
 }
 
 static int to_init(struct ibv_qp *qp, const struct verbs_port *own)
 {
+    int pkey_at = pkey_index(qp->context, own);
     struct ibv_qp_attr attr = {
         .qp_state = IBV_QPS_INIT,
-        .pkey_index = pkey_index(qp->context, own),
+        .pkey_index = (uint16_t)pkey_at,
         .port_num = own->port,
         .qp_access_flags =
             IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_REMOTE_READ,
     };
 
-    return ibv_modify_qp(qp, &attr,
-                         IBV_QP_STATE | IBV_QP_PKEY_INDEX | IBV_QP_PORT | IBV_QP_ACCESS_FLAGS);
+    return pkey_at < 0 ? EINVAL
+                       : ibv_modify_qp(qp, &attr,
+                                       IBV_QP_STATE | IBV_QP_PKEY_INDEX | IBV_QP_PORT |
+                                           IBV_QP_ACCESS_FLAGS);
+}
+
+/* InfiniBand within a subnet goes without, unless the port says that it must not. */
+static bool needs_grh(struct ibv_context *ctx, const struct verbs_port *own)
+{
+    struct ibv_port_attr attr;
+
+    return own->kind != VERBS_IB ||
+           (ibv_query_port(ctx, own->port, &attr) == 0 && attr.flags & IBV_QPF_GRH_REQUIRED);
 }
 
 static int to_rtr(struct ibv_qp *qp, const struct verbs_port *own, const struct verbs_port *peer,
@@ -133,7 +150,7 @@ static int to_rtr(struct ibv_qp *qp, const struct verbs_port *own, const struct 
         .ah_attr = {.dlid = peer->lid, .sl = (uint8_t)conf->sl, .port_num = own->port},
     };
 
-    if (own->kind != VERBS_IB) {
+    if (needs_grh(qp->context, own)) {
         attr.ah_attr.is_global = 1;
         memcpy(attr.ah_attr.grh.dgid.raw, peer->gid, sizeof(peer->gid));
         attr.ah_attr.grh.sgid_index = own->gid_at;

@@ -7,7 +7,7 @@
  * signalled, and their number is bounded apart.  Completions are selective: one that tells of
  * request n tells of all before it.
  *
- * Sleeping is negotiated (sleep.c opens with how); joining is told in link.c. */
+ * Sleeping is negotiated (sleep.c opens with how); joining is told in open.c. */
 #ifndef TFR_TRANSPORT_VERBS_H
 #define TFR_TRANSPORT_VERBS_H
 
@@ -22,7 +22,7 @@
 extern struct tfr_transport_ops verbs_ops;
 
 enum verbs_notify { VERBS_NOTIFY_MEM = 1, VERBS_NOTIFY_IMM, VERBS_NOTIFY_SEND };
-enum verbs_land { VERBS_LAND_READ, VERBS_LAND_FLUSH, VERBS_LAND_NONE };
+enum verbs_land { VERBS_LAND_READ, VERBS_LAND_NONE };
 
 /* The TFR_VERBS_ settings. */
 struct verbs_conf {
@@ -66,6 +66,7 @@ void verbs_nics_offer(const struct verbs_nic *nics, uint32_t n, bool stripe,
 
 /* May a link of this machine be one that tells by immediates? */
 bool verbs_imm_likely(void);
+bool verbs_iwarp_only(void);
 
 tfr_status verbs_offer(struct tfr_offer *offer_out, const char **why_out);
 void verbs_tell(char *text, size_t room);
@@ -260,7 +261,18 @@ static inline tfr_status verbs_error(const struct verbs_link *link)
 /* The first error stays; the reason is logged then. */
 void verbs_fail(struct verbs_link *link, tfr_status status, const char *why);
 
-/* ---- set-up: link.c, qp.c ---- */
+/* ---- link.c ---- */
+
+struct verbs_link *verbs_link_new(struct verbs_dev *dev); /* NULL: no memory */
+void verbs_link_free(struct verbs_link *link);
+tfr_status verbs_pages_make(struct verbs_link *link);
+tfr_status verbs_descriptors_make(struct verbs_link *link, const struct tfr_boot *boot);
+tfr_status verbs_cqs_make(struct verbs_link *link, uint32_t nic);
+bool verbs_watch(const struct verbs_link *link, int fd, uint32_t events);
+void verbs_close(struct tfr_link *link);
+void verbs_forked(struct tfr_link *link);
+
+/* ---- set-up: open.c, qp.c ---- */
 
 /* What one side tells the other of a queue pair. */
 struct verbs_qp_attr {
@@ -269,8 +281,6 @@ struct verbs_qp_attr {
 
 tfr_status verbs_open(struct tfr_dev *dev, struct tfr_boot *boot, bool first,
                       struct tfr_link **link_out);
-void verbs_close(struct tfr_link *link);
-void verbs_forked(struct tfr_link *link);
 
 tfr_status verbs_qp_make(struct verbs_channel *channel);
 tfr_status verbs_qp_connect(struct ibv_qp *qp, const struct verbs_port *own,

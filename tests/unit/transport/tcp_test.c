@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "transport/mac.h"
 #include "transport/sodium.h"
 #include "transport/tcp/tcp.h"
 
@@ -525,6 +526,6 @@ Test(tcp, the_keyed_hash_is_the_one_it_should_be)
     for (uint8_t i = 0; i < 16; i++)
         key[i] = i;
     memcpy(text, key, 15);
-    tcp_mac(key, text, sizeof(text), mac);
+    tfr_mac(key, text, sizeof(text), mac);
     cr_assert_eq(memcmp(mac, want, 16), 0, "%02x%02x", mac[0], mac[1]);
 }

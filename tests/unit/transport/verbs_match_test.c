@@ -46,14 +46,18 @@ static void add(struct verbs_offer *offer, struct verbs_port port)
 }
 
 /* What both sides find, which must be the same. */
-static uint32_t match(const struct verbs_offer *a, const struct verbs_offer *b,
-                      struct verbs_rail rails[VERBS_NIC_MAX], const char **why)
+static uint32_t match_but(const struct verbs_offer *a, const struct verbs_offer *b,
+                          const struct verbs_tried *tried, struct verbs_rail rails[VERBS_NIC_MAX],
+                          const char **why)
 {
     struct verbs_rail others[VERBS_NIC_MAX];
+    struct verbs_tried seen = *tried; /* from the other side */
     uint32_t n, other_n;
-    bool good = verbs_match(a, b, true, rails, &n, why);
+    bool good = verbs_match(a, b, true, tried, rails, &n, why);
 
-    cr_assert_eq(verbs_match(b, a, false, others, &other_n, why), good);
+    for (uint32_t i = 0; i < seen.n; i++)
+        seen.rails[i] = (struct verbs_rail){tried->rails[i].peer, tried->rails[i].own};
+    cr_assert_eq(verbs_match(b, a, false, &seen, others, &other_n, why), good);
     cr_assert_eq(n, other_n);
     for (uint32_t i = 0; i < n; i++) {
         cr_assert_eq(rails[i].own, others[i].peer);
@@ -61,6 +65,14 @@ static uint32_t match(const struct verbs_offer *a, const struct verbs_offer *b,
     }
     cr_assert_eq(good, n > 0);
     return n;
+}
+
+static uint32_t match(const struct verbs_offer *a, const struct verbs_offer *b,
+                      struct verbs_rail rails[VERBS_NIC_MAX], const char **why)
+{
+    const struct verbs_tried none = {0};
+
+    return match_but(a, b, &none, rails, why);
 }
 
 Test(verbs_match, takes_infiniband_ports_of_one_subnet)
@@ -103,6 +115,43 @@ Test(verbs_match, takes_a_full_and_a_limited_member_of_one_partition)
     add(&b, ib(0, 111, 9));
     b.ports[0].pkey = 0x7fff;
     cr_assert_eq(match(&a, &b, rails, &why), 1);
+}
+
+Test(verbs_match, refuses_two_limited_members_of_a_partition)
+{
+    struct verbs_offer a = {0}, b = {0};
+    struct verbs_rail rails[VERBS_NIC_MAX];
+    const char *why;
+
+    add(&a, ib(0, 111, 4));
+    add(&b, ib(0, 111, 9));
+    a.ports[0].pkey = b.ports[0].pkey = 0x7fff;
+    cr_assert_eq(match(&a, &b, rails, &why), 0);
+}
+
+/* Two fabrics that have both kept the default prefix. */
+Test(verbs_match, goes_on_to_the_next_pair_when_one_was_tried)
+{
+    struct verbs_offer a = {.stripe = 1}, b = {.stripe = 1};
+    struct verbs_tried tried = {0};
+    struct verbs_rail rails[VERBS_NIC_MAX];
+    const char *why = NULL;
+
+    for (uint8_t nic = 0; nic < 2; nic++) {
+        add(&a, ib(nic, 111, 4 + nic));
+        add(&b, ib(nic, 111, 9 + nic));
+    }
+    cr_assert_eq(match_but(&a, &b, &tried, rails, &why), 2);
+    cr_assert_eq(rails[0].peer, 0);
+    tried.rails[tried.n++] = rails[0];
+    tried.rails[tried.n++] = rails[1];
+    cr_assert_eq(match_but(&a, &b, &tried, rails, &why), 2);
+    cr_assert(rails[0].own == 0 && rails[0].peer == 1);
+    cr_assert(rails[1].own == 1 && rails[1].peer == 0);
+    tried.rails[tried.n++] = rails[0];
+    tried.rails[tried.n++] = rails[1];
+    cr_assert_eq(match_but(&a, &b, &tried, rails, &why), 0);
+    cr_assert(strstr(why, "reach"), "%s", why);
 }
 
 Test(verbs_match, prefers_roce_v2_addresses_of_one_network)

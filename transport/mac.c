@@ -1,8 +1,8 @@
-/* A keyed hash for the proof that opens each connection: SipHash-2-4 with 128 bits of answer, since
- * a machine without libsodium must be able to join a link, too.  Keys are fresh for every link. */
-#include <string.h>
+/* See mac.h: SipHash-2-4 with 128 bits of answer, since a machine without libsodium must be able to
+ * join a link, too. */
+#include "transport/mac.h"
 
-#include "transport/tcp/tcp.h"
+#include <string.h>
 
 static uint64_t turn(uint64_t x, int by)
 {
@@ -26,8 +26,8 @@ static void word_take(uint64_t v[4], uint64_t word)
     v[0] ^= word;
 }
 
-void tcp_mac(const uint8_t key[TCP_KEY_LEN], const void *bytes, size_t len,
-             uint8_t mac_out[TCP_KEY_LEN])
+void tfr_mac(const uint8_t key[TFR_MAC_LEN], const void *bytes, size_t len,
+             uint8_t mac_out[TFR_MAC_LEN])
 {
     const uint8_t *at = bytes;
     uint64_t k[2], word, last = (uint64_t)len << 56, out[2];
@@ -54,11 +54,11 @@ void tcp_mac(const uint8_t key[TCP_KEY_LEN], const void *bytes, size_t len,
 }
 
 /* In a time that tells nothing. */
-bool tcp_mac_same(const uint8_t *a, const uint8_t *b)
+bool tfr_mac_same(const uint8_t *a, const uint8_t *b)
 {
     uint8_t differ = 0;
 
-    for (int i = 0; i < TCP_KEY_LEN; i++)
+    for (int i = 0; i < TFR_MAC_LEN; i++)
         differ |= a[i] ^ b[i];
     return differ == 0;
 }
