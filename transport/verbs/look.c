@@ -2,7 +2,10 @@
  * of the device, and the peer's silence.  A device gives a lost peer up after so many retries, but
  * how long those take is the device's own (some have a floor of half a second for each), so a
  * request that is not acknowledged for TFR_VERBS_LOST_MS ends the link here.  Whether the peer's
- * process lives is not asked: its device acknowledges. */
+ * process lives is not asked: its device acknowledges.
+ *
+ * Before that, a channel that waits is given nothing more: soft-RoCE starts its timer anew with
+ * each request, and as long as requests come it would not send again what was lost. */
 #define TFR_LOG_PART "transport"
 #include <errno.h>
 #include <poll.h>
@@ -14,6 +17,7 @@
 
 /* Who hears nothing for so long asks. */
 #define SILENCE_NS (400 * TFR_NS_PER_MS)
+#define HOLD_NS    (TFR_NS_PER_S / 4)
 /* The most that counts between two looks: a process that was stopped has not waited. */
 #define STEP_MAX_NS (TFR_NS_PER_S / 4)
 
@@ -96,6 +100,7 @@ static uint64_t wait_add(struct verbs_channel *channel, uint64_t step)
     } else {
         channel->waits_ns += step;
     }
+    atomic_store_explicit(&channel->held, channel->waits_ns >= HOLD_NS, memory_order_relaxed);
     return channel->waits_ns;
 }
 

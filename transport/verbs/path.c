@@ -40,7 +40,8 @@ static bool has_room(const struct verbs_channel *channel, uint64_t number, uint1
     uint64_t need = number + 1 + (flags & TFR_XFER_MORE ? 1 : 0);
 
     /* pairs with the release of whoever retires: the slot's flight has been read */
-    return need - atomic_load_explicit(&channel->retired, memory_order_acquire) <= channel->depth;
+    return need - atomic_load_explicit(&channel->retired, memory_order_acquire) <= channel->depth &&
+           !atomic_load_explicit(&channel->held, memory_order_relaxed);
 }
 
 /* Bytes that the caller may overwrite when the call returns. */
@@ -255,6 +256,8 @@ tfr_status verbs_extra(struct verbs_channel *channel, const uint64_t *from, uint
     struct ibv_send_wr wr, *bad;
     struct ibv_sge sge;
 
+    if (atomic_load_explicit(&channel->held, memory_order_relaxed))
+        return TFR_AGAIN;
     if (atomic_fetch_add_explicit(&channel->extras, 1, memory_order_relaxed) >= EXTRA_MAX) {
         atomic_fetch_sub_explicit(&channel->extras, 1, memory_order_relaxed);
         return TFR_AGAIN;

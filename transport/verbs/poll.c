@@ -28,14 +28,31 @@ static void retire(struct verbs_channel *channel, uint64_t upto, tfr_status stat
     channel->idle = 0;
 }
 
-void verbs_fail(struct verbs_link *link, tfr_status status, const char *why)
+static bool fail_first(struct verbs_link *link, tfr_status status)
 {
     int32_t ok = TFR_OK;
 
-    if (atomic_compare_exchange_strong_explicit(&link->error, &ok, (int32_t)status,
-                                                memory_order_relaxed, memory_order_relaxed) &&
-        why)
+    return atomic_compare_exchange_strong_explicit(&link->error, &ok, (int32_t)status,
+                                                   memory_order_relaxed, memory_order_relaxed);
+}
+
+void verbs_fail(struct verbs_link *link, tfr_status status, const char *why)
+{
+    if (fail_first(link, status) && why)
         tfr_warn("verbs link lost: %s", why);
+}
+
+/* A queue pair that fails gives up everything; the one completion that says why may come late. */
+static void completion_fail(struct verbs_link *link, enum ibv_wc_status why)
+{
+    bool first = fail_first(link, TFR_E_PEER);
+
+    if (why == IBV_WC_WR_FLUSH_ERR) {
+        link->unsaid |= first;
+    } else if (first || link->unsaid) {
+        link->unsaid = false;
+        tfr_warn("verbs link lost: %s", ibv_wc_status_str(why));
+    }
 }
 
 static void send_done(struct verbs_link *link, const struct ibv_wc *wc)
@@ -46,11 +63,12 @@ static void send_done(struct verbs_link *link, const struct ibv_wc *wc)
 
     if (wc->wr_id & LAND_BIT) {
         if (wc->status != IBV_WC_SUCCESS)
-            verbs_fail(link, TFR_E_PEER, ibv_wc_status_str(wc->status));
+            completion_fail(link, wc->status);
         verbs_landed(link, (uint32_t)number, wc->status == IBV_WC_SUCCESS ? TFR_OK : TFR_E_PEER);
         return;
     }
     channel->ends++;
+    atomic_store_explicit(&channel->held, false, memory_order_relaxed);
     if (extra)
         atomic_fetch_sub_explicit(&channel->extras, 1, memory_order_relaxed);
     if (wc->status == IBV_WC_SUCCESS) {
@@ -60,7 +78,7 @@ static void send_done(struct verbs_link *link, const struct ibv_wc *wc)
     }
     if (verbs_error(link) == TFR_OK)
         retire(channel, number, TFR_OK); /* what was ahead of the first that failed */
-    verbs_fail(link, TFR_E_PEER, ibv_wc_status_str(wc->status));
+    completion_fail(link, wc->status);
     retire(channel, extra ? number : number + 1, TFR_E_PEER);
 }
 
@@ -88,9 +106,7 @@ static void recvs_poll(struct verbs_link *link, struct ibv_cq *cq)
         for (int i = 0; i < n; i++) {
             struct verbs_channel *channel = &link->channels[wcs[i].wr_id & (TFR_CHANNELS - 1)];
             if (wcs[i].status != IBV_WC_SUCCESS) {
-                verbs_fail(link, TFR_E_PEER,
-                           wcs[i].status == IBV_WC_WR_FLUSH_ERR ? NULL
-                                                                : ibv_wc_status_str(wcs[i].status));
+                completion_fail(link, wcs[i].status);
                 continue;
             }
             verbs_bell_came(channel, &wcs[i]);

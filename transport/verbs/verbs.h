@@ -198,6 +198,7 @@ struct verbs_channel {
     struct verbs_place note_taken;
     uint32_t idle;                      /* looks at it without a signalled request under way */
     uint64_t ends, ends_seen, waits_ns; /* completions of sends; look.c */
+    _Atomic bool held;                  /* nothing is posted until there is one */
     _Alignas(64) _Atomic uint32_t extras;
     _Atomic bool owed; /* a bell that found no room */
 };
@@ -215,6 +216,7 @@ struct verbs_link {
     bool imm_ok; /* receives carry numbers */
     bool notes;  /* AFTER goes by notes */
     bool errored;
+    bool unsaid;         /* why it failed */
     struct verbs_cm *cm; /* NULL: connected by attributes alone */
     struct verbs_channel channels[TFR_CHANNELS];
     struct verbs_rail_cqs cqs[VERBS_NIC_MAX]; /* by own NIC; events NULL: not used */
