@@ -16,7 +16,7 @@ enum {
     UNITS_MAX = 16384,
     WORD_BITS = 64,
     PULL_SHARE = 4,   /* a quarter of the lane is for pulls */
-    PULL_STREAMS = 4, /* at least so many streams can pull at once */
+    PULL_STREAMS = 4, /* a quarter of what is left of that is for one stream */
     LOOK_MS = 20,     /* what no news tells of */
     WAIT_SHARE = 3,   /* a third of the rest is for those who wait */
 };
@@ -213,13 +213,26 @@ bool tfr_lane_try_ahead(uint64_t len, struct tfr_extent *extent_out)
     return push_try(len, &ahead_n, extent_out);
 }
 
+static uint32_t pull_free(void)
+{
+    uint32_t n = 0;
+    for (uint32_t i = push_n; i < unit_n; i++)
+        n += !(used[i / WORD_BITS] >> (i % WORD_BITS) & 1);
+    return n;
+}
+
+/* The more streams pull the less each new one gets: they may all stand still, and who finds nothing
+ * waits for one of them. */
 bool tfr_lane_try_pull(uint64_t len, struct tfr_extent *extent_out)
 {
+    uint32_t most = TFR_PULL_MAX / TFR_LANE_UNIT, want = units_of(len);
+    bool found = false;
     pthread_mutex_lock(&lock);
-    uint32_t most = (unit_n - push_n) / PULL_STREAMS, want = units_of(len);
-    most = most < 1 ? 1 : most < TFR_PULL_MAX / TFR_LANE_UNIT ? most : TFR_PULL_MAX / TFR_LANE_UNIT;
     reap();
-    bool found = find(push_n, unit_n, want < most ? want : most, extent_out);
+    uint32_t share = (pull_free() + PULL_STREAMS - 1) / PULL_STREAMS;
+    most = share < most ? share : most;
+    for (want = want < most ? want : most; want && !found; want /= 2)
+        found = find(push_n, unit_n, want, extent_out);
     pthread_mutex_unlock(&lock);
     return found;
 }

@@ -85,3 +85,16 @@ Test(lane, keeps_what_another_session_left_in_hand_out_of_the_next_one, .timeout
     cr_assert_neq(other.at, mine.at, "the old session's extent freed ours");
     free(before);
 }
+
+Test(lane, lets_many_streams_pull_at_once, .timeout = 10)
+{
+    struct tfr_extent e[16];
+    kit_lane(16 * TFR_LANE_CHUNK); /* what is for pulls would be four large ones */
+    for (int i = 0; i < 16; i++)
+        cr_assert(tfr_lane_try_pull(TFR_PULL_MAX, &e[i]), "stream %d", i);
+    for (int i = 0; i < 16; i++)
+        for (int k = 0; k < i; k++)
+            cr_assert(e[i].at + e[i].units * (uint64_t)TFR_LANE_UNIT <= e[k].at ||
+                      e[k].at + e[k].units * (uint64_t)TFR_LANE_UNIT <= e[i].at);
+    cr_assert_gt(e[0].units, 16 * e[15].units, "%u and %u units", e[0].units, e[15].units);
+}
