@@ -107,8 +107,12 @@ CUresult tfr_gate_post(struct tfr_stream *stream, enum tfr_gate_who who, struct 
     tfr_post_end_on(stream, NULL);
     tfr_tick_wake();
     /* The word may have been there already, and then nothing rings for it. */
-    if (who == TFR_GATE_MOVE && (next || tfr_word_reached(word, due)))
-        tfr_gate_help();
+    if (next || tfr_word_reached(word, due)) {
+        if (who == TFR_GATE_CALL)
+            tfr_tick_call();
+        else
+            tfr_gate_help();
+    }
     return CUDA_SUCCESS;
 }
 

@@ -92,4 +92,7 @@ CUresult tfr_tick_start(void);
 /* Something was posted that they look after: gates, copies owed to registered memory. */
 void tfr_tick_wake(void);
 
+/* A host function was posted that is due: no news will tell of it. */
+void tfr_tick_call(void);
+
 #endif

@@ -229,3 +229,11 @@ void tfr_tick_wake(void)
     pthread_cond_signal(&tick_cond);
     pthread_mutex_unlock(&lock);
 }
+
+void tfr_tick_call(void)
+{
+    pthread_mutex_lock(&lock);
+    if (calls_idle)
+        pthread_cond_signal(&call_cond);
+    pthread_mutex_unlock(&lock);
+}
