@@ -251,7 +251,7 @@ Test(gate, function_that_outlives_its_session_holds_up_nobody_in_the_next_one)
 Test(gate, those_behind_each_other_are_run_in_a_row_without_a_word_of_the_stream)
 {
     enum { N = 5 };
-    struct job job[N] = {{.status = -1}}, apart = {.status = -1};
+    static struct job job[N] = {{.status = -1}}, apart = {.status = -1}; /* apart outlives us */
     uint64_t first = post(0, TFR_GATE_CALL, &job[0]), last = first;
     for (int i = 1; i < N; i++)
         last = post(0, i == N - 1 ? TFR_GATE_MOVE : TFR_GATE_CALL, &job[i]);
