@@ -37,6 +37,18 @@ CUresult tfr_enter_noctx(void)
     return error;
 }
 
+/* For calls that make a context: they come after a reset that another thread is at, as a driver has
+ * it. cudart takes their failure for the last word. */
+static CUresult enter_after_reset(void)
+{
+    CUresult result = tfr_enter_noctx();
+    if (result != CUDA_ERROR_CONTEXT_IS_DESTROYED)
+        return result;
+    pthread_mutex_lock(&tfr_client.set_up_lock); /* tfr_client_detach holds it */
+    pthread_mutex_unlock(&tfr_client.set_up_lock);
+    return tfr_enter_noctx();
+}
+
 CUresult tfr_enter_slow(void)
 {
     CUresult result = tfr_enter_noctx();
@@ -51,7 +63,7 @@ CUresult tfr_enter_slow(void)
 
 CUresult cuDevicePrimaryCtxRetain(CUcontext *ctx_out, CUdevice dev)
 {
-    CUresult result = tfr_enter_noctx();
+    CUresult result = enter_after_reset();
     if (result != CUDA_SUCCESS)
         return result;
     struct tfr_context *ctx = context_of_device(dev);
@@ -126,7 +138,7 @@ CUresult cuDevicePrimaryCtxReset(CUdevice dev)
 
 CUresult cuDevicePrimaryCtxSetFlags_v2(CUdevice dev, unsigned int flags)
 {
-    CUresult result = tfr_enter_noctx();
+    CUresult result = enter_after_reset();
     if (result != CUDA_SUCCESS)
         return result;
     struct tfr_context *ctx = context_of_device(dev);
@@ -250,7 +262,7 @@ CUresult cuCtxPopCurrent(CUcontext *ctx)
 static CUresult create(CUcontext *out, unsigned int flags, CUdevice dev, unsigned int version)
 {
     struct tfr_context *ctx;
-    CUresult result = tfr_enter_noctx();
+    CUresult result = enter_after_reset();
     if (result != CUDA_SUCCESS)
         return result;
     if (!context_of_device(dev))

@@ -164,10 +164,10 @@ CUresult cuEventQuery(CUevent handle)
     if (!event)
         return CUDA_ERROR_INVALID_HANDLE;
     uint64_t seq = event_at(event, &word);
-    if (!tfr_word_reached(word, seq)) {
-        result = tfr_client_look();
+    bool reached = tfr_word_reached(word, seq);
+    result = tfr_client_look(); /* of an executor that is gone a program that polls hears here */
+    if (result != CUDA_SUCCESS || !reached)
         return result != CUDA_SUCCESS ? result : CUDA_ERROR_NOT_READY;
-    }
     tfr_copy_deliver();
     return CUDA_SUCCESS;
 }

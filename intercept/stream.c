@@ -413,6 +413,8 @@ CUresult cuStreamQuery(CUstream handle)
             result = CUDA_ERROR_NOT_READY;
         if (result != CUDA_SUCCESS)
             return result;
+    } else if ((result = tfr_client_look()) != CUDA_SUCCESS) {
+        return result; /* of an executor that is gone nobody else may hear */
     }
     tfr_copy_deliver();
     return CUDA_SUCCESS;

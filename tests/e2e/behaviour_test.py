@@ -197,6 +197,7 @@ class Death(unittest.TestCase):
 
     def test_killed_executor_is_an_error_to_who_polls(self):
         self.killed_executor("poll")
+        self.killed_executor("query")
 
     def test_killed_executor_is_an_error_to_each_of_many_threads(self):
         self.killed_executor("crowd")

@@ -114,6 +114,18 @@ static int poll(void)
     return 5;
 }
 
+/* Asks for a stream that has nothing to do. */
+static int query(void)
+{
+    cudaError_t got;
+    CUDA(cudaFree(0));
+    say("ready");
+    while ((got = cudaStreamQuery(0)) == cudaSuccess)
+        usleep(10000);
+    printf("%s\n", cudaGetErrorName(got));
+    return 5;
+}
+
 /* Resets the device again and again with memory of all kinds in use: what of it stays mapped. */
 static int reset(void)
 {
@@ -395,6 +407,8 @@ int main(int argc, char **argv)
         return hang();
     if (!strcmp(what, "poll"))
         return poll();
+    if (!strcmp(what, "query"))
+        return query();
     if (!strcmp(what, "crowd"))
         return crowd();
     if (!strcmp(what, "wild"))
