@@ -347,7 +347,8 @@ static int wild(void)
 {
     const size_t half = (size_t)2 << 20, len = 2 * half;
     char *bad = (char *)mmap(NULL, len, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    char *good = (char *)malloc(len), *back = (char *)calloc(1, len), *gpu = (char *)device_alloc(len);
+    char *good = (char *)malloc(len), *back = (char *)calloc(1, len),
+         *gpu = (char *)device_alloc(len);
     CHECK(bad != MAP_FAILED && mprotect(bad, half, PROT_READ | PROT_WRITE) == 0);
     memset(good, 5, len);
     say(cudaGetErrorName(cudaMemcpy(gpu, bad, len, cudaMemcpyHostToDevice)));
@@ -368,8 +369,8 @@ __global__ void take(struct words all)
     *(unsigned long long *)all.word[0] = all.word[15];
 }
 
-/* So many launches with 128 bytes of parameters, microseconds apart, and behind them seconds without
- * a call: what each costs, and that none stays behind. */
+/* So many launches with 128 bytes of parameters, microseconds apart, and behind them seconds
+ * without a call: what each costs, and that none stays behind. */
 static int launch(int n, int gap, int idle)
 {
     unsigned long long got = 0;

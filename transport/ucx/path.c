@@ -530,8 +530,8 @@ void ucx_life_look(struct ucx_link *link)
         link->heard_ns = now;
     } else if (link->err_peer && now - link->heard_ns > SILENCE_NS && link->posted == 0) {
         link->heard_ns = now;
-        for (uint8_t i = 0; i < UCX_EPS; i++) {
-            const struct ucx_head ping = {.msg = UCX_MSG_PING, .channel = i};
+        for (int i = 0; i < UCX_EPS; i++) {
+            const struct ucx_head ping = {.msg = UCX_MSG_PING, .channel = (uint8_t)i};
             ucx_msg_send(link, &ping, NULL, NULL, 0, false);
         }
     }
