@@ -109,15 +109,16 @@ static void reap(struct soft_stream *stream)
  * the context's list until it has run dry. */
 void soft_stream_drop(struct soft_stream *stream)
 {
+    soft_stream_ref(stream); /* once dropped, the thread that runs it dry may reap it */
     pthread_mutex_lock(&stream->lock);
     bool first = !stream->dropped, dry = !stream->active && !stream->head;
     stream->dropped = true;
     pthread_mutex_unlock(&stream->lock);
-    if (!first)
-        return;
-    soft_handle_del(stream->handle);
-    if (dry)
+    if (first)
+        soft_handle_del(stream->handle);
+    if (first && dry)
         reap(stream);
+    soft_stream_unref(stream);
 }
 
 bool soft_stream_dropped(struct soft_stream *stream)
