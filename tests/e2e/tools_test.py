@@ -11,7 +11,8 @@ import sys
 import tempfile
 import unittest
 
-from behaviour_test import BIN, BUILD, PROBE, TF_RUN, client, env, executor, started, within
+from behaviour_test import (BIN, BUILD, PROBE, TF_RUN, client, env, executor, started, tf_run,
+                            within)
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 LIMIT_S = 120
@@ -87,10 +88,11 @@ class Settings(unittest.TestCase):
     def test_that_ask_for_what_the_machine_lacks_end_the_executor_at_once(self):
         for name in ("verbs", "ucx", "fault:verbs"):
             self.refused(rf"TFR_TRANSPORT={name}\): .", "--transport", name)
-        got = tool("tf-run", "--transport", "verbs", PROBE, "steady", "1")
+        got = tf_run("--transport", "verbs", PROBE, "steady", "1")
+        said = got.stderr.decode()
         self.assertNotEqual(got.returncode, 0)
-        self.assertEqual(len(re.findall("(?m)^tf: (?!private).*verbs", got.stderr)), 1, got.stderr)
-        self.assertNotIn("private executor ended", got.stderr)
+        self.assertEqual(len(re.findall("(?m)^tf: (?!private).*verbs", said)), 1, said)
+        self.assertNotIn("private executor ended", said)
 
 
 def cores_of_threads(pid):
