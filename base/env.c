@@ -1,6 +1,7 @@
 /* The table of settings.  The environment is copied once, at first use: getenv is not safe against
  * an application that calls setenv from another thread.  Warnings come after the copy, because a
  * log line itself asks for TFR_LOG. */
+#include <assert.h>
 #include <errno.h>
 #include <pthread.h>
 #include <stdatomic.h>
@@ -233,21 +234,42 @@ static bool number_parse(const char *text, uint64_t *out)
     return true;
 }
 
-uint64_t tfr_env_u64(const char *name)
+/* One warning per setting. */
+static void warn_value(int row, const char *what, const char *used)
 {
     static _Atomic uint64_t told; /* one bit per row */
+    static_assert((int)ROW_N <= 64, "a bit for each row");
+
+    if (!(atomic_fetch_or_explicit(&told, 1ull << row, memory_order_relaxed) & 1ull << row))
+        tfr_log_line(TFR_LOG_WARN, "base", "%s=%s is %s, %s is used", rows[row].name, values[row],
+                     what, used);
+}
+
+uint64_t tfr_env_u64(const char *name)
+{
     const char *text = tfr_env_str(name);
     int row = row_find(name, strlen(name));
     uint64_t number = 0;
 
     if (!text || row < 0 || number_parse(text, &number))
         return number;
-    if (!(atomic_fetch_or_explicit(&told, 1ull << row, memory_order_relaxed) & 1ull << row))
-        tfr_log_line(TFR_LOG_WARN, "base", "%s=%s is not a number, %s is used", name, text,
-                     rows[row].def ? rows[row].def : "0");
+    warn_value(row, "not a number", rows[row].def ? rows[row].def : "0");
     if (rows[row].def)
         number_parse(rows[row].def, &number);
     return number;
+}
+
+bool tfr_env_bool(const char *name, bool otherwise)
+{
+    const char *text = tfr_env_str(name);
+    int row = row_find(name, strlen(name));
+
+    if (!text || row < 0)
+        return false;
+    if (strcmp(text, "0") == 0 || strcmp(text, "1") == 0)
+        return *text == '1';
+    warn_value(row, "neither 0 nor 1", otherwise ? "1" : "0");
+    return otherwise;
 }
 
 const struct tfr_perf_row *tfr_perf_rows(void)

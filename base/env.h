@@ -21,6 +21,9 @@ const char *tfr_env_str(const char *name);
 /* A number with an optional k, m or g (binary).  Else one warning, and the default is used. */
 uint64_t tfr_env_u64(const char *name);
 
+/* 0 or 1.  Else one warning, and it counts as `otherwise`: the careful answer. */
+bool tfr_env_bool(const char *name, bool otherwise);
+
 /* Set in the environment of a process of ours whose settings another process has looked through:
  * it gives no warnings about them a second time, nor do libraries that it loads. */
 #define TFR_ENV_CHECKED "TFR_SETTINGS_CHECKED"

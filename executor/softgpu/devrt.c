@@ -206,7 +206,7 @@ void vm_text_flush(void)
 
 static void line_print(const struct print *p)
 {
-    if (tfr_env_u64("TFR_SOFT_LATE_TEXT"))
+    if (tfr_env_bool("TFR_SOFT_LATE_TEXT", false))
         line_keep(p);
     else
         fwrite(p->line, 1, p->n, stdout); /* locks stdout: lines of workers do not mix */

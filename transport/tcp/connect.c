@@ -368,7 +368,7 @@ static uint32_t sock_n_wanted(void)
 
 static bool encrypt_wanted(void)
 {
-    return tfr_env_u64("TFR_TCP_ENCRYPT") != 0;
+    return tfr_env_bool("TFR_TCP_ENCRYPT", true);
 }
 
 static tfr_status worker_join(struct party *party)

@@ -64,8 +64,8 @@ static void conf_read(void)
         .spin_us = bounded("TFR_VERBS_SPIN", 0, 1000),
         .notify = (enum verbs_notify)choice("TFR_VERBS_NOTIFY", notifies),
         .land = (enum verbs_land)choice("TFR_VERBS_LAND", lands),
-        .relaxed = tfr_env_u64("TFR_VERBS_RELAXED") != 0,
-        .cm = tfr_env_u64("TFR_VERBS_CM") != 0,
+        .relaxed = tfr_env_bool("TFR_VERBS_RELAXED", false),
+        .cm = tfr_env_bool("TFR_VERBS_CM", false),
     };
 }
 

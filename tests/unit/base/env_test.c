@@ -51,6 +51,23 @@ Test(env, reports_a_bad_number_once, .init = cr_redirect_stderr)
     cr_assert_stderr_eq_str("tf: warn: base: TFR_SPIN_US=many is not a number, 50 is used\n");
 }
 
+Test(env, reports_a_switch_that_is_neither_0_nor_1_and_takes_the_careful_answer,
+     .init = cr_redirect_stderr)
+{
+    setenv("TFR_TCP_ENCRYPT", "yes", 1);
+    setenv("TFR_VERBS_RELAXED", "2", 1);
+    setenv("TFR_VERBS_CM", "1", 1);
+    unsetenv("TFR_SOFT_LATE_TEXT");
+    cr_assert(tfr_env_bool("TFR_TCP_ENCRYPT", true));
+    cr_assert(tfr_env_bool("TFR_TCP_ENCRYPT", true));
+    cr_assert_not(tfr_env_bool("TFR_VERBS_RELAXED", false));
+    cr_assert(tfr_env_bool("TFR_VERBS_CM", false));
+    cr_assert_not(tfr_env_bool("TFR_SOFT_LATE_TEXT", true));
+    cr_assert_stderr_eq_str(
+        "tf: warn: base: TFR_TCP_ENCRYPT=yes is neither 0 nor 1, 1 is used\n"
+        "tf: warn: base: TFR_VERBS_RELAXED=2 is neither 0 nor 1, 0 is used\n");
+}
+
 Test(env, reports_a_misspelt_setting_once, .init = cr_redirect_stderr)
 {
     setenv("TFR_EXECUTOR", "unix:/x", 1);
