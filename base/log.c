@@ -2,11 +2,13 @@
  * there is no state to initialise, to lock or to inherit over fork.  A line is built on the stack
  * and leaves in one write(2), so that lines of several processes do not mix. */
 #include <errno.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/env.h"
@@ -82,16 +84,26 @@ void tfr_log_check(void)
     }
 }
 
+/* Nobody may read stderr any more, and the application must not die of a line of ours. */
 static void line_write(char *line, size_t len)
 {
+    const struct timespec none = {0};
+    sigset_t pipe, before, waiting;
     ssize_t done;
 
     if (len > LINE_MAX_LEN - 1)
         len = LINE_MAX_LEN - 1;
     line[len++] = '\n';
+    sigemptyset(&pipe);
+    sigaddset(&pipe, SIGPIPE);
+    pthread_sigmask(SIG_BLOCK, &pipe, &before);
+    sigpending(&waiting);
     do {
         done = write(atomic_load_explicit(&log_fd, memory_order_relaxed), line, len);
     } while (done < 0 && errno == EINTR);
+    if (done < 0 && errno == EPIPE && !sigismember(&waiting, SIGPIPE))
+        sigtimedwait(&pipe, NULL, &none);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
 }
 
 void tfr_log_line(enum tfr_log_level level, const char *part, const char *fmt, ...)

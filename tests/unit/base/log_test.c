@@ -2,6 +2,7 @@
 #include <criterion/criterion.h>
 #include <criterion/redirect.h>
 #include <errno.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -50,6 +51,20 @@ Test(log, names_what_it_accepts_once, .init = cr_redirect_stderr)
         "intercept, softgpu, transport\n"
         "tf: warn: ring: first\n"
         "tf: warn: ring: second\n");
+}
+
+Test(log, kills_nobody_whose_stderr_is_read_no_more)
+{
+    sigset_t waiting;
+    int ends[2];
+    cr_assert_eq(pipe(ends), 0);
+    close(ends[0]);
+    signal(SIGPIPE, SIG_DFL);
+    tfr_log_to(ends[1]);
+    tfr_say("unheard");
+    tfr_log_to(STDERR_FILENO);
+    cr_assert_eq(sigpending(&waiting), 0);
+    cr_assert_not(sigismember(&waiting, SIGPIPE));
 }
 
 Test(log, tells_the_user_whatever_the_level, .init = cr_redirect_stderr)
