@@ -20,7 +20,14 @@
 #include "intercept/stream.h"
 #include "transport/boot.h"
 
-enum { LOOK_MS = 50, LOOK_SLEEP_MS = 100, MOVED_MS = 2, POLL_NS = 2000, HOME_EVERY = 16 };
+enum {
+    LOOK_MS = 50,
+    LOOK_SLEEP_MS = 100,
+    MOVED_MS = 2,
+    POLL_NS = 2000,
+    HOME_EVERY = 16,
+    QUIET_MS = 1000
+};
 
 CUresult tfr_client_error(void)
 {
@@ -83,6 +90,7 @@ struct sleeper {
     const _Atomic uint32_t *left;
     int limit_ms;
     bool aside; /* nobody sleeps behind it */
+    bool poked; /* tfr_wait_poke ends it */
 };
 
 /* Has anything ended the wait? */
@@ -116,10 +124,13 @@ static void sleep_armed(const struct sleeper *s)
         leader_set(TFR_SLEEP_ARMED);
     tfr_client_progress();
     if (!wait_over(s)) {
-        struct pollfd p[3] = {{.fd = fd, .events = POLLIN},
+        struct pollfd p[4] = {{.fd = fd, .events = POLLIN},
                               {.fd = tfr_client.boot.fd, .events = POLLRDHUP},
-                              {.fd = tfr_client.wake, .events = POLLIN}};
-        poll(p, 3, s->limit_ms);
+                              {.fd = tfr_client.wake, .events = POLLIN},
+                              {.fd = s->poked ? tfr_client.poke : -1, .events = POLLIN}};
+        eventfd_t n;
+        if (poll(p, 4, s->limit_ms) > 0 && p[3].revents)
+            eventfd_read(tfr_client.poke, &n);
     }
     link->ops->disarm(link);
     tfr_client_progress();
@@ -222,6 +233,24 @@ void tfr_wait_aside(bool (*over)(void), int limit_ms)
 {
     const struct sleeper sleeper = {.over = over, .limit_ms = limit_ms, .aside = true};
     wait_news(&sleeper);
+}
+
+void tfr_wait_tick(bool (*over)(void), int limit_ms, bool aside)
+{
+    const struct sleeper sleeper = {
+        .over = over, .limit_ms = limit_ms, .aside = aside, .poked = true};
+    wait_news(&sleeper);
+}
+
+/* With the lock: whoever ends the session takes it before the descriptor is closed. */
+void tfr_wait_poke(void)
+{
+    pthread_mutex_lock(&tfr_client.sleep_lock);
+    if (link_alive(NULL)) {
+        eventfd_write(tfr_client.poke, 1);
+        pthread_cond_broadcast(&tfr_client.sleep_cond);
+    }
+    pthread_mutex_unlock(&tfr_client.sleep_lock);
 }
 
 void tfr_wait_moved(const _Atomic uint32_t *left)
@@ -390,10 +419,12 @@ uint64_t tfr_post_last(void)
 void tfr_client_quiet(void)
 {
     struct tfr_relax relax = TFR_RELAX_INIT(TFR_WAIT_LOCK);
+    uint64_t until = tfr_clock_now() + QUIET_MS * TFR_NS_PER_MS;
     /* pairs with the acquire in word_alive */
     atomic_store_explicit(&tfr_client.attached, false, memory_order_release);
     eventfd_write(tfr_client.wake, 1);
-    while (atomic_load_explicit(&tfr_client.waiters, memory_order_acquire)) {
+    while (atomic_load_explicit(&tfr_client.waiters, memory_order_acquire) &&
+           tfr_clock_now() < until) {
         pthread_cond_broadcast(&tfr_client.sleep_cond);
         tfr_relax_nap(&relax);
     }

@@ -56,6 +56,7 @@ struct tfr_client {
     struct tfr_peer_mem *session; /* the worker's memory */
     struct tfr_boot boot;         /* closed by the peer: the executor is gone */
     int wake;     /* an eventfd: who sleeps on the link's descriptor is to leave; -1: none */
+    int poke;     /* another: the thread of tick.c is to look again */
     int executor; /* the worker's process */
     _Atomic bool attached; /* pairs with the acquire in word_alive */
     _Atomic bool linked;   /* the link is open: see tfr_client_cut */
@@ -85,6 +86,9 @@ struct tfr_client {
 
 extern struct tfr_client tfr_client;
 
+/* What feedback is while there is no session. */
+extern struct tfr_feedback tfr_page_of_zeros;
+
 /* ---- init.c ---- */
 
 /* cuInit's work: connects and fetches the snapshot.  Blocks up to TFR_CONNECT_MS. */
@@ -95,6 +99,22 @@ CUresult tfr_client_attach(void);
 
 /* Ends the session: the worker goes, and with it all that it held.  Handles of the session die. */
 void tfr_client_detach(void);
+
+/* ---- fds.c ---- */
+
+/* Which of the first three descriptors the program has closed. */
+struct tfr_holes {
+    int n, fd[3];
+    uint64_t file[3];
+};
+
+/* Between the two no descriptor that is opened is one of those. */
+void tfr_holes_fill(struct tfr_holes *holes);
+void tfr_holes_leave(const struct tfr_holes *holes);
+
+/* tfr_client's wake and poke. */
+void tfr_wakers_open(void);
+void tfr_wakers_close(void);
 
 /* ---- edition.c ---- */
 
@@ -111,9 +131,8 @@ void tfr_visible_apply(struct tfr_snapshot *snapshot);
 
 /* ---- exit.c ---- */
 
-/* From here on the end of the process is seen; in a forked child it is not under way. */
+/* From here on the end of the process is seen, and forks are. */
 void tfr_exit_watch(void);
-void tfr_exit_forget(void);
 
 /* While another thread runs the process's exit handlers: holds this one, as a driver would, so that
  * it does not return into a runtime that is being taken down.  Two seconds at most.  Else one load.
@@ -134,8 +153,8 @@ void tfr_text_take(void);
  * an error. */
 CUresult tfr_client_broken(const char *why);
 
-/* Before the session's memory goes: waits until the threads that wait have seen tfr_client.error
- * (100 ms at most). */
+/* Before the session's memory goes: waits until the threads that wait have seen tfr_client.error,
+ * which takes them 100 ms.  A second at most: one may be printing to a pipe that nobody reads. */
 void tfr_client_quiet(void);
 
 /* The session is lost, or ends (tfr_client.error says so; else nothing happens): closes ring and
@@ -164,6 +183,10 @@ void tfr_wait_news(bool (*over)(void), int limit_ms);
 
 /* The same for a thread that only looks after the link: others sleep by themselves meanwhile. */
 void tfr_wait_aside(bool (*over)(void), int limit_ms);
+
+/* Either of them for the thread of tick.c, which the other function wakes. */
+void tfr_wait_tick(bool (*over)(void), int limit_ms, bool aside);
+void tfr_wait_poke(void);
 
 /* Of waits for transfers, and for streams meanwhile: what a piece takes on its way. */
 enum { TFR_MOVE_PATIENCE = 5 };

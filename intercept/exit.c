@@ -1,5 +1,6 @@
-/* The end of the process.  A driver holds threads that are in a call while exit handlers run, so
- * that none of them returns into a runtime that is being taken down; so do we. */
+/* The end of the process, and a forked child, which has no session.  A driver holds threads that
+ * are in a call while exit handlers run, so that none of them returns into a runtime that is being
+ * taken down; so do we.  Called by init.c and by every wait. */
 #include <stdlib.h>
 #include <time.h>
 #include <unistd.h>
@@ -15,14 +16,31 @@ static void exit_begins(void)
     atomic_store_explicit(&exiting, (uint32_t)gettid(), memory_order_release);
 }
 
+static void fork_child(void)
+{
+    atomic_store_explicit(&exiting, 0, memory_order_relaxed);
+    /* The parent's session stays the parent's: nothing here may wake, wait for or keep alive what
+     * is its. */
+    if (atomic_exchange_explicit(&tfr_client.linked, false, memory_order_acquire))
+        tfr_client.link->ops->forked(tfr_client.link);
+    tfr_wakers_close();
+    tfr_boot_close(&tfr_client.boot);
+    atomic_store_explicit(&tfr_client.error, CUDA_ERROR_NOT_INITIALIZED, memory_order_release);
+    tfr_client.snapshot = NULL; /* what queries see: cuInit was not for this process */
+    tfr_client.feedback = &tfr_page_of_zeros; /* the pages did not come along */
+    atomic_store_explicit(&tfr_client.attached, false, memory_order_relaxed);
+    tfr_client.open = false;
+    /* Whoever held these is a thread of the parent. */
+    atomic_store_explicit(&tfr_client.ring_lock, 0, memory_order_relaxed);
+    atomic_store_explicit(&tfr_client.waiters, 0, memory_order_relaxed);
+    pthread_mutex_init(&tfr_client.set_up_lock, NULL);
+    pthread_mutex_init(&tfr_client.sleep_lock, NULL);
+}
+
 void tfr_exit_watch(void)
 {
     atexit(exit_begins);
-}
-
-void tfr_exit_forget(void)
-{
-    atomic_store_explicit(&exiting, 0, memory_order_relaxed);
+    pthread_atfork(NULL, NULL, fork_child);
 }
 
 void tfr_exit_hold(void)

@@ -105,7 +105,7 @@ CUresult tfr_gate_post(struct tfr_stream *stream, enum tfr_gate_who who, struct 
     pthread_mutex_unlock(&lock);
     /* From here on the gate is ours: should the session break, `run` is told. */
     tfr_post_end_on(stream, NULL);
-    tfr_tick_wake();
+    tfr_tick_wake(who == TFR_GATE_CALL);
     /* The word may have been there already, and then nothing rings for it. */
     if (next || tfr_word_reached(word, due)) {
         if (who == TFR_GATE_CALL)

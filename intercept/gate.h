@@ -89,8 +89,9 @@ void tfr_gate_forget_all(void);
 /* Starts the helper threads where there are none.  An error: there can be none. */
 CUresult tfr_tick_start(void);
 
-/* Something was posted that they look after: gates, copies owed to registered memory. */
-void tfr_tick_wake(void);
+/* Something was posted that they look after: gates, copies owed to registered memory.  soon: it
+ * should not wait for a nap to end. */
+void tfr_tick_wake(bool soon);
 
 /* A host function was posted that is due: no news will tell of it. */
 void tfr_tick_call(void);

@@ -154,7 +154,7 @@ CUresult tfr_copy_owe(const struct tfr_owed *body)
     pthread_mutex_unlock(&owed_lock);
     /* Should nobody ever wait for it.  Without a thread it comes when somebody does. */
     if (tfr_tick_start() == CUDA_SUCCESS)
-        tfr_tick_wake();
+        tfr_tick_wake(false);
     return CUDA_SUCCESS;
 }
 

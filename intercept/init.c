@@ -1,4 +1,4 @@
-/* The life of the session: connect, attach to a worker, detach, fork, exit.  Called by cuInit, by
+/* The life of the session: connect, attach to a worker, detach.  Called by cuInit, by
  * the first retain of a primary context and by the last release. Surprising: after a detach the old
  * pages stay mapped, because another thread may still look at them. */
 #define TFR_LOG_PART "intercept"
@@ -6,7 +6,6 @@
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <time.h>
 #include <unistd.h>
@@ -23,11 +22,12 @@
 #include "proto/hello.h"
 #include "transport/ways.h"
 
-static struct tfr_feedback page_of_zeros;
+struct tfr_feedback tfr_page_of_zeros;
 
 struct tfr_client tfr_client = {
-    .feedback = &page_of_zeros,
+    .feedback = &tfr_page_of_zeros,
     .wake = -1,
+    .poke = -1,
     .boot = {.fd = -1},
     .slots = ~0ull,
     .set_up_lock = PTHREAD_MUTEX_INITIALIZER,
@@ -87,7 +87,8 @@ static CUresult ask_snapshot(struct tfr_boot *boot, int limit_ms)
     if (status == TFR_OK || status == TFR_E_PEER) /* gone: it may have said why before */
         status = recv_queued(boot, limit_ms, &msg);
     if (status != TFR_OK) {
-        tfr_say("the executor did not answer within %d ms: is it alive?", limit_ms);
+        tfr_say("the executor did not answer within %d ms: is it alive%s?", limit_ms,
+                tfr_boot_near(boot) ? "" : ", and the network between up");
         return CUDA_ERROR_NO_DEVICE;
     }
     if (msg.type != TFR_BOOT_SNAPSHOT)
@@ -182,45 +183,17 @@ static CUresult connect_boot(void)
     return CUDA_SUCCESS;
 }
 
-/* ---- fork ---- */
-
-static void fork_child(void)
-{
-    tfr_exit_forget();
-    /* The parent's session stays the parent's: nothing here may wake, wait for or keep alive what
-     * is its. */
-    if (atomic_exchange_explicit(&tfr_client.linked, false, memory_order_acquire))
-        tfr_client.link->ops->forked(tfr_client.link);
-    if (tfr_client.wake >= 0)
-        close(tfr_client.wake);
-    tfr_client.wake = -1;
-    tfr_boot_close(&tfr_client.boot);
-    atomic_store_explicit(&tfr_client.error, CUDA_ERROR_NOT_INITIALIZED, memory_order_release);
-    tfr_client.snapshot = NULL;           /* what queries see: cuInit was not for this process */
-    tfr_client.feedback = &page_of_zeros; /* the pages did not come along */
-    atomic_store_explicit(&tfr_client.attached, false, memory_order_relaxed);
-    tfr_client.open = false;
-    /* Whoever held these is a thread of the parent. */
-    atomic_store_explicit(&tfr_client.ring_lock, 0, memory_order_relaxed);
-    atomic_store_explicit(&tfr_client.waiters, 0, memory_order_relaxed);
-    pthread_mutex_init(&tfr_client.set_up_lock, NULL);
-    pthread_mutex_init(&tfr_client.sleep_lock, NULL);
-}
-
-static void fork_watch(void)
-{
-    tfr_exit_watch();
-    pthread_atfork(NULL, NULL, fork_child);
-}
-
 CUresult tfr_client_init(void)
 {
     static pthread_once_t once = PTHREAD_ONCE_INIT;
     pthread_mutex_lock(&tfr_client.set_up_lock);
     CUresult result = (CUresult)atomic_load_explicit(&tfr_client.error, memory_order_acquire);
     if (result == CUDA_SUCCESS && tfr_client.boot.fd < 0) {
-        pthread_once(&once, fork_watch);
+        struct tfr_holes holes;
+        pthread_once(&once, tfr_exit_watch);
+        tfr_holes_fill(&holes);
         result = connect_boot();
+        tfr_holes_leave(&holes);
         if (result == CUDA_SUCCESS)
             tfr_context_init_all();
     }
@@ -507,33 +480,40 @@ static tfr_status attach_steps(struct set_up *up)
     return status;
 }
 
+/* With set_up_lock, and no session. */
+static CUresult attach(void)
+{
+    struct set_up up = {.session_fd = -1, .page = {.fd = -1}};
+    CUresult result = tfr_client.boot.fd < 0 ? connect_boot() : CUDA_SUCCESS;
+    tfr_status status = result == CUDA_SUCCESS ? attach_steps(&up) : TFR_OK;
+    if (status != TFR_OK)
+        result = tfr_client_broken(status == TFR_E_ACCESS ? NULL : "the executor gave no worker");
+    if (up.page.fd >= 0)
+        close(up.page.fd);
+    if (result != CUDA_SUCCESS)
+        return result;
+    tfr_bulk_open();
+    tfr_lane_init();
+    tfr_copy_init();
+    tfr_wakers_open();
+    atomic_store_explicit(&tfr_client.linked, true, memory_order_release);
+    atomic_store_explicit(&tfr_client.attached, true, memory_order_release);
+    /* Without the thread the executor gets an answer when some call waits. */
+    if (tfr_client.polled && tfr_tick_start() == CUDA_SUCCESS)
+        tfr_tick_wake(false);
+    return tfr_module_restore_all();
+}
+
 CUresult tfr_client_attach(void)
 {
     pthread_mutex_lock(&tfr_client.set_up_lock);
     CUresult result = (CUresult)atomic_load_explicit(&tfr_client.error, memory_order_acquire);
     if (result == CUDA_SUCCESS &&
         !atomic_load_explicit(&tfr_client.attached, memory_order_acquire)) {
-        if (tfr_client.boot.fd < 0)
-            result = connect_boot();
-        struct set_up up = {.session_fd = -1, .page = {.fd = -1}};
-        tfr_status status = result == CUDA_SUCCESS ? attach_steps(&up) : TFR_OK;
-        if (status != TFR_OK)
-            result =
-                tfr_client_broken(status == TFR_E_ACCESS ? NULL : "the executor gave no worker");
-        if (up.page.fd >= 0)
-            close(up.page.fd);
-        if (result == CUDA_SUCCESS) {
-            tfr_bulk_open();
-            tfr_lane_init();
-            tfr_copy_init();
-            tfr_client.wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-            atomic_store_explicit(&tfr_client.linked, true, memory_order_release);
-            atomic_store_explicit(&tfr_client.attached, true, memory_order_release);
-            /* Without the thread the executor gets an answer when some call waits. */
-            if (tfr_client.polled && tfr_tick_start() == CUDA_SUCCESS)
-                tfr_tick_wake();
-            result = tfr_module_restore_all();
-        }
+        struct tfr_holes holes;
+        tfr_holes_fill(&holes);
+        result = attach();
+        tfr_holes_leave(&holes);
     }
     pthread_mutex_unlock(&tfr_client.set_up_lock);
     return result;
@@ -563,12 +543,11 @@ static void session_end(void)
     tfr_stream_forget_all();
     tfr_module_forget_all();
     tfr_memory_forget_all();
-    tfr_client.feedback = &page_of_zeros;
+    tfr_client.feedback = &tfr_page_of_zeros;
     atomic_store_explicit(&tfr_client.slots, ~0ull, memory_order_release);
     tfr_ring_tx_fini(&tfr_client.tx);
     memory_drop(tfr_client.session);
-    close(tfr_client.wake);
-    tfr_client.wake = -1;
+    tfr_wakers_close();
     ops->unreg(tfr_client.shown);
     ops->release(tfr_client.dev);
 }

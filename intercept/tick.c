@@ -9,6 +9,7 @@
 #define TFR_LOG_PART "intercept"
 #include <signal.h>
 #include <sys/prctl.h>
+#include <time.h>
 
 #include "base/clock.h"
 #include "base/log.h"
@@ -24,10 +25,11 @@ enum {
 };
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* guards all below but the atomics */
-static pthread_cond_t tick_cond = PTHREAD_COND_INITIALIZER;
+static pthread_cond_t tick_cond; /* by the monotonic clock, since tick naps on it */
 static pthread_cond_t call_cond = PTHREAD_COND_INITIALIZER;
 static _Atomic bool started;
-static _Atomic bool asleep; /* tick has nothing to look at */
+static _Atomic uint32_t rest; /* of tick */
+enum { AWAKE, NAPS, ASLEEP /* it has nothing to look at */ };
 static int calls_n, calls_idle;
 
 /* ---- threads ---- */
@@ -114,16 +116,39 @@ static bool idle(void)
     return !gates(TFR_GATE_MOVE) && !gates(TFR_GATE_CALL) && !copies() && !attends();
 }
 
-static void sleep_idle(void)
+/* Dekker's handshake with tfr_tick_wake: either it sees us at rest or we see its work. */
+static void rest_begin(uint32_t how)
 {
     pthread_mutex_lock(&lock);
-    /* Dekker's handshake with tfr_tick_wake: either it sees us asleep or we see its work. */
-    atomic_store_explicit(&asleep, true, memory_order_relaxed);
+    atomic_store_explicit(&rest, how, memory_order_relaxed);
     atomic_thread_fence(memory_order_seq_cst); /* pairs with the one in tfr_tick_wake */
+}
+
+static void rest_end(void)
+{
+    atomic_store_explicit(&rest, AWAKE, memory_order_relaxed);
+    pthread_mutex_unlock(&lock);
+}
+
+static void sleep_idle(void)
+{
+    rest_begin(ASLEEP);
     while (idle())
         pthread_cond_wait(&tick_cond, &lock);
-    atomic_store_explicit(&asleep, false, memory_order_relaxed);
-    pthread_mutex_unlock(&lock);
+    rest_end();
+}
+
+static void nap_on(int ms, bool for_calls)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    t.tv_nsec += ms * (long)TFR_NS_PER_MS; /* less than a second */
+    t.tv_sec += t.tv_nsec / (long)TFR_NS_PER_S;
+    t.tv_nsec %= (long)TFR_NS_PER_S;
+    rest_begin(NAPS);
+    if (!for_calls || !gates(TFR_GATE_CALL))
+        pthread_cond_timedwait(&tick_cond, &lock, &t);
+    rest_end();
 }
 
 static bool move_due(void)
@@ -157,11 +182,10 @@ static void sleep_pending(bool stalled, int *nap_ms)
     if (arm && tfr_client_error() == CUDA_SUCCESS) {
         /* Functions that are due but find all threads busy are those threads' to see to. */
         bool calls_wait = stalled || tfr_gate_due(TFR_GATE_CALL);
-        tfr_wait_news(calls_wait ? move_due : any_due, stalled ? 1 : LONG_MS);
+        tfr_wait_tick(calls_wait ? move_due : any_due, stalled ? 1 : LONG_MS, false);
         return;
     }
-    struct timespec t = {.tv_nsec = *nap_ms * (long)TFR_NS_PER_MS};
-    nanosleep(&t, NULL);
+    nap_on(*nap_ms, !arm);
     if (*nap_ms < NAP_LAST_MS && !gates(TFR_GATE_MOVE))
         *nap_ms *= 2;
 }
@@ -171,7 +195,7 @@ static void attend(void)
 {
     struct timespec nap = {.tv_nsec = ATTEND_NAP_US * (long)TFR_NS_PER_US};
     if (!waited_for())
-        tfr_wait_aside(any_due, LONG_MS);
+        tfr_wait_tick(any_due, LONG_MS, true);
     nanosleep(&nap, NULL);
 }
 
@@ -210,6 +234,10 @@ CUresult tfr_tick_start(void)
         return CUDA_SUCCESS;
     pthread_mutex_lock(&lock);
     if (!atomic_load_explicit(&started, memory_order_relaxed)) {
+        pthread_condattr_t monotonic;
+        pthread_condattr_init(&monotonic);
+        pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+        pthread_cond_init(&tick_cond, &monotonic);
         if (spawn(tick_main))
             atomic_store_explicit(&started, true, memory_order_release);
         else
@@ -219,21 +247,26 @@ CUresult tfr_tick_start(void)
     return result;
 }
 
-void tfr_tick_wake(void)
+void tfr_tick_wake(bool soon)
 {
-    /* pairs with the fence in sleep_idle */
+    /* pairs with the fence in rest_begin */
     atomic_thread_fence(memory_order_seq_cst);
-    if (!atomic_load_explicit(&asleep, memory_order_relaxed))
+    uint32_t how = atomic_load_explicit(&rest, memory_order_relaxed);
+    if (how == AWAKE || (how == NAPS && !soon))
         return;
     pthread_mutex_lock(&lock);
     pthread_cond_signal(&tick_cond);
     pthread_mutex_unlock(&lock);
 }
 
+/* Without a thread for it tick has to see, which may sleep on the link. */
 void tfr_tick_call(void)
 {
     pthread_mutex_lock(&lock);
-    if (calls_idle)
+    bool found = calls_idle != 0;
+    if (found)
         pthread_cond_signal(&call_cond);
     pthread_mutex_unlock(&lock);
+    if (!found)
+        tfr_wait_poke();
 }

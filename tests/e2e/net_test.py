@@ -76,6 +76,14 @@ class Service(Net):
                               r"transport tcp \(shm: client: memory is shared over a unix: address alone")
         self.assertRegex(self.said(), r"transport tcp \(shm: ")
 
+    def test_a_program_without_standard_descriptors_runs(self):
+        """What it prints, and what we log, must not go into the session's connections."""
+        address, _ = self.executor()
+        for program in ("vector_add", "pinned_copies"):
+            status, _, _ = self.run_client(address, "sh", "-c", 'exec "$0" <&- >&- 2>&-',
+                                           os.path.join(kit.BIN, program), TFR_LOG="info")
+            self.assertEqual(status, 0, program)
+
     def test_nobody_without_the_key_is_served(self):
         address, _ = self.executor()
         other = os.path.join(self.folder, "other")

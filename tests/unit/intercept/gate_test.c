@@ -15,11 +15,13 @@ static struct tfr_context ctx;
 static struct tfr_stream streams[4];
 static _Atomic uint64_t ring_tail;
 static int bell;
+static _Atomic int arms;
 
 static tfr_status arm(struct tfr_link *link, int *fd_out)
 {
     (void)link;
     *fd_out = bell;
+    arms++;
     return TFR_OK;
 }
 
@@ -165,6 +167,51 @@ Test(gate, long_functions_delay_neither_bytes_nor_functions_of_other_streams)
     cr_assert_eq(slow.runs, 0);
     go = true;
     cr_assert(opened(0, slow_seq));
+}
+
+static bool never(void)
+{
+    return false;
+}
+
+static void *sleep_long(void *aside)
+{
+    tfr_wait_tick(never, 60000, aside != NULL);
+    return NULL;
+}
+
+static void *lead_long(void *arg)
+{
+    tfr_wait_news(never, 60000);
+    return arg;
+}
+
+/* Nothing tells of a function that is due when it is posted, and no thread may be free for it. */
+Test(gate, the_thread_that_sees_to_functions_can_be_called_from_its_sleep, .timeout = 30)
+{
+    pthread_t sleeper, leader;
+    uint64_t one = 1;
+    tfr_client.poke = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    for (uintptr_t i = 0; i < 2; i++) {
+        cr_assert_eq(pthread_create(&sleeper, NULL, sleep_long, (void *)i), 0);
+        while (arms != (int)i + 1)
+            usleep(200);
+        tfr_wait_poke();
+        pthread_join(sleeper, NULL);
+    }
+    cr_assert_eq(pthread_create(&leader, NULL, lead_long, NULL), 0);
+    while (arms != 3)
+        usleep(200);
+    cr_assert_eq(pthread_create(&sleeper, NULL, sleep_long, NULL), 0);
+    while (tfr_client.waiters != 2)
+        usleep(200);
+    for (bool over = false; !over; usleep(1000)) { /* it sleeps behind the leader, or soon */
+        tfr_wait_poke();
+        over = pthread_tryjoin_np(sleeper, NULL) == 0;
+    }
+    cr_assert_eq(arms, 3, "the leader was woken");
+    cr_assert_eq(write(bell, &one, sizeof one), (ssize_t)sizeof one);
+    pthread_join(leader, NULL);
 }
 
 Test(gate, tells_of_the_sessions_error)
