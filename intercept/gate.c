@@ -295,6 +295,17 @@ static void moves_settle(void)
             tfr_relax_nap(&relax);
 }
 
+void tfr_gate_moves_end(void)
+{
+    struct tfr_relax relax = TFR_RELAX_INIT(TFR_WAIT_LOCK);
+    uint64_t until = tfr_clock_now() + TFR_NS_PER_S;
+    /* pairs with the release in finish */
+    while (atomic_load_explicit(&tfr_gate_pending[TFR_GATE_MOVE], memory_order_acquire) &&
+           tfr_clock_now() < until)
+        if (!tfr_gate_serve(TFR_GATE_MOVE, UINT32_MAX) && tfr_relax(&relax) == TFR_RELAX_SLEEP)
+            tfr_relax_nap(&relax);
+}
+
 /* Functions that outlive their session hold up no stream of the next one. */
 static void running_forget(void)
 {

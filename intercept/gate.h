@@ -80,6 +80,10 @@ static inline void tfr_gate_help(void)
         tfr_gate_serve(TFR_GATE_MOVE, UINT32_MAX);
 }
 
+/* The session has failed: returns when no gate moves bytes any more, or after a second, since a
+ * function of the program may be ahead of it. */
+void tfr_gate_moves_end(void);
+
 /* The session ended: runs every gate that is left with CUDA_ERROR_CONTEXT_IS_DESTROYED, and lets
  * functions that are running end, for a second. */
 void tfr_gate_forget_all(void);

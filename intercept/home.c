@@ -44,12 +44,10 @@ CUresult tfr_home_begin(struct tfr_home *home)
 
 CUresult tfr_home_end(const struct tfr_home *home)
 {
-    CUresult result = CUDA_SUCCESS;
-    if (home->flags & TFR_COPY_FETCH) {
-        CUresult settled = tfr_lane_settle(&home->extent);
-        result = (CUresult)atomic_load_explicit(&tfr_client.error, memory_order_acquire);
-        result = result == CUDA_SUCCESS ? settled : result;
-    }
+    CUresult settled = home->flags & TFR_COPY_FETCH ? tfr_lane_settle(&home->extent) : CUDA_SUCCESS;
+    /* In a session that is lost the program may have taken its memory away. */
+    CUresult result = (CUresult)atomic_load_explicit(&tfr_client.error, memory_order_acquire);
+    result = result == CUDA_SUCCESS ? settled : result;
     if (!home->direct)
         TFR_COUNT(bytes_push, home->len);
     if (result == CUDA_SUCCESS && home->dst && !home->direct)

@@ -14,6 +14,7 @@
 #include "base/env.h"
 #include "base/log.h"
 #include "intercept/copy.h"
+#include "intercept/gate.h"
 #include "intercept/memory.h"
 #include "intercept/stream.h"
 #include "transport/boot.h"
@@ -50,10 +51,14 @@ struct place {
 static pthread_mutex_t places_lock = PTHREAD_MUTEX_INITIALIZER; /* guards places */
 static struct place *places;
 
+/* Where no window was asked for the kernel knows the places. */
 static bool place_take(uint64_t len, uint64_t *at_out)
 {
-    struct place *new = malloc(sizeof *new), **at = &places;
-    uint64_t from = 0;
+    struct place *new, **at = &places;
+    uint64_t from = *at_out = 0;
+    if (!window_base())
+        return true;
+    new = malloc(sizeof *new);
     if (!new)
         return false;
     pthread_mutex_lock(&places_lock);
@@ -252,14 +257,18 @@ static CUresult quiesce(void)
     return result;
 }
 
-/* Before pinned memory goes.  In a session that is lost the call fails, and yet the program may
+/* Before pinned memory goes.  In a session that has failed the call fails, and yet the program may
  * take the memory away next: nothing may be written there any more. */
 static CUresult enter_last(void)
 {
     CUresult result = tfr_enter();
-    if (result == CUDA_ERROR_DEVICE_UNAVAILABLE) {
+    if (result == CUDA_ERROR_DEVICE_UNAVAILABLE)
         tfr_client_cut();
+    /* A forked child has neither, and locks that nobody there lets go. */
+    if (result != CUDA_SUCCESS && result != CUDA_ERROR_NOT_INITIALIZED &&
+        result == tfr_client_error()) {
         tfr_copy_forget_owed();
+        tfr_gate_moves_end();
     }
     return result;
 }

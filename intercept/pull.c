@@ -139,7 +139,7 @@ static struct tfr_extent slice_of(const struct bring *b, uint32_t n)
     uint64_t at = n % b->slices * b->part;
     slice.at += at;
     slice.twin += at;
-    slice.units = (uint32_t)(b->part / TFR_LANE_UNIT);
+    slice.units = (uint16_t)(b->part / TFR_LANE_UNIT);
     return slice;
 }
 
@@ -199,11 +199,11 @@ static void bring_begin(struct bring *b)
     tfr_home_begin(home); /* fails with the session alone */
 }
 
-static void bring_end(struct bring *b)
+static CUresult bring_end(struct bring *b)
 {
     const struct tfr_home *home = &b->home[b->ended++ % b->slices];
-    tfr_home_end(home);
     TFR_COUNT(bytes_pull, home->len);
+    return tfr_home_end(home);
 }
 
 /* After a failure some are on their way still. */
@@ -226,7 +226,7 @@ static void turn_run(struct tfr_gate *gate, CUresult status)
     while (status == CUDA_SUCCESS && b->ended < turn->wanted) {
         while (b->begun < turn->posted && tfr_word_reached(b->puller->word, b->seq[b->begun]))
             bring_begin(b);
-        bring_end(b);
+        status = bring_end(b);
     }
     gate_end(b->puller);
     bring_give(b);
