@@ -8,9 +8,10 @@
 
 struct tfr_extent {
     uint64_t at;
-    uint32_t units;
+    uint16_t units;
     uint16_t lane;
     uint16_t session; /* of tfr_client.session_at: an older session's is nobody's */
+    uint16_t turn;    /* lane.c's */
     uint8_t *twin;    /* its bytes on our side; an older session's stay mapped */
 };
 

@@ -16,7 +16,8 @@ enum {
     UNITS_MAX = 16384,
     WORD_BITS = 64,
     PULL_SHARE = 4,   /* a quarter of the lane is for pulls */
-    PULL_STREAMS = 4, /* a quarter of what is left of that is for one stream */
+    PULL_STREAMS = 4, /* a quarter of what is left of that is for one stream, */
+    PULL_LAST = 4,    /* but a quarter of all goes by single units */
     LOOK_MS = 20,     /* what no news tells of */
     WAIT_SHARE = 3,   /* a third of the rest is for those who wait */
 };
@@ -98,25 +99,31 @@ static bool is_shipping(const struct tfr_extent *extent)
 
 /* Of the extent that starts at a unit: a transfer of it had no memory, and nobody knows yet. */
 static _Atomic bool faults[UNITS_MAX];
+/* Of the same: how often it was handed out.  Who settles may have had it before somebody else. */
+static uint16_t turns[UNITS_MAX];
 
 void tfr_lane_fault(const _Atomic uint32_t *shipping_of_it)
 {
     atomic_store_explicit(&faults[shipping_of_it - shipping], true, memory_order_relaxed);
 }
 
-static CUresult fault_take(const struct tfr_extent *extent)
-{
-    _Atomic bool *fault = &faults[extent->at / TFR_LANE_UNIT];
-    if (__builtin_expect(!atomic_load_explicit(fault, memory_order_relaxed), 1))
-        return CUDA_SUCCESS;
-    atomic_store_explicit(fault, false, memory_order_relaxed);
-    return CUDA_ERROR_INVALID_VALUE;
-}
-
 /* Other threads may still have extents of a session that has ended. */
 static bool is_ours(const struct tfr_extent *extent)
 {
     return extent->session == session;
+}
+
+static CUresult fault_take(const struct tfr_extent *extent)
+{
+    uint64_t unit = extent->at / TFR_LANE_UNIT;
+    if (__builtin_expect(!atomic_load_explicit(&faults[unit], memory_order_relaxed), 1))
+        return CUDA_SUCCESS;
+    pthread_mutex_lock(&lock);
+    bool ours = is_ours(extent) && extent->turn == turns[unit];
+    if (ours)
+        atomic_store_explicit(&faults[unit], false, memory_order_relaxed);
+    pthread_mutex_unlock(&lock);
+    return ours ? CUDA_ERROR_INVALID_VALUE : CUDA_SUCCESS;
 }
 
 static bool has_passed(const struct held *h)
@@ -172,8 +179,11 @@ static bool find(uint32_t from, uint32_t to, uint32_t want, struct tfr_extent *e
         run = used[i / WORD_BITS] >> (i % WORD_BITS) & 1 ? 0 : run + 1;
         if (run == want) {
             uint64_t at = (uint64_t)(i + 1 - want) * TFR_LANE_UNIT;
-            *extent_out =
-                (struct tfr_extent){.at = at, .units = want, .session = session, .twin = twin + at};
+            *extent_out = (struct tfr_extent){.at = at,
+                                              .units = (uint16_t)want,
+                                              .session = session,
+                                              .turn = ++turns[i + 1 - want],
+                                              .twin = twin + at};
             extent_out->lane = lane_of(extent_out, from);
             atomic_store_explicit(&faults[i + 1 - want], false, memory_order_relaxed);
             units_set(i + 1 - want, want, true);
@@ -221,18 +231,22 @@ static uint32_t pull_free(void)
     return n;
 }
 
-/* The more streams pull the less each new one gets: they may all stand still, and who finds nothing
- * waits for one of them. */
+/* The more streams pull the less each new one gets: they may all stand still until the program goes
+ * on, and it does not while it waits here because nothing is left.  The last ones share the room of
+ * asynchronous copies. */
 bool tfr_lane_try_pull(uint64_t len, struct tfr_extent *extent_out)
 {
     uint32_t most = TFR_PULL_MAX / TFR_LANE_UNIT, want = units_of(len);
     bool found = false;
     pthread_mutex_lock(&lock);
     reap();
-    uint32_t share = (pull_free() + PULL_STREAMS - 1) / PULL_STREAMS;
+    uint32_t left = pull_free(), last = (unit_n - push_n) / PULL_LAST;
+    uint32_t share = left > last ? (left - last + PULL_STREAMS - 1) / PULL_STREAMS : 1;
     most = share < most ? share : most;
     for (want = want < most ? want : most; want && !found; want /= 2)
         found = find(push_n, unit_n, want, extent_out);
+    if (!found && (found = find(0, ahead_n, 1, extent_out)))
+        extent_out->lane = 0; /* as all of them */
     pthread_mutex_unlock(&lock);
     return found;
 }

@@ -63,9 +63,8 @@ Test(env, reports_a_switch_that_is_neither_0_nor_1_and_takes_the_careful_answer,
     cr_assert_not(tfr_env_bool("TFR_VERBS_RELAXED", false));
     cr_assert(tfr_env_bool("TFR_VERBS_CM", false));
     cr_assert_not(tfr_env_bool("TFR_SOFT_LATE_TEXT", true));
-    cr_assert_stderr_eq_str(
-        "tf: warn: base: TFR_TCP_ENCRYPT=yes is neither 0 nor 1, 1 is used\n"
-        "tf: warn: base: TFR_VERBS_RELAXED=2 is neither 0 nor 1, 0 is used\n");
+    cr_assert_stderr_eq_str("tf: warn: base: TFR_TCP_ENCRYPT=yes is neither 0 nor 1, 1 is used\n"
+                            "tf: warn: base: TFR_VERBS_RELAXED=2 is neither 0 nor 1, 0 is used\n");
 }
 
 Test(env, reports_a_misspelt_setting_once, .init = cr_redirect_stderr)

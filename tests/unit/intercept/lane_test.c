@@ -98,3 +98,31 @@ Test(lane, lets_many_streams_pull_at_once, .timeout = 10)
                       e[k].at + e[k].units * (uint64_t)TFR_LANE_UNIT <= e[i].at);
     cr_assert_gt(e[0].units, 16 * e[15].units, "%u and %u units", e[0].units, e[15].units);
 }
+
+Test(lane, lets_so_many_streams_pull_that_no_program_waits_for_itself, .timeout = 10)
+{
+    struct tfr_extent e;
+    int n = 0;
+    kit_lane(48 * TFR_LANE_CHUNK); /* the default: 64 MiB */
+    tfr_client.lane_n = 2;         /* and GPU memory, which is not for pulls */
+    tfr_client.lanes[1].len = tfr_client.lanes[0].len;
+    for (; tfr_lane_try_pull(TFR_PULL_MAX, &e); n++)
+        cr_assert_eq(e.lane, 0, "stream %d", n);
+    cr_assert_geq(n, 2000, "%d", n);
+    cr_assert(tfr_lane_try(TFR_LANE_CHUNK, &e), "nothing is left to who waits");
+}
+
+Test(lane, tells_of_missing_memory_whose_transfer_it_was_alone, .timeout = 10)
+{
+    struct tfr_extent before, now;
+    kit_lane(4 * TFR_LANE_CHUNK);
+    cr_assert_eq(tfr_lane_take(100, &before), CUDA_SUCCESS);
+    tfr_lane_give(before, &one, 7);
+    kit_word(one.word, 7);
+    cr_assert_eq(tfr_lane_take(100, &now), CUDA_SUCCESS);
+    cr_assert_eq(now.at, before.at);
+    tfr_lane_fault(tfr_lane_shipping(&now));
+    cr_assert_eq(tfr_lane_settle(&before), CUDA_SUCCESS);
+    cr_assert_eq(tfr_lane_settle(&now), CUDA_ERROR_INVALID_VALUE);
+    cr_assert_eq(tfr_lane_settle(&now), CUDA_SUCCESS, "told twice");
+}
