@@ -135,7 +135,7 @@ void tfr_visible_apply(struct tfr_snapshot *snapshot);
 void tfr_exit_watch(void);
 
 /* While another thread runs the process's exit handlers: holds this one, as a driver would, so that
- * it does not return into a runtime that is being taken down.  Two seconds at most.  Else one load.
+ * it does not return into a runtime that is being taken down.  Two seconds, once.  Else one load.
  */
 void tfr_exit_hold(void);
 

@@ -52,13 +52,13 @@ static CUresult enter_after_reset(void)
 CUresult tfr_enter_slow(void)
 {
     CUresult result = tfr_enter_noctx();
-    if (result != CUDA_SUCCESS)
-        return result;
-    if (!tfr_thread.ctx)
+    if (result == CUDA_SUCCESS && !tfr_thread.ctx)
         return CUDA_ERROR_INVALID_CONTEXT;
-    if (!tfr_context_alive(tfr_thread.ctx))
-        return CUDA_ERROR_CONTEXT_IS_DESTROYED;
-    return CUDA_SUCCESS;
+    if (result == CUDA_SUCCESS && !tfr_context_alive(tfr_thread.ctx))
+        result = CUDA_ERROR_CONTEXT_IS_DESTROYED;
+    if (result != CUDA_SUCCESS)
+        tfr_exit_hold();
+    return result;
 }
 
 CUresult cuDevicePrimaryCtxRetain(CUcontext *ctx_out, CUdevice dev)

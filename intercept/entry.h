@@ -22,6 +22,7 @@ struct tfr_thread {
     /* Of the host function that this thread runs.  It is current to those who ask, and as `ctx` is
      * NULL then, everybody else gets to tfr_enter_slow: CUDA calls are not permitted. */
     struct tfr_context *calling;
+    bool held; /* see tfr_exit_hold */
 };
 
 /* Initial-exec: one addition to reach it; the space comes out of what libc keeps for dlopen'ed

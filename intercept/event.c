@@ -166,6 +166,7 @@ CUresult cuEventQuery(CUevent handle)
     uint64_t seq = event_at(event, &word);
     bool reached = tfr_word_reached(word, seq);
     result = tfr_client_look(); /* of an executor that is gone a program that polls hears here */
+    tfr_exit_hold();
     if (result != CUDA_SUCCESS || !reached)
         return result != CUDA_SUCCESS ? result : CUDA_ERROR_NOT_READY;
     tfr_copy_deliver();

@@ -5,15 +5,19 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "intercept/client.h"
+#include "intercept/entry.h"
 
-enum { HOLD_S = 2 };
+enum { HOLD_S = 2, NAP_NS = 1000000 };
 
 static _Atomic uint32_t exiting; /* the thread that runs exit handlers */
 
+/* The nap is for threads that poll: they are between two calls half of the time. */
 static void exit_begins(void)
 {
+    const struct timespec nap = {.tv_nsec = NAP_NS};
     atomic_store_explicit(&exiting, (uint32_t)gettid(), memory_order_release);
+    if (atomic_load_explicit(&tfr_client.attached, memory_order_acquire))
+        nanosleep(&nap, NULL);
 }
 
 static void fork_child(void)
@@ -46,8 +50,9 @@ void tfr_exit_watch(void)
 void tfr_exit_hold(void)
 {
     uint32_t by = atomic_load_explicit(&exiting, memory_order_acquire);
-    if (__builtin_expect(!by, 1) || by == (uint32_t)gettid())
+    if (__builtin_expect(!by, 1) || by == (uint32_t)gettid() || tfr_thread.held)
         return;
     struct timespec t = {.tv_sec = HOLD_S};
+    tfr_thread.held = true; /* who runs exit handlers may be waiting for what this one does next */
     nanosleep(&t, NULL);
 }

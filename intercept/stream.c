@@ -411,6 +411,7 @@ CUresult cuStreamQuery(CUstream handle)
             result = query_ask(stream);
         else if ((result = tfr_client_look()) == CUDA_SUCCESS)
             result = CUDA_ERROR_NOT_READY;
+        tfr_exit_hold();
         if (result != CUDA_SUCCESS)
             return result;
     } else if ((result = tfr_client_look()) != CUDA_SUCCESS) {
