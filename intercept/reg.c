@@ -2,30 +2,17 @@
  * Called by pinned.c once for each allocation or registration; the peer never hears of it.
  * Surprising: failure is none, copies of that memory are staged then. */
 #define TFR_LOG_PART "intercept"
-#include <stdio.h>
-#include <sys/utsname.h>
-
 #include "base/env.h"
+#include "base/fork.h"
 #include "base/log.h"
 #include "intercept/memory.h"
 
-enum { REGS_MAX = 4096, KERNEL_MAJOR = 5, KERNEL_MINOR = 13 };
+enum { REGS_MAX = 4096 };
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* guards all below */
 static uint32_t regs_n;
 static uint64_t regs_bytes;
 static uint64_t refused = UINT64_MAX; /* so many bytes more were refused, and no room made since */
-
-/* Does fork copy pages that a device was told of?  Else, when the program forks, its own writes go
- * to other pages than the device reads. */
-static bool fork_copies(void)
-{
-    struct utsname name;
-    int major = 0, minor = 0;
-    if (uname(&name) != 0 || sscanf(name.release, "%d.%d", &major, &minor) != 2)
-        return false;
-    return major > KERNEL_MAJOR || (major == KERNEL_MAJOR && minor >= KERNEL_MINOR);
-}
 
 static void explain(uint64_t len)
 {
@@ -71,7 +58,7 @@ struct tfr_mem *tfr_reg_make(void *at, uint64_t len, bool ours)
     struct tfr_mem *mem = NULL;
     if (tfr_client.mapped || tfr_client.any_local || !tfr_perf_on("reg"))
         return NULL;
-    if ((ours || fork_copies()) && place_take(len) &&
+    if ((ours || tfr_fork_copies()) && place_take(len) &&
         tfr_client.dev->ops->reg(tfr_client.dev, &area, &mem) != TFR_OK) {
         mem = NULL;
         place_give(len, true);

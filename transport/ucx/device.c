@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "base/env.h"
+#include "base/fork.h"
 #include "base/log.h"
 #include "transport/ucx/ucx.h"
 
@@ -109,13 +110,17 @@ static tfr_status config_make(struct ucx_dev *dev, const struct tfr_dev_cfg *cfg
     /* ours are messages (ucx_life_look); UCX's own signs of life go by other lanes */
     ucp_config_modify(*config_out, "KEEPALIVE_INTERVAL", "inf");
     ucp_config_modify(*config_out, "TLS", tfr_env_str("TFR_UCX_TLS"));
-    if (cfg->name)
-        nics_name(dev->nics, sizeof(dev->nics), cfg->name);
-    else if (nics)
+    if (nics) /* who sets it knows better than what is near */
         snprintf(dev->nics, sizeof(dev->nics), "%s", nics);
+    else if (cfg->name)
+        nics_name(dev->nics, sizeof(dev->nics), cfg->name);
     ucp_config_modify(*config_out, "NET_DEVICES", *dev->nics ? dev->nics : "all");
     for (size_t i = 0; !dev->shm_only && i < sizeof(settings) / sizeof(settings[0]); i++)
         ucp_config_modify(*config_out, settings[i].key, settings[i].value);
+    if (!dev->shm_only && !tfr_fork_copies()) { /* nothing of the application's is registered */
+        ucp_config_modify(*config_out, "FORK_INIT", "try");
+        ucp_config_modify(*config_out, "IB_FORK_INIT", "try");
+    }
     if (!dev->shm_only)
         lanes_set(*config_out);
     return TFR_OK;

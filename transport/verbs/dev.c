@@ -1,21 +1,42 @@
 /* What a worker prepares once: contexts and protection domains, one per NIC and session. */
 #define TFR_LOG_PART "transport"
+#include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/fork.h"
 #include "base/log.h"
 #include "transport/verbs/verbs.h"
+
+typedef int fork_state_fn(void); /* enum ibv_fork_status, of rdma-core since 35 */
+
+/* Where fork leaves a device's pages to whoever writes last, queues must stay with the parent; of
+ * the application's memory nothing is registered there (intercept/reg.c).  Else it is never asked
+ * for: it keeps all registered memory from children. */
+static void fork_keep(void)
+{
+    fork_state_fn *state = NULL;
+
+    *(void **)&state = dlsym(RTLD_DEFAULT, "ibv_is_fork_initialized");
+    if (tfr_fork_copies() || (state && state() != 0))
+        return;
+    if (ibv_fork_init() != 0)
+        tfr_warn("this kernel does not copy a device's pages when a program forks: set "
+                 "RDMAV_FORK_SAFE=1 if it does");
+}
 
 tfr_status verbs_prepare(const struct tfr_dev_cfg *cfg, struct tfr_dev **dev_out)
 {
     struct verbs_dev *dev = calloc(1, sizeof(*dev));
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
     const char *why = NULL;
     bool stripe;
 
     if (!dev)
         return tfr_fail(TFR_E_NOMEM, "verbs device");
+    pthread_once(&once, fork_keep);
     dev->base.ops = &verbs_ops;
     dev->nic_n = verbs_nics_open(cfg, dev->nics, &stripe, &why);
     if (dev->nic_n == 0) {
