@@ -16,8 +16,8 @@
 enum {
     AHEAD = 16,      /* under way before anything gathers */
     GATHER_MAX = 32, /* records */
-    NAP_NS = 15000,
-    IDLE_NAPS = 64, /* without a record until the helper sleeps for good */
+    NAP_NS = 10000,  /* and some us until a thread that is woken runs */
+    IDLE_NAPS = 96,  /* without a record until the helper sleeps for good */
 };
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* guards started and the sleep */
