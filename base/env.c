@@ -46,7 +46,8 @@ static const struct tfr_env_row rows[] = {
     {"TFR_TCP_ENCRYPT", "0", "1 on either side: what goes over tcp is encrypted (libsodium)"},
     {"TFR_TCP_PORTS", NULL, "executor: ports for these (5000-5100); default: any"},
     {"TFR_VERBS_DEVICE", NULL,
-     "RDMA devices, separated by commas; several share large copies (default: the nearest)"},
+     "RDMA devices, separated by commas; equals share large copies (default: whatever reaches the executor, which takes those "
+     "that are nearest to its GPU)"},
     {"TFR_VERBS_PORT", NULL, "port of these devices (default: any that is active)"},
     {"TFR_VERBS_GID", NULL, "index in the port's GID table (default: what suits the other side)"},
     {"TFR_VERBS_PKEY", NULL, "InfiniBand partition key (default: the port's first)"},

@@ -20,6 +20,7 @@ static_assert((int)TFR_CHANNELS <= (int)TFR_STAMPS, "a stamp for each channel");
 static _Atomic uint32_t progress_lock; /* guards progress of the link; never waited for */
 static _Atomic bool live;              /* written with every lock held */
 static _Atomic uint32_t turn;
+static _Atomic uint32_t spread = 1; /* of the session's link */
 static _Atomic uint64_t moved; /* bytes to and fro, where progress moves them: a sign of life */
 
 void tfr_bulk_open(void)
@@ -27,6 +28,8 @@ void tfr_bulk_open(void)
     tfr_client.near = tfr_boot_near(&tfr_client.boot);
     tfr_gather_init();
     atomic_store_explicit(&tfr_client.page->cpu, 0, memory_order_relaxed);
+    atomic_store_explicit(&spread, tfr_client.link->ops->spread(tfr_client.link),
+                          memory_order_relaxed);
     for (int i = 0; i < TFR_CHANNELS; i++)
         channels[i].stamps = 0;
     atomic_store_explicit(&live, true, memory_order_release);
@@ -179,7 +182,7 @@ static struct tfr_xfer xfer_of(const struct tfr_load *load, uint16_t channel)
 uint16_t tfr_bulk_channel(void)
 {
     uint32_t n = atomic_fetch_add_explicit(&turn, 1, memory_order_relaxed);
-    return (uint16_t)(1 + n % (TFR_CHANNELS - 1));
+    return (uint16_t)(1 + n % atomic_load_explicit(&spread, memory_order_relaxed));
 }
 
 /* Locked; false: that session is over. */

@@ -286,6 +286,12 @@ static uint32_t no_busy(const struct tfr_link *link)
     return 0;
 }
 
+static uint32_t no_spread(const struct tfr_link *link)
+{
+    (void)link;
+    return TFR_CHANNELS - 1;
+}
+
 static void no_count(const struct tfr_link *link, struct tfr_link_count *count_out)
 {
     (void)link;
@@ -318,6 +324,7 @@ void tfr_transport_defaults(struct tfr_transport_ops *ops)
         .get = no_xfer,
         .land = no_land,
         .busy = no_busy,
+        .spread = no_spread,
         .count = no_count,
         .progress = no_progress,
         .arm = no_arm,
@@ -327,7 +334,7 @@ void tfr_transport_defaults(struct tfr_transport_ops *ops)
     };
 #define FILL(op) ops->op = ops->op ? ops->op : no.op
     FILL(prepare), FILL(release), FILL(reg), FILL(unreg), FILL(key), FILL(open), FILL(close);
-    FILL(offer), FILL(suits), FILL(tell), FILL(land), FILL(busy), FILL(count);
+    FILL(offer), FILL(suits), FILL(tell), FILL(land), FILL(busy), FILL(count), FILL(spread);
     FILL(import), FILL(forget), FILL(addr), FILL(put), FILL(get), FILL(progress);
     FILL(arm), FILL(disarm), FILL(ring), FILL(forked);
 #undef FILL

@@ -164,6 +164,9 @@ struct tfr_transport_ops {
     tfr_status (*progress)(struct tfr_link *link); /* returns the link's sticky error */
     /* Puts on channel 0 that are not done: who posts small puts gathers them behind sixteen. */
     uint32_t (*busy)(const struct tfr_link *link);
+    /* So many bulk channels, from the first on, take the same part of what the link can carry.
+     * Default: all. */
+    uint32_t (*spread)(const struct tfr_link *link);
     void (*count)(const struct tfr_link *link, struct tfr_link_count *count_out);
     /* Announces that this side is about to sleep and gives one pollable descriptor.  The caller
      * must look at its memory once more after arm and before poll; disarm when it wakes (drains the

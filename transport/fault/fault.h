@@ -130,6 +130,7 @@ tfr_status fault_get(struct tfr_link *link, const struct tfr_xfer *xfer);
 tfr_status fault_land(struct tfr_link *link, const struct tfr_landing *landing);
 tfr_status fault_progress(struct tfr_link *link);
 uint32_t fault_busy(const struct tfr_link *link);
+uint32_t fault_spread(const struct tfr_link *link);
 void fault_count(const struct tfr_link *link, struct tfr_link_count *count_out);
 tfr_status fault_arm(struct tfr_link *link, int *fd_out);
 void fault_disarm(struct tfr_link *link);

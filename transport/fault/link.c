@@ -338,6 +338,7 @@ static void wrap_init(struct wrap *wrap, const struct tfr_transport_ops *inner)
         .land = fault_land,
         .progress = fault_progress,
         .busy = fault_busy,
+        .spread = fault_spread,
         .count = fault_count,
         .arm = fault_arm,
         .disarm = fault_disarm,

@@ -332,6 +332,13 @@ uint32_t fault_busy(const struct tfr_link *base)
     return atomic_load_explicit(&((const struct fault_link *)base)->busy, memory_order_relaxed);
 }
 
+uint32_t fault_spread(const struct tfr_link *base)
+{
+    const struct fault_link *link = (const struct fault_link *)base;
+
+    return link->inner->ops->spread(link->inner);
+}
+
 void fault_count(const struct tfr_link *base, struct tfr_link_count *count_out)
 {
     struct fault_link *link = (struct fault_link *)(uintptr_t)base;

@@ -31,9 +31,10 @@ static tfr_status cm_fail(const char *what)
     return tfr_fail(TFR_E_SYS, "verbs: librdmacm: %s: %s", what, strerror(errno));
 }
 
-static bool is_ours(const struct rdma_cm_id *id, const struct verbs_link *link, uint32_t nic)
+static bool is_ours(const struct rdma_cm_id *id, const struct verbs_link *link, uint32_t nic,
+                    uint8_t port)
 {
-    return id->verbs &&
+    return id->verbs && id->port_num == port &&
            strcmp(id->verbs->device->name, link->dev->nics[nic].ctx->device->name) == 0;
 }
 
@@ -62,24 +63,41 @@ static void mac_make(const struct verbs_cm *cm, uint32_t channel, uint32_t qpn, 
     tfr_mac(cm->key, said, sizeof(said), mac_out);
 }
 
-/* An identifier bound to an address of the NIC; librdmacm says whose an address is. */
-static struct rdma_cm_id *id_bind(struct verbs_cm *cm, const struct verbs_link *link, uint32_t nic,
-                                  void *context)
+/* An identifier bound to that address, if it is the port's. */
+static struct rdma_cm_id *id_at(struct verbs_cm *cm, const struct verbs_link *link,
+                                const struct verbs_port *port, struct sockaddr *addr)
 {
+    uint8_t tos = (uint8_t)verbs_conf()->traffic_class;
+    struct rdma_cm_id *id;
+
+    if (rdma_create_id(cm->events, &id, NULL, RDMA_PS_TCP) != 0)
+        return NULL;
+    if (tos)
+        rdma_set_option(id, RDMA_OPTION_ID, RDMA_OPTION_ID_TOS, &tos, sizeof(tos));
+    if (rdma_bind_addr(id, addr) == 0 && is_ours(id, link, port->nic, port->port))
+        return id;
+    rdma_destroy_id(id);
+    return NULL;
+}
+
+/* An identifier bound to an address of the port, to that of its offer if it says one; librdmacm
+ * says whose an address is. */
+static struct rdma_cm_id *id_bind(struct verbs_cm *cm, const struct verbs_link *link,
+                                  const struct verbs_port *port)
+{
+    struct sockaddr_in named = {.sin_family = AF_INET};
     struct rdma_cm_id *id = NULL;
     struct ifaddrs *all, *at;
 
-    if (getifaddrs(&all) < 0)
-        return NULL;
-    for (at = all; at; at = at->ifa_next) {
-        if (!at->ifa_addr || at->ifa_addr->sa_family != AF_INET)
-            continue;
-        if (rdma_create_id(cm->events, &id, context, RDMA_PS_TCP) != 0)
-            break;
-        if (rdma_bind_addr(id, at->ifa_addr) == 0 && is_ours(id, link, nic))
-            break;
-        rdma_destroy_id(id);
-        id = NULL;
+    if (verbs_gid_is_v4(port->gid)) {
+        memcpy(&named.sin_addr, port->gid + 12, sizeof(named.sin_addr));
+        id = id_at(cm, link, port, (struct sockaddr *)&named);
+    }
+    if (id || getifaddrs(&all) < 0)
+        return id;
+    for (at = all; at && !id; at = at->ifa_next) {
+        if (at->ifa_addr && at->ifa_addr->sa_family == AF_INET)
+            id = id_at(cm, link, port, at->ifa_addr);
     }
     freeifaddrs(all);
     return id;
@@ -121,6 +139,12 @@ static int qp_move(struct rdma_cm_id *id, struct ibv_qp *qp, enum ibv_qp_state s
     if (mask & IBV_QP_ACCESS_FLAGS)
         attr.qp_access_flags =
             IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_REMOTE_READ;
+    if (mask & IBV_QP_AV && conf->sl)
+        attr.ah_attr.sl = (uint8_t)conf->sl;
+    if (mask & IBV_QP_AV && attr.ah_attr.is_global && conf->traffic_class)
+        attr.ah_attr.grh.traffic_class = (uint8_t)conf->traffic_class;
+    if (mask & IBV_QP_PATH_MTU && attr.path_mtu > verbs_mtu_most())
+        attr.path_mtu = verbs_mtu_most();
     if (mask & IBV_QP_TIMEOUT)
         attr.timeout = (uint8_t)conf->timeout;
     if (mask & IBV_QP_MIN_RNR_TIMER)
@@ -161,7 +185,7 @@ tfr_status verbs_cm_listen(struct verbs_link *link, const struct verbs_rail *rai
         return cm_fail("random bytes");
     key_make(cm, place_out->nonce);
     for (uint32_t i = 0; i < rail_n; i++) {
-        struct rdma_cm_id *id = id_bind(cm, link, own->ports[rails[i].own].nic, NULL);
+        struct rdma_cm_id *id = id_bind(cm, link, &own->ports[rails[i].own]);
         struct sockaddr_in *addr;
         if (!id)
             return tfr_fail(TFR_E_SYS, "verbs: librdmacm: no IPv4 address of ours belongs to %s",
@@ -187,7 +211,8 @@ static bool is_announced(const struct verbs_link *link, const struct rdma_cm_eve
     channel = &link->channels[data->channel];
     mac_make(link->cm, data->channel, event->param.conn.qp_num,
              link->dev->nics[channel->own_nic].iwarp, mac);
-    return tfr_mac_same(mac, data->mac) && is_ours(event->id, link, channel->own_nic);
+    return tfr_mac_same(mac, data->mac) &&
+           is_ours(event->id, link, channel->own_nic, channel->port);
 }
 
 /* One of the peer's requests. */
@@ -250,7 +275,7 @@ static tfr_status request_send(struct verbs_link *link, int i, uint8_t reads)
              data.mac);
     param.private_data = &data;
     param.private_data_len = sizeof(data);
-    if (!is_ours(id, link, channel->own_nic))
+    if (!is_ours(id, link, channel->own_nic, channel->port))
         return tfr_fail(TFR_E_UNSUP, "verbs: librdmacm: the way to the peer is not by %s",
                         link->dev->nics[channel->own_nic].ctx->device->name);
     if (qp_move(id, channel->qp, IBV_QPS_INIT) != 0 ||
@@ -285,28 +310,31 @@ static tfr_status request_step(struct verbs_link *link, const struct rdma_cm_eve
 }
 
 static tfr_status request_begin(struct verbs_link *link, int i, const struct verbs_cm_place *place,
-                                uint32_t rail)
+                                uint32_t rail, const struct verbs_port *own)
 {
     struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons(place->port[rail])};
     struct verbs_cm *cm = link->cm;
 
     memcpy(&to.sin_addr, place->addr[rail], sizeof(to.sin_addr));
-    cm->ids[i] = id_bind(cm, link, link->channels[i].own_nic, NULL);
+    cm->ids[i] = id_bind(cm, link, own);
     if (!cm->ids[i] || rdma_resolve_addr(cm->ids[i], NULL, (struct sockaddr *)&to, RESOLVE_MS) != 0)
         return cm_fail("address");
     return TFR_OK;
 }
 
 tfr_status verbs_cm_connect(struct verbs_link *link, const struct verbs_cm_place *place,
-                            uint32_t rail_n, uint8_t reads)
+                            const struct verbs_rail *rails, uint32_t rail_n,
+                            const struct verbs_offer *own, uint8_t reads)
 {
     uint64_t until = tfr_clock_now() + CM_LIMIT_NS;
     tfr_status status = TFR_OK;
     int up = 0;
 
     key_make(link->cm, place->nonce);
-    for (int i = 0; i < TFR_CHANNELS && status == TFR_OK; i++)
-        status = request_begin(link, i, place, i ? (uint32_t)(i - 1) % rail_n : 0);
+    for (int i = 0; i < TFR_CHANNELS && status == TFR_OK; i++) {
+        uint32_t rail = i ? (uint32_t)(i - 1) % rail_n : 0;
+        status = request_begin(link, i, place, rail, &own->ports[rails[rail].own]);
+    }
     while (up < TFR_CHANNELS && status == TFR_OK) {
         struct private_data none;
         struct rdma_cm_event event;
@@ -332,6 +360,9 @@ tfr_status verbs_cm_make(struct verbs_link *link, const struct tfr_boot *boot)
     if (tfr_boot_secret(boot))
         memcpy(cm->secret, tfr_boot_secret(boot), sizeof(cm->secret));
     cm->events = rdma_create_event_channel();
+    if (!cm->events && (errno == ENODEV || errno == ENOENT))
+        return tfr_fail(TFR_E_SYS, "verbs: librdmacm: no /dev/infiniband/rdma_cm here: modprobe "
+                                   "rdma_ucm, or give it to the container");
     if (!cm->events)
         return cm_fail("event channel");
     fcntl(cm->events->fd, F_SETFL, fcntl(cm->events->fd, F_GETFL) | O_NONBLOCK);

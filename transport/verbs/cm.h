@@ -30,7 +30,8 @@ tfr_status verbs_cm_listen(struct verbs_link *link, const struct verbs_rail *rai
                            const struct verbs_offer *own, struct verbs_cm_place *place_out);
 tfr_status verbs_cm_accept(struct verbs_link *link, uint8_t reads);
 tfr_status verbs_cm_connect(struct verbs_link *link, const struct verbs_cm_place *place,
-                            uint32_t rail_n, uint8_t reads);
+                            const struct verbs_rail *rails, uint32_t rail_n,
+                            const struct verbs_offer *own, uint8_t reads);
 
 /* Has the other side disconnected?  No waiting. */
 void verbs_cm_look(struct verbs_link *link);

@@ -69,6 +69,15 @@ static void conf_read(void)
     };
 }
 
+enum ibv_mtu verbs_mtu_most(void)
+{
+    enum ibv_mtu mtu = IBV_MTU_256;
+
+    while (mtu < IBV_MTU_4096 && 256u << mtu <= verbs_conf()->mtu)
+        mtu++;
+    return mtu;
+}
+
 const struct verbs_conf *verbs_conf(void)
 {
     pthread_once(&once, conf_read);

@@ -63,6 +63,7 @@ tfr_status verbs_cqs_make(struct verbs_link *link, uint32_t nic)
     struct ibv_context *ctx = link->dev->nics[nic].ctx;
     struct verbs_rail_cqs *cqs = &link->cqs[nic];
     int most = link->dev->nics[nic].attr.max_cqe;
+    int vector = ctx->num_comp_vectors > 0 ? getpid() % ctx->num_comp_vectors : 0; /* of many */
     int sends = (int)(verbs_conf()->depth + EXTRA_MAX) * TFR_CHANNELS + LAND_N;
 
     if (cqs->events)
@@ -71,8 +72,8 @@ tfr_status verbs_cqs_make(struct verbs_link *link, uint32_t nic)
     if (!cqs->events)
         return tfr_fail(TFR_E_SYS, "verbs: completion channel: %s", strerror(errno));
     fcntl(cqs->events->fd, F_SETFL, fcntl(cqs->events->fd, F_GETFL) | O_NONBLOCK);
-    cqs->send = ibv_create_cq(ctx, sends < most ? sends : most, link, cqs->events, 0);
-    cqs->recv = ibv_create_cq(ctx, RECV_N * TFR_CHANNELS, link, cqs->events, 0);
+    cqs->send = ibv_create_cq(ctx, sends < most ? sends : most, link, cqs->events, vector);
+    cqs->recv = ibv_create_cq(ctx, RECV_N * TFR_CHANNELS, link, cqs->events, vector);
     if (!cqs->send || !cqs->recv)
         return verbs_reg_failed((size_t)sends * 64, errno);
     if (!verbs_watch(link, cqs->events->fd, EPOLLIN) || !verbs_watch(link, ctx->async_fd, EPOLLIN))
@@ -134,6 +135,7 @@ struct verbs_link *verbs_link_new(struct verbs_dev *dev)
     link->base.ops = &verbs_ops;
     link->dev = dev;
     link->epoll = link->timer = link->boot = -1;
+    link->looked_ns = tfr_clock_now();
     pthread_mutex_init(&link->poll, NULL);
     pthread_mutex_init(&link->lock, NULL);
     return link;

@@ -73,6 +73,12 @@ static int score(const struct verbs_port *a, const struct verbs_port *b)
     return 0;
 }
 
+/* What both ends of a rail can do; 0: not known. */
+static uint32_t speed_of(const struct verbs_port *a, const struct verbs_port *b)
+{
+    return a->speed < b->speed ? a->speed : b->speed;
+}
+
 struct search {
     const struct verbs_offer *a, *b;
     uint32_t a_used, b_used; /* NICs */
@@ -91,19 +97,21 @@ static bool is_tried(const struct search *s, uint8_t i, uint8_t k)
     return false;
 }
 
-/* The best pair of NICs that are free; 0: none. */
+/* The best pair of NICs that are free, the fastest of those; 0: none. */
 static int best_find(const struct search *s, struct verbs_rail *rail_out)
 {
+    uint32_t speed = 0;
     int best = 0;
 
     for (uint8_t i = 0; i < s->a->port_n; i++) {
         for (uint8_t k = 0; k < s->b->port_n; k++) {
             const struct verbs_port *x = &s->a->ports[i], *y = &s->b->ports[k];
             int points = score(x, y);
-            if (points <= best || s->a_used >> x->nic & 1 || s->b_used >> y->nic & 1 ||
-                is_tried(s, i, k))
+            bool better = points > best || (points && points == best && speed_of(x, y) > speed);
+            if (!better || s->a_used >> x->nic & 1 || s->b_used >> y->nic & 1 || is_tried(s, i, k))
                 continue;
             best = points;
+            speed = speed_of(x, y);
             *rail_out = (struct verbs_rail){i, k};
         }
     }
@@ -135,19 +143,23 @@ static const char *why_none(const struct verbs_offer *own, const struct verbs_of
 }
 
 bool verbs_match(const struct verbs_offer *own, const struct verbs_offer *peer, bool first,
-                 const struct verbs_tried *tried, struct verbs_rail rails_out[VERBS_NIC_MAX],
+                 const struct verbs_tried *tried, struct verbs_rail rails_out[VERBS_RAIL_MAX],
                  uint32_t *rail_n_out, const char **why_out)
 {
     struct search s = {
         .a = first ? own : peer, .b = first ? peer : own, .first = first, .tried = tried};
-    uint32_t n = 0, max = s.a->stripe || s.b->stripe ? VERBS_NIC_MAX : 1;
+    uint32_t n = 0, max = s.a->stripe || s.b->stripe ? VERBS_RAIL_MAX : 1, speed = 0;
     int least = 1, points;
     struct verbs_rail rail;
 
     while (n < max && (points = best_find(&s, &rail)) >= least) {
+        const struct verbs_port *x = &s.a->ports[rail.own], *y = &s.b->ports[rail.peer];
+        if (n && speed_of(x, y) != speed)
+            break;
         least = points; /* only equals share the bytes */
-        s.a_used |= 1u << s.a->ports[rail.own].nic;
-        s.b_used |= 1u << s.b->ports[rail.peer].nic;
+        speed = speed_of(x, y);
+        s.a_used |= 1u << x->nic;
+        s.b_used |= 1u << y->nic;
         rails_out[n++] = first ? rail : (struct verbs_rail){rail.peer, rail.own};
     }
     *rail_n_out = n;
@@ -155,6 +167,57 @@ bool verbs_match(const struct verbs_offer *own, const struct verbs_offer *peer, 
         *why_out = tried && tried->n ? "no two ports of the machines reach each other"
                                      : why_none(own, peer);
     return n > 0;
+}
+
+/* How likely the entry is to be the one that is needed. */
+static int worth(const struct verbs_port *port)
+{
+    if (port->kind != VERBS_ROCE2)
+        return port->kind == VERBS_ROCE1 ? 0 : 4;
+    return verbs_gid_is_v4(port->gid) ? 3 : is_link_local(port->gid) ? 1 : 2;
+}
+
+static uint32_t entries_of(const struct verbs_offer *offer, uint8_t nic)
+{
+    uint32_t n = 0;
+
+    for (int i = 0; i < offer->port_n; i++)
+        n += offer->ports[i].nic == nic;
+    return n;
+}
+
+/* The entry that is to go for one of `nic`; -1: that one itself. */
+static int least_find(const struct verbs_offer *offer, const struct verbs_port *port)
+{
+    uint32_t most = entries_of(offer, port->nic) + 1;
+    int least = -1, least_worth = worth(port);
+
+    for (int i = offer->port_n - 1; i >= 0; i--) {
+        const struct verbs_port *at = &offer->ports[i];
+        uint32_t n = entries_of(offer, at->nic) + (at->nic == port->nic);
+        if (n < most || (n == most && worth(at) >= least_worth))
+            continue;
+        most = n;
+        least = i;
+        least_worth = worth(at);
+    }
+    return least;
+}
+
+void verbs_offer_add(struct verbs_offer *offer, const struct verbs_port *port)
+{
+    int least;
+
+    if (offer->port_n < VERBS_PORT_MAX) {
+        offer->ports[offer->port_n++] = *port;
+        return;
+    }
+    least = least_find(offer, port);
+    if (least < 0)
+        return;
+    memmove(&offer->ports[least], &offer->ports[least + 1],
+            sizeof(*port) * (size_t)(VERBS_PORT_MAX - 1 - least));
+    offer->ports[VERBS_PORT_MAX - 1] = *port;
 }
 
 bool verbs_offer_read(const struct tfr_offer *offer, struct verbs_offer *out)

@@ -33,13 +33,18 @@ struct verbs_port {
 };
 static_assert(sizeof(struct verbs_port) == 32, "offered port");
 
-enum { VERBS_OFFER_VERSION = 1, VERBS_NIC_MAX = 4, VERBS_PORT_MAX = 14 };
+enum { VERBS_OFFER_VERSION = 2, VERBS_NIC_MAX = 4, VERBS_PORT_MAX = 14 };
+enum { VERBS_RAIL_MAX = TFR_CHANNELS - 1 }; /* more have no channel */
 
 struct verbs_offer {
-    uint8_t version, port_n, stripe, reserved[5]; /* stripe: all NICs are to be used */
+    uint8_t version, port_n, stripe, reserved[5]; /* stripe: not one NIC but all equals */
     struct verbs_port ports[VERBS_PORT_MAX];
 };
 static_assert(sizeof(struct verbs_offer) <= TFR_OFFER_MAX, "offer");
+
+/* Adds a port.  Where there is no room, that of the NIC with the most entries goes which is least
+ * likely to be needed. */
+void verbs_offer_add(struct verbs_offer *offer, const struct verbs_port *port);
 
 /* Entries of the two sides' offers that go together, best first, no NIC twice. */
 struct verbs_rail {
@@ -56,7 +61,7 @@ struct verbs_tried {
 /* Both sides find the same rails: `first` says which side we are.  At least one, or false and why
  * there is none.  The peer's offer is not trusted.  tried may be NULL. */
 bool verbs_match(const struct verbs_offer *own, const struct verbs_offer *peer, bool first,
-                 const struct verbs_tried *tried, struct verbs_rail rails_out[VERBS_NIC_MAX],
+                 const struct verbs_tried *tried, struct verbs_rail rails_out[VERBS_RAIL_MAX],
                  uint32_t *rail_n_out, const char **why_out);
 
 /* The body of an offer, checked; false: not one of ours. */

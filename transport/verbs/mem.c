@@ -1,4 +1,5 @@
-/* Registrations.  Memory is registered with every NIC of the device, and what the peer may write or
+/* Registrations.  Memory is registered with every NIC of the device, from the moment that there is
+ * a link with those that it uses, and what the peer may write or
  * read is said by the caller: memory of the application never gets remote rights.  The keys die
  * with the registration. */
 #define TFR_LOG_PART "transport"
@@ -61,7 +62,7 @@ static int access_of(const struct verbs_mem *mem)
     return access;
 }
 
-static struct ibv_mr *mr_make(const struct verbs_mem *mem, struct ibv_pd *pd)
+static struct ibv_mr *mr_make(struct verbs_mem *mem, struct ibv_pd *pd)
 {
     const struct tfr_area *area = &mem->area;
     int access = access_of(mem);
@@ -75,8 +76,10 @@ static struct ibv_mr *mr_make(const struct verbs_mem *mem, struct ibv_pd *pd)
                       : NULL;
     }
     mr = ibv_reg_mr(pd, area->addr, area->len, access);
-    if (!mr && !mem->shown && (errno == EFAULT || errno == EPERM))
-        mr = ibv_reg_mr(pd, area->addr, area->len, 0); /* memory that may only be read */
+    if (!mr && !mem->shown && (errno == EFAULT || errno == EPERM)) {
+        mr = ibv_reg_mr(pd, area->addr, area->len, 0);
+        mem->read_only |= mr != NULL;
+    }
     return mr;
 }
 
@@ -102,6 +105,7 @@ tfr_status verbs_reg(struct tfr_dev *base, const struct tfr_area *area, struct t
 {
     struct verbs_dev *dev = (struct verbs_dev *)base;
     struct verbs_mem *mem;
+    uint32_t used;
 
     if (area->len == 0 || (area->kind != TFR_AREA_DMABUF && !area->addr))
         return tfr_fail(TFR_E_INVAL, "verbs: registration of %zu bytes at %p", area->len,
@@ -109,11 +113,16 @@ tfr_status verbs_reg(struct tfr_dev *base, const struct tfr_area *area, struct t
     mem = calloc(1, sizeof(*mem));
     if (!mem)
         return tfr_fail(TFR_E_NOMEM, "verbs registration");
+    pthread_mutex_lock(&dev->mems_lock);
+    used = dev->used;
+    pthread_mutex_unlock(&dev->mems_lock);
     mem->base.ops = &verbs_ops;
     mem->dev = dev;
     mem->area = *area;
     mem->shown = area->shown || area->kind != TFR_AREA_HOST;
     for (uint32_t i = 0; i < dev->nic_n; i++) {
+        if (used && !(used >> i & 1))
+            continue;
         mem->mrs[i] = mr_make(mem, dev->nics[i].pd);
         if (!mem->mrs[i]) {
             tfr_status status = reg_refused(area, errno);
@@ -131,6 +140,22 @@ tfr_status verbs_reg(struct tfr_dev *base, const struct tfr_area *area, struct t
     return TFR_OK;
 }
 
+/* The peer has the keys of all, and uses those of the link's NICs. */
+void verbs_nics_use(struct verbs_dev *dev, uint32_t nics)
+{
+    pthread_mutex_lock(&dev->mems_lock);
+    dev->used |= nics;
+    for (struct verbs_mem *mem = dev->mems; mem; mem = mem->next) {
+        for (uint32_t i = 0; i < dev->nic_n; i++) {
+            if (dev->used >> i & 1 || !mem->mrs[i])
+                continue;
+            ibv_dereg_mr(mem->mrs[i]);
+            mem->mrs[i] = NULL;
+        }
+    }
+    pthread_mutex_unlock(&dev->mems_lock);
+}
+
 void verbs_unreg(struct tfr_mem *base)
 {
     struct verbs_mem *mem = (struct verbs_mem *)base;
@@ -143,8 +168,11 @@ void verbs_unreg(struct tfr_mem *base)
         *at = mem->next;
     pthread_mutex_unlock(&mem->dev->mems_lock);
     pthread_mutex_lock(&mem->dev->lock);
-    for (struct verbs_link *link = mem->dev->links; link; link = link->next)
+    for (struct verbs_link *link = mem->dev->links; link; link = link->next) {
+        pthread_mutex_lock(&link->poll); /* whoever found it for a note has written */
+        pthread_mutex_unlock(&link->poll);
         verbs_drain(link);
+    }
     pthread_mutex_unlock(&mem->dev->lock);
     mem_free(mem);
 }
@@ -158,8 +186,10 @@ void verbs_key(const struct tfr_mem *base, struct tfr_key *key_out)
     if (!mem->shown)
         return;
     key_out->words[0] = (uintptr_t)mem->area.addr;
-    for (uint32_t i = 0; i < mem->dev->nic_n; i++)
-        key_out->words[1 + i / 2] |= (uint64_t)mem->mrs[i]->rkey << 32 * (i % 2);
+    for (uint32_t i = 0; i < mem->dev->nic_n; i++) {
+        if (mem->mrs[i])
+            key_out->words[1 + i / 2] |= (uint64_t)mem->mrs[i]->rkey << 32 * (i % 2);
+    }
 }
 
 tfr_status verbs_import(struct tfr_link *base, const struct tfr_key *key,

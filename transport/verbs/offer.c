@@ -8,11 +8,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
+#include <unistd.h>
 
 #include "base/log.h"
 #include "transport/verbs/verbs.h"
 
-enum { DEVICES_MAX = 64, GIDS_MAX = 256 };
+enum { CANDIDATES_MAX = 32, GIDS_MAX = 256, LOCK_AMPLE = 1 << 30 };
 
 /* The first line of /sys/class/infiniband/DEVICE/FILE; "" if there is none. */
 static void sysfs_read(const char *device, const char *file, char *text, size_t size)
@@ -182,12 +184,6 @@ static bool pkey_find(const struct verbs_nic *nic, uint8_t port, int entries, ui
     return wanted < 0;
 }
 
-static void offer_add(struct verbs_offer *offer, const struct verbs_port *port)
-{
-    if (offer->port_n < VERBS_PORT_MAX)
-        offer->ports[offer->port_n++] = *port;
-}
-
 static uint8_t notify_of(enum verbs_kind kind)
 {
     if (kind == VERBS_IWARP)
@@ -217,7 +213,7 @@ static void gids_add(const struct verbs_nic *nic, struct verbs_port *port,
         port->prefix = prefix_find(port->gid);
         port->cm = conf->cm || port->kind == VERBS_IWARP;
         port->notify = notify_of((enum verbs_kind)port->kind);
-        offer_add(offer, port);
+        verbs_offer_add(offer, port);
         if (port->kind == VERBS_IB || port->kind == VERBS_IWARP)
             return; /* the others say the same */
     }
@@ -225,11 +221,9 @@ static void gids_add(const struct verbs_nic *nic, struct verbs_port *port,
 
 static uint8_t mtu_of(const struct ibv_port_attr *attr)
 {
-    uint8_t mtu = IBV_MTU_256;
+    enum ibv_mtu most = verbs_mtu_most();
 
-    while (mtu < (uint8_t)attr->active_mtu && (128u << (mtu + 1)) <= verbs_conf()->mtu)
-        mtu++;
-    return mtu;
+    return (uint8_t)(attr->active_mtu < most ? attr->active_mtu : most);
 }
 
 void verbs_nics_offer(const struct verbs_nic *nics, uint32_t n, bool stripe,
@@ -262,18 +256,44 @@ struct candidate {
     int near; /* 1: on the memory node that is asked for */
 };
 
+/* Is there too little for lanes with several NICs? */
+static bool is_lock_limited(void)
+{
+    struct rlimit limit;
+
+    return geteuid() != 0 && getrlimit(RLIMIT_MEMLOCK, &limit) == 0 && limit.rlim_cur < LOCK_AMPLE;
+}
+
 /* Others (EFA, usNIC) have no reliable connections. */
-static bool nic_open(struct ibv_device *device, struct verbs_nic *nic_out)
+static bool nic_open(struct ibv_device *device, struct verbs_nic *nic_out, int *error_out)
 {
     if (device->transport_type != (verbs_iwarp_only() ? IBV_TRANSPORT_IWARP : IBV_TRANSPORT_IB))
         return false;
     *nic_out = (struct verbs_nic){.iwarp = device->transport_type == IBV_TRANSPORT_IWARP};
     nic_out->ctx = ibv_open_device(device);
-    if (!nic_out->ctx)
+    if (!nic_out->ctx) {
+        *error_out = errno;
         return false;
+    }
     if (ibv_query_device(nic_out->ctx, &nic_out->attr) == 0)
         return true;
     ibv_close_device(nic_out->ctx);
+    return false;
+}
+
+static bool candidate_open(struct ibv_device *device, int node, struct candidate *out,
+                           int *error_out)
+{
+    char text[32];
+
+    if (!nic_open(device, &out->nic, error_out))
+        return false;
+    sysfs_read(device->name, "device/numa_node", text, sizeof(text));
+    out->near = node >= 0 && text[0] && atoi(text) == node;
+    verbs_nics_offer(&out->nic, 1, false, &out->offer);
+    if (out->offer.port_n)
+        return true;
+    ibv_close_device(out->nic.ctx);
     return false;
 }
 
@@ -285,42 +305,52 @@ static bool better(const struct candidate *a, const struct candidate *b)
     return a->offer.ports[0].speed > b->offer.ports[0].speed;
 }
 
-/* Takes the candidate if it is named, or else the best of its kind of fabric. */
-static uint32_t candidate_take(struct candidate *taken, uint32_t n, struct candidate *one,
-                               bool named)
+static bool kind_same(const struct candidate *a, const struct candidate *b)
 {
-    if (named) {
-        taken[n] = *one;
-        return n + 1;
-    }
-    for (uint32_t i = 0; i < n; i++) {
-        if (taken[i].offer.ports[0].kind != one->offer.ports[0].kind)
-            continue;
-        if (better(one, &taken[i])) {
-            struct candidate old = taken[i];
-            taken[i] = *one;
-            *one = old;
-        }
-        ibv_close_device(one->nic.ctx);
-        return n;
-    }
-    taken[n] = *one;
-    return n + 1;
+    const struct verbs_port *x = a->offer.ports, *y = b->offer.ports;
+
+    return (x->kind == VERBS_IB) == (y->kind == VERBS_IB);
 }
 
-static bool candidate_open(struct ibv_device *device, int node, struct candidate *out)
+/* Is one of a fabric that none of the first `taken` is of? */
+static bool is_new(const struct candidate *all, uint32_t taken, uint32_t at)
 {
-    char text[32];
+    for (uint32_t i = 0; i < taken; i++) {
+        if (kind_same(&all[i], &all[at]))
+            return false;
+    }
+    return true;
+}
 
-    if (!nic_open(device, &out->nic))
-        return false;
-    sysfs_read(device->name, "device/numa_node", text, sizeof(text));
-    out->near = node >= 0 && text[0] && atoi(text) == node;
-    verbs_nics_offer(&out->nic, 1, false, &out->offer);
-    if (out->offer.port_n)
-        return true;
-    ibv_close_device(out->nic.ctx);
-    return false;
+static void candidate_move(struct candidate *all, uint32_t from, uint32_t to)
+{
+    struct candidate one = all[from];
+
+    memmove(&all[to + 1], &all[to], sizeof(one) * (from - to));
+    all[to] = one;
+}
+
+/* The best of each fabric, then the best of the rest, come first; how many of them are used.
+ * Each NIC takes locked memory of its own: where that is short, one of a fabric must do. */
+static uint32_t candidates_choose(struct candidate *all, uint32_t n)
+{
+    uint32_t taken = 0;
+
+    while (taken < n && taken < VERBS_NIC_MAX) {
+        uint32_t best = taken;
+        bool best_new = is_new(all, taken, best);
+        for (uint32_t i = taken + 1; i < n; i++) {
+            bool new = is_new(all, taken, i);
+            if (new != best_new ? new : better(&all[i], &all[best])) {
+                best = i;
+                best_new = new;
+            }
+        }
+        if (!best_new && is_lock_limited())
+            break;
+        candidate_move(all, best, taken++);
+    }
+    return taken;
 }
 
 /* Which of the names it is. */
@@ -339,21 +369,26 @@ static uint32_t name_order(const char *names, const char *name)
 }
 
 /* As they were named: the first one carries the records. */
-static void candidates_sort(const char *names, struct candidate *taken, uint32_t n)
+static uint32_t candidates_sort(const char *names, struct candidate *all, uint32_t n)
 {
     for (uint32_t i = 1; i < n; i++) {
-        struct candidate one = taken[i];
-        uint32_t order = name_order(names, one.nic.ctx->device->name), at = i;
-        for (; at > 0 && name_order(names, taken[at - 1].nic.ctx->device->name) > order; at--)
-            taken[at] = taken[at - 1];
-        taken[at] = one;
+        uint32_t order = name_order(names, all[i].nic.ctx->device->name), at = i;
+        while (at > 0 && name_order(names, all[at - 1].nic.ctx->device->name) > order)
+            at--;
+        candidate_move(all, i, at);
     }
+    return n < VERBS_NIC_MAX ? n : VERBS_NIC_MAX;
 }
 
-static const char *why_none(int device_n, bool named)
+static const char *why_none(int device_n, bool named, int error)
 {
     if (device_n == 0)
         return "this machine has no RDMA device";
+    if (error == EACCES || error == EPERM)
+        return "its RDMA devices may not be opened: this user needs rights to /dev/infiniband/*";
+    if (error == ENOENT || error == ENODEV || error == ENXIO)
+        return "its RDMA devices have no files here: modprobe ib_uverbs, or give the container "
+               "/dev/infiniband";
     if (verbs_conf()->pkey >= 0)
         return "no active RDMA port has the partition key of TFR_VERBS_PKEY: see "
                "/sys/class/infiniband/*/ports/*/pkeys";
@@ -362,30 +397,44 @@ static const char *why_none(int device_n, bool named)
                  : "no RDMA device has an active port";
 }
 
+/* All that could be used; *error_out: why one could not be opened. */
+static uint32_t candidates_open(struct ibv_device **devices, int device_n, const char *names,
+                                int node, struct candidate *all, int *error_out)
+{
+    uint32_t n = 0;
+
+    *error_out = 0;
+    for (int i = 0; i < device_n && n < CANDIDATES_MAX; i++) {
+        if (!names || is_named(names, devices[i]->name))
+            n += candidate_open(devices[i], node, &all[n], error_out);
+    }
+    return n;
+}
+
 uint32_t verbs_nics_open(const struct tfr_dev_cfg *cfg, struct verbs_nic nics_out[VERBS_NIC_MAX],
                          bool *stripe_out, const char **why_out)
 {
     const char *set = verbs_conf()->devices, *names = set ? set : cfg ? cfg->name : NULL;
-    struct candidate taken[VERBS_NIC_MAX], one;
-    int device_n = 0;
-    struct ibv_device **devices = ibv_get_device_list(&device_n);
-    uint32_t n = 0;
+    struct candidate *all = calloc(CANDIDATES_MAX, sizeof(*all));
+    int device_n = 0, error;
+    struct ibv_device **devices = all ? ibv_get_device_list(&device_n) : NULL;
+    uint32_t n, used;
 
-    for (int i = 0; i < device_n && n < VERBS_NIC_MAX; i++) {
-        bool named = names && is_named(names, devices[i]->name);
-        if ((!names || named) && candidate_open(devices[i], cfg ? cfg->numa_node : -1, &one))
-            n = candidate_take(taken, n, &one, named);
-    }
+    n = candidates_open(devices, device_n, names, cfg ? cfg->numa_node : -1, all, &error);
     if (devices)
         ibv_free_device_list(devices);
-    if (names)
-        candidates_sort(names, taken, n);
-    for (uint32_t i = 0; i < n; i++)
-        nics_out[i] = taken[i].nic;
-    *stripe_out = names && n > 1;
-    if (n == 0)
-        *why_out = why_none(device_n, names != NULL);
-    return n;
+    used = names ? candidates_sort(names, all, n) : candidates_choose(all, n);
+    for (uint32_t i = 0; i < n; i++) {
+        if (i < used)
+            nics_out[i] = all[i].nic;
+        else
+            ibv_close_device(all[i].nic.ctx);
+    }
+    free(all);
+    *stripe_out = names && used > 1;
+    if (used == 0)
+        *why_out = why_none(device_n, names != NULL, error);
+    return used;
 }
 
 void verbs_nics_close(struct verbs_nic *nics, uint32_t n)
@@ -413,50 +462,9 @@ tfr_status verbs_offer(struct tfr_offer *offer_out, const char **why_out)
     return TFR_OK;
 }
 
-static void port_tell(const struct verbs_nic *nics, const struct verbs_port *port, char *text,
-                      size_t room)
-{
-    static const char *const kinds[] = {"?", "InfiniBand", "RoCE v1", "RoCE v2", "iWARP"};
-    static const char *const notifies[] = {"?", "mem", "imm", "send"};
-    char gid[INET6_ADDRSTRLEN] = "?";
-    size_t len = strlen(text);
-
-    inet_ntop(AF_INET6, port->gid, gid, sizeof(gid));
-    snprintf(text + len, room - len,
-             "  %s port %u: %s, gid %u %s, lid %u, pkey %#x, mtu %u, %u Gbit/s, notify %s%s\n",
-             nics[port->nic].ctx->device->name, port->port, kinds[port->kind], port->gid_at, gid,
-             port->lid, port->pkey, 128u << port->mtu, port->speed / 1000, notifies[port->notify],
-             port->cm ? ", librdmacm" : "");
-}
-
-void verbs_tell(char *text, size_t room)
-{
-    struct verbs_nic nics[VERBS_NIC_MAX];
-    struct verbs_offer offer;
-    const char *why;
-    bool stripe;
-    uint32_t n = verbs_nics_open(NULL, nics, &stripe, &why);
-
-    text[0] = 0;
-    if (n == 0) {
-        snprintf(text, room, "  %s\n", why);
-        return;
-    }
-    verbs_nics_offer(nics, n, stripe, &offer);
-    for (int i = 0; i < offer.port_n; i++)
-        port_tell(nics, &offer.ports[i], text, room);
-    for (uint32_t i = 0; i < n; i++) {
-        const struct ibv_device_attr *attr = &nics[i].attr;
-        size_t len = strlen(text);
-        snprintf(text + len, room - len, "  %s: %d requests, %d reads under way, firmware %s\n",
-                 nics[i].ctx->device->name, attr->max_qp_wr, attr->max_qp_rd_atom, attr->fw_ver);
-    }
-    verbs_nics_close(nics, n);
-}
-
 bool verbs_suits(const struct tfr_offer *own, const struct tfr_offer *peer, const char **why_out)
 {
-    struct verbs_rail rails[VERBS_NIC_MAX];
+    struct verbs_rail rails[VERBS_RAIL_MAX];
     struct verbs_offer a, b;
     uint32_t n;
 

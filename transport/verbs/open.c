@@ -88,7 +88,7 @@ struct opening {
     struct msg_ports own, peer;
     struct msg_pairs own_pairs, peer_pairs;
     bool first;
-    struct verbs_rail rails[VERBS_NIC_MAX];
+    struct verbs_rail rails[VERBS_RAIL_MAX];
     uint32_t rail_n;
     uint32_t lost; /* rails that one of the sides found not to work, by bit */
     int tries;
@@ -266,8 +266,9 @@ static tfr_status cm_connect(struct opening *o, uint8_t reads)
     status = swap(o->boot, &ours, &theirs, sizeof(ours));
     if (status != TFR_OK)
         return status;
-    return o->first ? verbs_cm_connect(o->link, &theirs.place, o->rail_n, reads)
-                    : verbs_cm_accept(o->link, reads);
+    return o->first
+               ? verbs_cm_connect(o->link, &theirs.place, o->rails, o->rail_n, &o->own.offer, reads)
+               : verbs_cm_accept(o->link, reads);
 }
 
 static tfr_status pairs_connect(struct opening *o)
@@ -351,6 +352,26 @@ static void link_tell(const struct opening *o)
              o->link->notes ? ", told by immediates" : "");
 }
 
+static uint32_t nics_of(const struct opening *o)
+{
+    uint32_t nics = 0;
+
+    for (uint32_t i = 0; i < o->rail_n; i++)
+        nics |= 1u << o->own.offer.ports[o->rails[i].own].nic;
+    return nics;
+}
+
+/* A device that has had a link has no memory but with that link's NICs. */
+static void offer_make(const struct verbs_dev *dev, struct verbs_offer *offer_out)
+{
+    *offer_out = dev->offer;
+    offer_out->port_n = 0;
+    for (int i = 0; i < dev->offer.port_n; i++) {
+        if (!dev->used || dev->used >> dev->offer.ports[i].nic & 1)
+            offer_out->ports[offer_out->port_n++] = dev->offer.ports[i];
+    }
+}
+
 static tfr_status link_try(struct opening *o)
 {
     tfr_status status;
@@ -377,8 +398,11 @@ tfr_status verbs_open(struct tfr_dev *base, struct tfr_boot *boot, bool first,
                       struct tfr_link **link_out)
 {
     struct verbs_dev *dev = (struct verbs_dev *)base;
-    struct opening o = {.dev = dev, .boot = boot, .first = first, .own.offer = dev->offer};
-    tfr_status status = ports_swap(&o);
+    struct opening o = {.dev = dev, .boot = boot, .first = first};
+    tfr_status status;
+
+    offer_make(dev, &o.own.offer);
+    status = ports_swap(&o);
 
     if (status == TFR_OK)
         status = rails_choose(&o);
@@ -391,6 +415,8 @@ tfr_status verbs_open(struct tfr_dev *base, struct tfr_boot *boot, bool first,
     if (status != TFR_OK)
         return o.lost ? tfr_fail(status, "verbs link: no two ports reach each other") : status;
     link_tell(&o);
+    o.link->rail_n = o.rail_n;
+    verbs_nics_use(dev, nics_of(&o));
     pthread_mutex_lock(&dev->lock);
     o.link->next = dev->links;
     dev->links = o.link;

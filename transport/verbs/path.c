@@ -26,8 +26,9 @@ static tfr_status xfer_check(struct verbs_link *link, const struct tfr_xfer *xfe
                 xfer->len <= link->channels[xfer->channel].len_max;
 
     if (good && by_reference)
-        good = mem && tfr_span_inside((uintptr_t)xfer->local - (uintptr_t)mem->area.addr, xfer->len,
-                                      mem->area.len);
+        good = mem && mem->mrs[link->channels[xfer->channel].own_nic] &&
+               tfr_span_inside((uintptr_t)xfer->local - (uintptr_t)mem->area.addr, xfer->len,
+                               mem->area.len);
     if (!good)
         return tfr_fail(TFR_E_INVAL, "transfer of %zu bytes at %llu on channel %u", xfer->len,
                         (unsigned long long)xfer->peer_at, xfer->channel);
@@ -204,8 +205,10 @@ tfr_status verbs_put(struct tfr_link *base, const struct tfr_xfer *xfer)
         return status;
     channel->gathered = flags & TFR_XFER_MORE ? flags & TFR_XFER_BELL : 0;
     count_add(&channel->puts, 1);
-    /* A question that came meanwhile may be answered ahead of this put: see sleep.c. */
-    if (rings && verbs_bell_take(link, &number)) {
+    /* A question that came meanwhile may be answered ahead of this put: see sleep.c.  A note wakes
+     * by itself. */
+    if (rings && !(link->notes && flags & TFR_XFER_AFTER && xfer->len <= TFR_SMALL_MAX) &&
+        verbs_bell_take(link, &number)) {
         verbs_bell_count(link);
         verbs_bell_send(channel, number);
     }
@@ -225,6 +228,11 @@ tfr_status verbs_get(struct tfr_link *base, const struct tfr_xfer *xfer)
                   xfer->flags))
         return TFR_AGAIN;
     count_add(&channel->gets, 1);
+    if (((const struct verbs_mem *)xfer->mem)->read_only) {
+        if (xfer->done)
+            xfer->done(xfer->arg, TFR_E_INVAL);
+        return TFR_OK;
+    }
     return transfer(channel, xfer, IBV_WR_RDMA_READ, NULL);
 }
 
@@ -284,6 +292,12 @@ uint32_t verbs_busy(const struct tfr_link *base)
     uint64_t filled = atomic_load_explicit(&channel->filled, memory_order_relaxed);
 
     return filled > retired ? (uint32_t)(filled - retired) : 0;
+}
+
+/* Of two rails the second has one bulk channel (rail_number in open.c). */
+uint32_t verbs_spread(const struct tfr_link *base)
+{
+    return ((const struct verbs_link *)base)->rail_n == 2 ? 2 : TFR_CHANNELS - 1;
 }
 
 void verbs_count(const struct tfr_link *base, struct tfr_link_count *count_out)

@@ -22,6 +22,7 @@ struct tfr_transport_ops verbs_ops = {
     .land = verbs_land_op,
     .progress = verbs_progress,
     .busy = verbs_busy,
+    .spread = verbs_spread,
     .count = verbs_count,
     .arm = verbs_arm,
     .disarm = verbs_disarm,

@@ -11,23 +11,48 @@
 
 enum { HOP_LIMIT = 64 };
 
-/* Devices take fewer bytes inline than are asked for by refusing the queue pair. */
-static struct ibv_qp *qp_create(struct verbs_channel *channel, struct ibv_qp_init_attr *attr)
+static struct ibv_qp *inline_try(struct verbs_nic *nic, struct ibv_qp_init_attr *attr, uint32_t ask)
 {
-    struct verbs_nic *nic = &channel->link->dev->nics[channel->own_nic];
-    uint32_t ask = verbs_conf()->inline_len;
+    struct ibv_qp_init_attr granted = *attr;
+    struct ibv_qp *qp;
 
-    for (;;) {
-        struct ibv_qp_init_attr granted = *attr;
-        struct ibv_qp *qp;
-        granted.cap.max_inline_data = ask;
-        qp = ibv_create_qp(nic->pd, &granted);
-        if (qp || ask == 0) {
-            attr->cap = granted.cap;
-            return qp;
-        }
-        ask /= 2;
+    granted.cap.max_inline_data = ask;
+    qp = ibv_create_qp(nic->pd, &granted);
+    if (qp)
+        attr->cap = granted.cap;
+    return qp;
+}
+
+/* The most that the device takes, which refuses a queue pair that asks for more. */
+static uint32_t inline_find(struct verbs_nic *nic, const struct ibv_qp_init_attr *attr,
+                            uint32_t most)
+{
+    uint32_t least = 0;
+
+    while (least < most) {
+        uint32_t ask = (least + most + 1) / 2;
+        struct ibv_qp_init_attr copy = *attr;
+        struct ibv_qp *qp = inline_try(nic, &copy, ask);
+        if (qp)
+            ibv_destroy_qp(qp);
+        least = qp ? ask : least;
+        most = qp ? most : ask - 1;
     }
+    return least;
+}
+
+struct ibv_qp *verbs_qp_create(struct verbs_nic *nic, struct ibv_qp_init_attr *attr)
+{
+    uint32_t ask = nic->inline_given ? nic->inline_given - 1 : verbs_conf()->inline_len;
+    struct ibv_qp *qp = inline_try(nic, attr, ask);
+
+    if (!qp && !nic->inline_given && ask) {
+        ask = inline_find(nic, attr, ask - 1);
+        qp = inline_try(nic, attr, ask);
+    }
+    if (qp)
+        nic->inline_given = ask + 1;
+    return qp;
 }
 
 /* Slots for small puts that do not fit into a request. */
@@ -46,23 +71,37 @@ static tfr_status bounce_make(struct verbs_channel *channel)
     return channel->bounce_mr ? TFR_OK : verbs_reg_failed(len, errno);
 }
 
+uint32_t verbs_depth_of(const struct verbs_nic *nic)
+{
+    uint32_t most = (uint32_t)nic->attr.max_qp_wr, depth = verbs_conf()->depth;
+
+    return depth + EXTRA_MAX > most ? most - EXTRA_MAX : depth;
+}
+
+void verbs_cap_ask(const struct verbs_nic *nic, struct ibv_qp_cap *cap_out)
+{
+    *cap_out = (struct ibv_qp_cap){
+        .max_send_wr = verbs_depth_of(nic) + EXTRA_MAX,
+        .max_recv_wr = RECV_N,
+        .max_send_sge = 1,
+        .max_recv_sge = 1,
+    };
+}
+
 tfr_status verbs_qp_make(struct verbs_channel *channel)
 {
     struct verbs_link *link = channel->link;
     struct verbs_nic *nic = &link->dev->nics[channel->own_nic];
-    uint32_t most = (uint32_t)nic->attr.max_qp_wr, depth = verbs_conf()->depth;
+    uint32_t depth = verbs_depth_of(nic);
     struct ibv_qp_init_attr attr = {
         .qp_context = channel,
         .send_cq = link->cqs[channel->own_nic].send,
         .recv_cq = link->cqs[channel->own_nic].recv,
         .qp_type = IBV_QPT_RC,
-        .cap = {.max_recv_wr = RECV_N, .max_send_sge = 1, .max_recv_sge = 1},
     };
 
-    if (depth + EXTRA_MAX > most)
-        depth = most - EXTRA_MAX;
-    attr.cap.max_send_wr = depth + EXTRA_MAX;
-    channel->qp = qp_create(channel, &attr);
+    verbs_cap_ask(nic, &attr.cap);
+    channel->qp = verbs_qp_create(nic, &attr);
     if (!channel->qp)
         return errno == ENOMEM ? verbs_reg_failed((size_t)depth * 256, errno)
                                : tfr_fail(TFR_E_SYS, "verbs: queue pair: %s", strerror(errno));

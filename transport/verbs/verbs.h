@@ -34,6 +34,7 @@ struct verbs_conf {
     bool relaxed, cm;
 };
 const struct verbs_conf *verbs_conf(void);
+enum ibv_mtu verbs_mtu_most(void); /* by TFR_VERBS_MTU */
 
 /* ---- devices: offer.c, dev.c ---- */
 
@@ -42,6 +43,7 @@ struct verbs_nic {
     struct ibv_pd *pd;
     struct ibv_device_attr attr;
     bool iwarp;
+    uint32_t inline_given; /* of what TFR_VERBS_INLINE asks for, plus 1; 0: not known */
 };
 
 struct verbs_link;
@@ -53,8 +55,9 @@ struct verbs_dev {
     struct verbs_offer offer; /* of these NICs */
     pthread_mutex_t lock;     /* links */
     struct verbs_link *links;
-    pthread_mutex_t mems_lock; /* mems; nothing else is taken inside */
+    pthread_mutex_t mems_lock; /* what follows; nothing else is taken inside */
     struct verbs_mem *mems;    /* that are shown */
+    uint32_t used;             /* NICs that the link goes by, by bit; 0: there is no link yet */
 };
 
 /* The devices to use, in order, open; answers how many.  cfg may be NULL. */
@@ -69,7 +72,7 @@ bool verbs_imm_likely(void);
 bool verbs_iwarp_only(void);
 
 tfr_status verbs_offer(struct tfr_offer *offer_out, const char **why_out);
-void verbs_tell(char *text, size_t room);
+void verbs_tell(char *text, size_t room); /* tell.c */
 bool verbs_suits(const struct tfr_offer *own, const struct tfr_offer *peer, const char **why_out);
 tfr_status verbs_prepare(const struct tfr_dev_cfg *cfg, struct tfr_dev **dev_out);
 void verbs_release(struct tfr_dev *dev);
@@ -81,8 +84,8 @@ struct verbs_mem {
     struct verbs_dev *dev;
     struct verbs_mem *next;
     struct tfr_area area;
-    bool shown;
-    struct ibv_mr *mrs[VERBS_NIC_MAX];
+    bool shown, read_only;
+    struct ibv_mr *mrs[VERBS_NIC_MAX]; /* NULL: that NIC is not used */
 };
 
 struct verbs_peer_mem {
@@ -99,6 +102,9 @@ void verbs_key(const struct tfr_mem *mem, struct tfr_key *key_out);
 tfr_status verbs_import(struct tfr_link *link, const struct tfr_key *key,
                         struct tfr_peer_mem **peer_out);
 void verbs_forget(struct tfr_peer_mem *peer);
+
+/* From here on memory is registered with these NICs alone. */
+void verbs_nics_use(struct verbs_dev *dev, uint32_t nics);
 
 /* Says why a registration failed and gives the status for it. */
 tfr_status verbs_reg_failed(size_t len, int error);
@@ -218,6 +224,7 @@ struct verbs_link {
     bool errored;
     bool unsaid;         /* why it failed */
     struct verbs_cm *cm; /* NULL: connected by attributes alone */
+    uint32_t rail_n;
     struct verbs_channel channels[TFR_CHANNELS];
     struct verbs_rail_cqs cqs[VERBS_NIC_MAX]; /* by own NIC; events NULL: not used */
 
@@ -285,6 +292,13 @@ tfr_status verbs_open(struct tfr_dev *dev, struct tfr_boot *boot, bool first,
                       struct tfr_link **link_out);
 
 tfr_status verbs_qp_make(struct verbs_channel *channel);
+
+/* Requests of the caller that are under way at most, and what a queue pair is asked for. */
+uint32_t verbs_depth_of(const struct verbs_nic *nic);
+void verbs_cap_ask(const struct verbs_nic *nic, struct ibv_qp_cap *cap_out);
+
+/* What attr asks for, with as many bytes inline as the device gives, at most inline_len. */
+struct ibv_qp *verbs_qp_create(struct verbs_nic *nic, struct ibv_qp_init_attr *attr);
 tfr_status verbs_qp_connect(struct ibv_qp *qp, const struct verbs_port *own,
                             const struct verbs_port *peer, const struct verbs_qp_attr *own_attr,
                             const struct verbs_qp_attr *peer_attr, uint8_t reads);
@@ -297,6 +311,7 @@ tfr_status verbs_put(struct tfr_link *link, const struct tfr_xfer *xfer);
 tfr_status verbs_get(struct tfr_link *link, const struct tfr_xfer *xfer);
 tfr_status verbs_progress(struct tfr_link *link);
 uint32_t verbs_busy(const struct tfr_link *link);
+uint32_t verbs_spread(const struct tfr_link *link);
 void verbs_count(const struct tfr_link *link, struct tfr_link_count *count_out);
 
 /* A request that anybody may post: a word of ours into the peer's page (from NULL: none), with a

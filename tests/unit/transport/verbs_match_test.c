@@ -47,10 +47,10 @@ static void add(struct verbs_offer *offer, struct verbs_port port)
 
 /* What both sides find, which must be the same. */
 static uint32_t match_but(const struct verbs_offer *a, const struct verbs_offer *b,
-                          const struct verbs_tried *tried, struct verbs_rail rails[VERBS_NIC_MAX],
+                          const struct verbs_tried *tried, struct verbs_rail rails[VERBS_RAIL_MAX],
                           const char **why)
 {
-    struct verbs_rail others[VERBS_NIC_MAX];
+    struct verbs_rail others[VERBS_RAIL_MAX];
     struct verbs_tried seen = *tried; /* from the other side */
     uint32_t n, other_n;
     bool good = verbs_match(a, b, true, tried, rails, &n, why);
@@ -68,7 +68,7 @@ static uint32_t match_but(const struct verbs_offer *a, const struct verbs_offer 
 }
 
 static uint32_t match(const struct verbs_offer *a, const struct verbs_offer *b,
-                      struct verbs_rail rails[VERBS_NIC_MAX], const char **why)
+                      struct verbs_rail rails[VERBS_RAIL_MAX], const char **why)
 {
     const struct verbs_tried none = {0};
 
@@ -78,7 +78,7 @@ static uint32_t match(const struct verbs_offer *a, const struct verbs_offer *b,
 Test(verbs_match, takes_infiniband_ports_of_one_subnet)
 {
     struct verbs_offer a = {0}, b = {0};
-    struct verbs_rail rails[VERBS_NIC_MAX];
+    struct verbs_rail rails[VERBS_RAIL_MAX];
     const char *why;
 
     add(&a, ib(0, 111, 4));
@@ -92,7 +92,7 @@ Test(verbs_match, takes_infiniband_ports_of_one_subnet)
 Test(verbs_match, says_that_infiniband_subnets_differ)
 {
     struct verbs_offer a = {0}, b = {0};
-    struct verbs_rail rails[VERBS_NIC_MAX];
+    struct verbs_rail rails[VERBS_RAIL_MAX];
     const char *why = NULL;
 
     add(&a, ib(0, 111, 4));
@@ -108,7 +108,7 @@ Test(verbs_match, says_that_infiniband_subnets_differ)
 Test(verbs_match, takes_a_full_and_a_limited_member_of_one_partition)
 {
     struct verbs_offer a = {0}, b = {0};
-    struct verbs_rail rails[VERBS_NIC_MAX];
+    struct verbs_rail rails[VERBS_RAIL_MAX];
     const char *why;
 
     add(&a, ib(0, 111, 4));
@@ -120,7 +120,7 @@ Test(verbs_match, takes_a_full_and_a_limited_member_of_one_partition)
 Test(verbs_match, refuses_two_limited_members_of_a_partition)
 {
     struct verbs_offer a = {0}, b = {0};
-    struct verbs_rail rails[VERBS_NIC_MAX];
+    struct verbs_rail rails[VERBS_RAIL_MAX];
     const char *why;
 
     add(&a, ib(0, 111, 4));
@@ -134,7 +134,7 @@ Test(verbs_match, goes_on_to_the_next_pair_when_one_was_tried)
 {
     struct verbs_offer a = {.stripe = 1}, b = {.stripe = 1};
     struct verbs_tried tried = {0};
-    struct verbs_rail rails[VERBS_NIC_MAX];
+    struct verbs_rail rails[VERBS_RAIL_MAX];
     const char *why = NULL;
 
     for (uint8_t nic = 0; nic < 2; nic++) {
@@ -157,7 +157,7 @@ Test(verbs_match, goes_on_to_the_next_pair_when_one_was_tried)
 Test(verbs_match, prefers_roce_v2_addresses_of_one_network)
 {
     struct verbs_offer a = {0}, b = {0};
-    struct verbs_rail rails[VERBS_NIC_MAX];
+    struct verbs_rail rails[VERBS_RAIL_MAX];
     const char *why;
 
     add(&a, link_local(0, VERBS_ROCE2, 1));
@@ -173,7 +173,7 @@ Test(verbs_match, prefers_roce_v2_addresses_of_one_network)
 Test(verbs_match, tries_a_router_between_roce_v2_networks)
 {
     struct verbs_offer a = {0}, b = {0};
-    struct verbs_rail rails[VERBS_NIC_MAX];
+    struct verbs_rail rails[VERBS_RAIL_MAX];
     const char *why;
 
     add(&a, roce(0, VERBS_ROCE2, V4(10, 1, 0, 1), 24));
@@ -186,7 +186,7 @@ Test(verbs_match, tries_a_router_between_roce_v2_networks)
 Test(verbs_match, never_mixes_kinds)
 {
     struct verbs_offer a = {0}, b = {0};
-    struct verbs_rail rails[VERBS_NIC_MAX];
+    struct verbs_rail rails[VERBS_RAIL_MAX];
     const char *why = NULL;
 
     add(&a, roce(0, VERBS_ROCE1, V4(10, 1, 0, 1), 24));
@@ -201,7 +201,7 @@ Test(verbs_match, never_mixes_kinds)
 Test(verbs_match, stripes_over_equals_only_where_asked)
 {
     struct verbs_offer a = {.stripe = 1}, b = {0};
-    struct verbs_rail rails[VERBS_NIC_MAX];
+    struct verbs_rail rails[VERBS_RAIL_MAX];
     const char *why;
 
     for (uint8_t nic = 0; nic < 3; nic++)
@@ -215,6 +215,80 @@ Test(verbs_match, stripes_over_equals_only_where_asked)
     cr_assert_eq(rails[1].peer, 0);
     a.stripe = 0;
     cr_assert_eq(match(&a, &b, rails, &why), 1);
+}
+
+Test(verbs_match, takes_the_fastest_of_those_that_suit_alike)
+{
+    struct verbs_offer a = {0}, b = {0};
+    struct verbs_rail rails[VERBS_RAIL_MAX];
+    const char *why;
+
+    for (uint8_t nic = 0; nic < 3; nic++) {
+        add(&a, ib(nic, 111, 4 + nic));
+        add(&b, ib(nic, 111, 9 + nic));
+        a.ports[nic].speed = b.ports[2 - nic].speed = nic == 1 ? 400000 : 100000;
+    }
+    cr_assert_eq(match(&a, &b, rails, &why), 1);
+    cr_assert_eq(rails[0].own, 1);
+    cr_assert_eq(rails[0].peer, 1);
+}
+
+Test(verbs_match, does_not_stripe_over_a_slower_one)
+{
+    struct verbs_offer a = {.stripe = 1}, b = {.stripe = 1};
+    struct verbs_rail rails[VERBS_RAIL_MAX];
+    const char *why;
+
+    for (uint8_t nic = 0; nic < 3; nic++) {
+        add(&a, ib(nic, 111, 4 + nic));
+        add(&b, ib(nic, 111, 9 + nic));
+        a.ports[nic].speed = b.ports[nic].speed = nic == 1 ? 25000 : 200000;
+    }
+    cr_assert_eq(match(&a, &b, rails, &why), 2);
+    cr_assert_eq(rails[0].own, 0);
+    cr_assert_eq(rails[1].own, 2);
+}
+
+Test(verbs_match, stripes_over_no_more_than_have_a_channel)
+{
+    struct verbs_offer a = {.stripe = 1}, b = {.stripe = 1};
+    struct verbs_rail rails[VERBS_RAIL_MAX];
+    const char *why;
+
+    for (uint8_t nic = 0; nic < VERBS_NIC_MAX; nic++) {
+        add(&a, ib(nic, 111, 4 + nic));
+        add(&b, ib(nic, 111, 9 + nic));
+    }
+    cr_assert_eq(match(&a, &b, rails, &why), TFR_CHANNELS - 1);
+}
+
+/* Four NICs with the addresses that RoCE ports have: link-local and IPv4, of either version, and
+ * those of some VLANs. */
+Test(verbs_match, offers_the_address_that_counts_of_every_nic)
+{
+    struct verbs_offer offer = {.version = VERBS_OFFER_VERSION};
+
+    for (uint8_t nic = 0; nic < VERBS_NIC_MAX; nic++) {
+        for (uint8_t vlan = 0; vlan < 3; vlan++) {
+            struct verbs_port of[] = {link_local(nic, VERBS_ROCE1, nic),
+                                      link_local(nic, VERBS_ROCE2, nic),
+                                      roce(nic, VERBS_ROCE1, V4(10, nic, vlan, 1), 24),
+                                      roce(nic, VERBS_ROCE2, V4(10, nic, vlan, 1), 24)};
+            for (int i = 0; i < 4; i++)
+                verbs_offer_add(&offer, &of[i]);
+        }
+    }
+    cr_assert_eq(offer.port_n, VERBS_PORT_MAX);
+    for (uint8_t nic = 0; nic < VERBS_NIC_MAX; nic++) {
+        int v4 = 0, n = 0;
+        for (int i = 0; i < offer.port_n; i++) {
+            const struct verbs_port *port = &offer.ports[i];
+            n += port->nic == nic;
+            v4 += port->nic == nic && port->kind == VERBS_ROCE2 && verbs_gid_is_v4(port->gid);
+        }
+        cr_assert_eq(v4, 3, "NIC %u: %d", nic, v4);
+        cr_assert_geq(n, 3);
+    }
 }
 
 Test(verbs_match, refuses_offers_that_make_no_sense)
