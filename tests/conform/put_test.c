@@ -1,5 +1,6 @@
 /* Bytes: whole, in the promised order, and done() once. */
 #include <stdlib.h>
+#include <sys/mman.h>
 
 #include "tests/conform/conform.h"
 
@@ -250,6 +251,46 @@ CONFORM_TEST(get, reads_the_peer_s_memory_where_offered)
     } else {
         cr_assert_eq(ends[0].ops->get(ends[0].link, &xfer), TFR_E_UNSUP);
     }
+    pair_close(&ends[0]);
+    pair_close(&ends[1]);
+}
+
+static void status_keep(void *arg, tfr_status status)
+{
+    *(volatile int *)arg = (int)status;
+}
+
+/* Of a NIC: where the CPU copies it ends as any wild store of the program's. */
+CONFORM_TEST(get, into_memory_that_may_only_be_read_harms_nothing_else)
+{
+    enum { LEN = 8192, NOT_YET = 1 };
+    struct tfr_area area = {.kind = TFR_AREA_HOST, .len = LEN, .fd = -1};
+    struct tfr_mem *mem = NULL;
+    struct pair_end ends[2];
+    volatile int done = NOT_YET;
+
+    pair_open_both(ends, param->name, AREA);
+    area.addr = mmap(NULL, LEN, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    cr_assert_neq(area.addr, MAP_FAILED);
+    if (strcmp(param->name, "verbs") == 0 && ends[0].ops->caps & TFR_CAP_GET &&
+        ends[0].ops->reg(ends[0].dev, &area, &mem) == TFR_OK) {
+        struct tfr_xfer xfer = {.local = area.addr,
+                                .mem = mem,
+                                .peer = ends[0].peer,
+                                .peer_at = DATA_AT,
+                                .len = LEN,
+                                .done = status_keep,
+                                .arg = (void *)&done};
+        tfr_status status;
+        CONFORM_WAIT(&ends[0], (status = ends[0].ops->get(ends[0].link, &xfer)) != TFR_AGAIN);
+        cr_assert_eq(status, TFR_OK);
+        CONFORM_WAIT(&ends[0], done != NOT_YET);
+        cr_assert_eq(done, TFR_E_INVAL);
+        ends[0].ops->unreg(mem);
+    }
+    word_put(&ends[0], 0, TFR_XFER_AFTER, FLAG_AT, 7);
+    CONFORM_WAIT(&ends[0], word_at(&ends[1], FLAG_AT) == 7);
+    munmap(area.addr, LEN);
     pair_close(&ends[0]);
     pair_close(&ends[1]);
 }
