@@ -72,7 +72,7 @@ void tfr_client_progress(void)
     bool lost = atomic_load_explicit(&live, memory_order_relaxed) && link_progress() != TFR_OK;
     tfr_spin_unlock(&progress_lock);
     if (lost)
-        tfr_client_broken("the executor is gone");
+        tfr_client_gone();
 }
 
 /* ---- room ---- */
@@ -81,7 +81,7 @@ static CUresult look(void)
 {
     tfr_pulse_look(TFR_WAIT_TRANSFER);
     if (tfr_boot_gone(&tfr_client.boot))
-        tfr_client_broken("the executor is gone");
+        tfr_client_gone();
     return (CUresult)atomic_load_explicit(&tfr_client.error, memory_order_acquire);
 }
 
@@ -134,8 +134,7 @@ static CUresult xfer_start(tfr_status (*op)(struct tfr_link *link, const struct 
         tfr_status status = op(tfr_client.link, xfer);
         if (status == TFR_OK)
             return CUDA_SUCCESS;
-        result = status == TFR_AGAIN ? tfr_bulk_room_wait(&relax)
-                                     : tfr_client_broken("the executor is gone");
+        result = status == TFR_AGAIN ? tfr_bulk_room_wait(&relax) : tfr_client_gone();
     }
     return result;
 }
@@ -153,7 +152,7 @@ static void landed(void *arg, tfr_status status)
     if (status == TFR_E_INVAL)
         tfr_lane_fault(arg);
     else if (status != TFR_OK)
-        tfr_client_broken("the executor is gone");
+        tfr_client_gone();
     /* pairs with the acquire in lane.c */
     atomic_fetch_sub_explicit((_Atomic uint32_t *)arg, 1, memory_order_release);
 }

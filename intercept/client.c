@@ -50,6 +50,12 @@ CUresult tfr_client_broken(const char *why)
     return tfr_client_error();
 }
 
+CUresult tfr_client_gone(void)
+{
+    return tfr_client_broken(tfr_client_away() ? "the executor, or the network to it, is gone"
+                                               : "the executor is gone");
+}
+
 /* Where nothing arrives by itself; a program that polls gets no slower by more than that. */
 static void poll_progress(uint64_t now)
 {
@@ -73,7 +79,7 @@ CUresult tfr_client_look(void)
     if (now >= next_ns) {
         next_ns = now + LOOK_MS * TFR_NS_PER_MS;
         if (tfr_client.boot.fd >= 0 && tfr_boot_gone(&tfr_client.boot))
-            tfr_client_broken("the executor is gone");
+            tfr_client_gone();
         else
             tfr_pulse_look(TFR_WAIT_STREAM);
     }
@@ -117,7 +123,7 @@ static void sleep_armed(const struct sleeper *s)
     struct tfr_link *link = tfr_client.link;
     int fd;
     if (link->ops->arm(link, &fd) != TFR_OK) {
-        tfr_client_broken("the executor is gone");
+        tfr_client_gone();
         return;
     }
     if (!s->aside)
@@ -135,7 +141,7 @@ static void sleep_armed(const struct sleeper *s)
     link->ops->disarm(link);
     tfr_client_progress();
     if (tfr_boot_gone(&tfr_client.boot) && !wait_over(s))
-        tfr_client_broken("the executor is gone");
+        tfr_client_gone();
 }
 
 /* Does the word (NULL: any) belong to the session of now?  Pages of older ones stay mapped. */
@@ -363,8 +369,7 @@ static CUresult flush(void)
         tfr_status status = tfr_ring_flush(&tfr_client.tx);
         if (status == TFR_OK)
             return CUDA_SUCCESS;
-        result = status == TFR_AGAIN ? tfr_bulk_room_wait(&relax)
-                                     : tfr_client_broken("the executor is gone");
+        result = status == TFR_AGAIN ? tfr_bulk_room_wait(&relax) : tfr_client_gone();
     }
     return result;
 }
@@ -476,7 +481,7 @@ static CUresult ring_error(void)
     if (!tfr_client.open)
         return tfr_client_ended();
     if (tfr_ring_flush(&tfr_client.tx) < 0 || tfr_boot_gone(&tfr_client.boot))
-        tfr_client_broken("the executor is gone");
+        tfr_client_gone();
     return (CUresult)atomic_load_explicit(&tfr_client.error, memory_order_acquire);
 }
 

@@ -153,6 +153,9 @@ void tfr_text_take(void);
  * an error. */
 CUresult tfr_client_broken(const char *why);
 
+/* The same for the reason that there is most often. */
+CUresult tfr_client_gone(void);
+
 /* Before the session's memory goes: waits until the threads that wait have seen tfr_client.error,
  * which takes them 100 ms.  A second at most: one may be printing to a pipe that nobody reads. */
 void tfr_client_quiet(void);
@@ -252,6 +255,12 @@ void tfr_page_store(_Atomic uint64_t *word, uint64_t value);
 
 /* Where nothing is mapped: lets what is under way, both ways, arrive.  Called by whoever waits. */
 void tfr_client_progress(void);
+
+/* Is the executor on another machine? */
+static inline bool tfr_client_away(void)
+{
+    return !tfr_client.mapped && !tfr_client.near;
+}
 
 /* Why ring and link are closed. */
 static inline CUresult tfr_client_ended(void)

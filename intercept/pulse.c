@@ -28,12 +28,6 @@ static void beats_again(uint64_t now_beat)
     still_ns = 0;
 }
 
-/* Is it on another machine? */
-static bool away(void)
-{
-    return !tfr_client.mapped && !tfr_client.near;
-}
-
 static void stands_still(enum tfr_wait_reason why)
 {
     uint64_t limit_ms = tfr_env_u64("TFR_WAIT_LIMIT");
@@ -42,12 +36,13 @@ static void stands_still(enum tfr_wait_reason why)
         tfr_say("no sign of life from the executor (process %d) for %d s, while waiting for %s: is "
                 "it stopped%s?",
                 tfr_client.executor, WARN_MS / 1000, tfr_wait_reason_str(why),
-                away() ? ", or the network between down" : "");
+                tfr_client_away() ? ", or the network between down" : "");
     }
     if (limit_ms && still_ns >= limit_ms * TFR_NS_PER_MS)
-        tfr_client_broken(away() ? "the executor, or the network between, gave no sign of life for "
-                                   "TFR_WAIT_LIMIT"
-                                 : "the executor gave no sign of life for TFR_WAIT_LIMIT");
+        tfr_client_broken(tfr_client_away()
+                              ? "the executor, or the network between, gave no sign of life for "
+                                "TFR_WAIT_LIMIT"
+                              : "the executor gave no sign of life for TFR_WAIT_LIMIT");
 }
 
 void tfr_pulse_look(enum tfr_wait_reason why)

@@ -142,6 +142,7 @@ class Ends(Net):
         self.assertEqual((out, child.returncode), (UNAVAILABLE + "\n", 5), err)
         self.assertLess(took, limit_s)
         self.assertEqual(err.count("the GPU session is lost"), 1, err)
+        self.assertIn("the network", err)
 
     def test_worker_killed(self):
         for word in ("hang", "poll", "spin"):
