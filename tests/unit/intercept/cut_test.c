@@ -61,6 +61,12 @@ static void count(const struct tfr_link *link, struct tfr_link_count *count_out)
     *count_out = (struct tfr_link_count){0};
 }
 
+static uint32_t spread(const struct tfr_link *link)
+{
+    (void)link;
+    return 1;
+}
+
 static void unreg(struct tfr_mem *mem)
 {
     (void)mem;
@@ -79,6 +85,7 @@ static const struct tfr_transport_ops ops = {.name = "none",
                                              .disarm = disarm,
                                              .progress = progress,
                                              .count = count,
+                                             .spread = spread,
                                              .close = close_link,
                                              .unreg = unreg,
                                              .release = release};
