@@ -70,10 +70,9 @@ bool tfr_doors_open(struct tfr_parent *p)
 
 void tfr_doors_close(struct tfr_parent *p)
 {
-    for (int i = 0; i < p->door_n; i++) {
-        tfr_boot_unlink(p->door[i].addr);
-        close(p->door[i].fd);
-    }
+    for (int i = 0; i < p->door_n; i++)
+        tfr_boot_unlisten(p->door[i].addr, p->door[i].fd);
+    p->door_n = 0;
     explicit_bzero(&p->auth, sizeof p->auth);
 }
 

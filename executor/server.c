@@ -123,7 +123,10 @@ static bool watch_start(struct tfr_parent *p)
         if (p->owner_fd < 0 || !tfr_parent_watch(p, p->owner_fd, &owner_kind))
             return false; /* it is gone already */
     }
-    return p->epoll >= 0 && tfr_parent_watch(p, p->signal_fd, &signal_kind);
+    if (p->epoll >= 0 && tfr_parent_watch(p, p->signal_fd, &signal_kind))
+        return true;
+    tfr_fail(TFR_E_SYS, "the executor cannot start: %m: see the limit on open files (ulimit -n)");
+    return false;
 }
 
 int tfr_server_run(const struct tfr_server_cfg *cfg)
@@ -138,8 +141,12 @@ int tfr_server_run(const struct tfr_server_cfg *cfg)
     files_raise(p);
     if (cfg->ready_fd >= 0)
         fcntl(cfg->ready_fd, F_SETFD, FD_CLOEXEC);
-    if (!watch_start(p) || !tfr_crew_init(p) || !tfr_doors_open(p))
+    if (!watch_start(p) || !tfr_crew_init(p))
         return 1;
+    if (!tfr_doors_open(p)) {
+        tfr_doors_close(p); /* those before the one that failed */
+        return 1;
+    }
     p->listening = true;
     while (!p->over)
         turn(p);

@@ -6,6 +6,7 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <netdb.h>
 #include <netinet/tcp.h>
 #include <poll.h>
@@ -15,6 +16,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -27,6 +29,7 @@
 #include "transport/boot.h"
 
 enum { BACKLOG = 256, TCP_BACKLOG = 1024, HOST_MAX = 256 };
+enum { LOCK_TRIES = 500, LOCK_NAP_MS = 2 };
 
 /* A probe a second; the limit lies between two of them. */
 enum { LOST_MIN_MS = 2000, LOST_MAX_MS = 600000, LOST_LESS_MS = 100 };
@@ -115,26 +118,91 @@ static int socket_open(void)
     return fd;
 }
 
+/* Whoever makes or removes a socket file holds this lock of its folder: of two executors that start
+ * at once each would take the other's file for one that a killed one left behind.  -1: without it;
+ * nobody waits long for who does not let go. */
+static int folder_lock(const struct sockaddr_un *sun)
+{
+    char folder[sizeof(sun->sun_path)];
+    char *slash;
+    int fd;
+
+    if (!sun->sun_path[0])
+        return -1;
+    memcpy(folder, sun->sun_path, sizeof(folder));
+    slash = strrchr(folder, '/');
+    if (slash)
+        slash[slash == folder] = 0;
+    fd = open(slash ? folder : ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    for (int i = 0; fd >= 0 && i < LOCK_TRIES && flock(fd, LOCK_EX | LOCK_NB) < 0; i++)
+        poll(NULL, 0, LOCK_NAP_MS);
+    return fd;
+}
+
+static void folder_unlock(int fd)
+{
+    if (fd >= 0)
+        close(fd);
+}
+
+static bool nobody_answers(const struct sockaddr_un *sun, socklen_t len)
+{
+    int fd = socket_open();
+    bool dead =
+        fd >= 0 && connect(fd, (const struct sockaddr *)sun, len) < 0 && errno == ECONNREFUSED;
+
+    if (fd >= 0)
+        close(fd);
+    return dead;
+}
+
 /* Something has the address: a live listener, or a socket file that a killed one left behind. */
 static tfr_status leftover_remove(const char *addr, const struct sockaddr_un *sun, socklen_t len)
 {
     struct stat st;
-    bool dead;
-    int fd;
 
     if (sun->sun_path[0] && (lstat(sun->sun_path, &st) < 0 || !S_ISSOCK(st.st_mode)))
         return tfr_fail(TFR_E_ACCESS, "%s exists and is not a socket: choose another address",
                         addr);
-    fd = socket_open();
-    if (fd < 0)
-        return TFR_E_SYS;
-    dead = connect(fd, (const struct sockaddr *)sun, len) < 0 && errno == ECONNREFUSED;
-    close(fd);
-    if (!dead || !sun->sun_path[0])
+    if (!sun->sun_path[0] || !nobody_answers(sun, len))
         return tfr_fail(TFR_E_ACCESS,
                         "%s is in use by another process: stop it or choose another address", addr);
     if (unlink(sun->sun_path) < 0 && errno != ENOENT)
         return tfr_fail(TFR_E_ACCESS, "remove the old socket %s: %s", addr, strerror(errno));
+    return TFR_OK;
+}
+
+static const char *listen_advice(int cause)
+{
+    switch (cause) {
+    case ENOENT:
+        return ": make the folder first";
+    case EACCES:
+    case EROFS:
+        return ": choose a folder that you may write to";
+    case EADDRINUSE:
+        return ": choose another port";
+    case EADDRNOTAVAIL:
+        return ": it is no address of this machine";
+    default:
+        return "";
+    }
+}
+
+static tfr_status unix_bind(const char *addr, const struct sockaddr_un *sun, socklen_t len, int fd)
+{
+    tfr_status status;
+    int bound = bind(fd, (const struct sockaddr *)sun, len);
+
+    if (bound < 0 && errno == EADDRINUSE) {
+        status = leftover_remove(addr, sun, len);
+        if (status != TFR_OK)
+            return status;
+        bound = bind(fd, (const struct sockaddr *)sun, len);
+    }
+    if (bound < 0 || listen(fd, BACKLOG) < 0)
+        return tfr_fail(TFR_E_SYS, "listen on %s: %s%s", addr, strerror(errno),
+                        listen_advice(errno));
     return TFR_OK;
 }
 
@@ -143,7 +211,7 @@ static tfr_status unix_listen(const char *addr, int *fd_out)
     struct sockaddr_un sun;
     socklen_t len;
     tfr_status status = unix_parse(addr, &sun, &len);
-    int fd, bound;
+    int fd, lock;
 
     if (status != TFR_OK)
         return status;
@@ -151,22 +219,13 @@ static tfr_status unix_listen(const char *addr, int *fd_out)
     if (fd < 0)
         return TFR_E_SYS;
     fchmod(fd, 0600); /* before bind: gives the file its mode, whatever the umask */
-    bound = bind(fd, (struct sockaddr *)&sun, len);
-    if (bound < 0 && errno == EADDRINUSE) {
-        status = leftover_remove(addr, &sun, len);
-        if (status != TFR_OK)
-            goto fd_close;
-        bound = bind(fd, (struct sockaddr *)&sun, len);
-    }
-    if (bound < 0 || listen(fd, BACKLOG) < 0) {
-        status = tfr_fail(TFR_E_SYS, "listen on %s: %s", addr, strerror(errno));
-        goto fd_close;
-    }
-    *fd_out = fd;
-    return TFR_OK;
-
-fd_close:
-    close(fd);
+    lock = folder_lock(&sun);
+    status = unix_bind(addr, &sun, len, fd);
+    folder_unlock(lock);
+    if (status == TFR_OK)
+        *fd_out = fd;
+    else
+        close(fd);
     return status;
 }
 
@@ -410,10 +469,7 @@ static tfr_status tcp_listen(const char *addr, int *fd_out)
     freeaddrinfo(list);
     if (fd < 0)
         return tfr_fail(cause == EADDRINUSE ? TFR_E_ACCESS : TFR_E_SYS, "listen on %s: %s%s", addr,
-                        strerror(cause),
-                        cause == EADDRINUSE      ? ": choose another port"
-                        : cause == EADDRNOTAVAIL ? ": it is no address of this machine"
-                                                 : "");
+                        strerror(cause), listen_advice(cause));
     *fd_out = fd;
     return TFR_OK;
 }
@@ -496,13 +552,20 @@ void tfr_boot_listen_name(const char *addr, int fd, char *name_out, size_t room)
     snprintf(name_out, room, "%.*s:%u", (int)(strrchr(addr, ':') - addr), addr, port);
 }
 
-void tfr_boot_unlink(const char *addr)
+void tfr_boot_unlisten(const char *addr, int fd)
 {
     struct sockaddr_un sun;
     socklen_t len;
+    int lock;
 
-    if (!tfr_address_is_tcp(addr) && unix_parse(addr, &sun, &len) == TFR_OK && sun.sun_path[0])
+    shutdown(fd, SHUT_RDWR); /* for a child, too, that has not become another program yet */
+    close(fd);
+    if (tfr_address_is_tcp(addr) || unix_parse(addr, &sun, &len) != TFR_OK || !sun.sun_path[0])
+        return;
+    lock = folder_lock(&sun);
+    if (nobody_answers(&sun, len))
         unlink(sun.sun_path);
+    folder_unlock(lock);
 }
 
 tfr_status tfr_boot_accept(int listen_fd, struct tfr_boot *boot_out)

@@ -46,8 +46,8 @@ void tfr_boot_listen_name(const char *addr, int fd, char *name_out, size_t room)
 /* Lets other users connect to the socket file: who they are is then for the listener to ask. */
 void tfr_boot_admit_others(const char *addr);
 
-/* Removes the socket file, if the address has one. */
-void tfr_boot_unlink(const char *addr);
+/* Closes the listener, and removes its socket file unless somebody else listens there by now. */
+void tfr_boot_unlisten(const char *addr, int fd);
 
 /* The next connection of a listener; TFR_AGAIN: none now. */
 tfr_status tfr_boot_accept(int listen_fd, struct tfr_boot *boot_out);

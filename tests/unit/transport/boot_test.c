@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -317,7 +318,7 @@ Test(boot, listens_on_a_private_file)
     cr_assert_eq(st.st_mode & 0777, 0600);
     cr_assert_eq(tfr_boot_accept(listener, &none), TFR_AGAIN);
     connect_and_accept(listener);
-    tfr_boot_unlink(addr);
+    tfr_boot_unlisten(addr, listener);
     cr_assert_neq(stat(path, &st), 0);
 }
 
@@ -345,7 +346,7 @@ Test(boot, replaces_what_a_killed_listener_left)
     cr_assert_eq(access(path, F_OK), 0);
     cr_assert_eq(tfr_boot_listen(addr, &listener), TFR_OK);
     connect_and_accept(listener);
-    tfr_boot_unlink(addr);
+    tfr_boot_unlisten(addr, listener);
 }
 
 Test(boot, leaves_a_live_listener_alone)
@@ -356,7 +357,86 @@ Test(boot, leaves_a_live_listener_alone)
     cr_assert_eq(tfr_boot_listen(addr, &listener), TFR_OK);
     cr_assert_eq(tfr_boot_listen(addr, &second), TFR_E_ACCESS);
     connect_and_accept(listener); /* nobody else is in its queue that would answer */
-    tfr_boot_unlink(addr);
+    tfr_boot_unlisten(addr, listener);
+}
+
+Test(boot, removes_its_file_though_a_child_still_has_the_listener)
+{
+    int listener, copy;
+
+    addr_make("child");
+    cr_assert_eq(tfr_boot_listen(addr, &listener), TFR_OK);
+    copy = dup(listener);
+    tfr_boot_unlisten(addr, listener);
+    cr_assert_neq(access(path, F_OK), 0);
+    close(copy);
+}
+
+Test(boot, leaves_the_file_of_who_came_after)
+{
+    int first, listener;
+
+    addr_make("after");
+    cr_assert_eq(tfr_boot_listen(addr, &first), TFR_OK);
+    cr_assert_eq(unlink(path), 0); /* somebody tidied up */
+    cr_assert_eq(tfr_boot_listen(addr, &listener), TFR_OK);
+    tfr_boot_unlisten(addr, first);
+    connect_and_accept(listener);
+    tfr_boot_unlisten(addr, listener);
+}
+
+/* Answers "1" if it listens, and stays until `stay` ends; "0" if it may not. */
+static void starter(int go, int stay, int answer)
+{
+    char word;
+    int listener;
+    bool got;
+
+    if (read(go, &word, 1) != 1)
+        _exit(1);
+    got = tfr_boot_listen(addr, &listener) == TFR_OK;
+    if (write(answer, got ? "1" : "0", 1) != 1)
+        _exit(1);
+    while (read(stay, &word, 1) > 0)
+        continue;
+    _exit(0);
+}
+
+/* How many of them listen. */
+static int start_at_once(int n)
+{
+    int go[2], stay[2], answer[2], listening = 0;
+    char word;
+
+    cr_assert(pipe(go) == 0 && pipe(stay) == 0 && pipe(answer) == 0);
+    for (int i = 0; i < n; i++) {
+        if (fork() == 0) {
+            close(stay[1]);
+            starter(go[0], stay[0], answer[1]);
+        }
+    }
+    for (int i = 0; i < n; i++)
+        cr_assert_eq(write(go[1], "#", 1), 1);
+    for (int i = 0; i < n; i++) {
+        cr_assert_eq(read(answer[0], &word, 1), 1);
+        listening += word == '1';
+    }
+    for (int i = 0; i < 2; i++) {
+        close(go[i]);
+        close(stay[i]);
+        close(answer[i]);
+    }
+    while (wait(NULL) > 0)
+        continue;
+    return listening;
+}
+
+Test(boot, of_several_that_start_at_once_one_listens, .timeout = 120)
+{
+    addr_make("once");
+    for (int i = 0; i < 300; i++) /* from the second on beside the file that the first left */
+        cr_assert_eq(start_at_once(6), 1);
+    unlink(path);
 }
 
 Test(boot, does_not_remove_a_file_that_is_no_socket)
@@ -392,7 +472,7 @@ Test(boot, gives_up_on_a_listener_that_never_accepts)
     for (int i = 0; i < 1000 && status == TFR_OK; i++)
         status = tfr_boot_connect(addr, 100, &boot);
     cr_assert_eq(status, TFR_E_TIMEOUT);
-    tfr_boot_unlink(addr);
+    tfr_boot_unlisten(addr, listener);
 }
 
 Test(boot, refuses_addresses_it_does_not_know)
