@@ -27,6 +27,7 @@ enum {
     BUSY_S = 2, /* clients nearer to each other than this keep coming */
     CALM_S = 30,
     SPARE_MS = 500, /* behind a single client, so that its start has the machine to itself */
+    AGAIN_S = 2,    /* after a start that failed, and a spare that ended by itself */
     STOP_MS = 900,
 };
 
@@ -118,17 +119,28 @@ static struct tfr_worker *worker_room(struct tfr_parent *p)
     return NULL;
 }
 
-static void worker_start(struct tfr_parent *p, const struct tfr_fixed_env *env)
+/* For want of descriptors, processes or memory: that passes, or somebody reads the line. */
+static bool start_failed(struct tfr_parent *p)
+{
+    tfr_warn("no worker can be started: %m: trying again in %d s", AGAIN_S);
+    p->start_at_ns = tfr_clock_now() + AGAIN_S * TFR_NS_PER_S;
+    return false;
+}
+
+static bool worker_start(struct tfr_parent *p, const struct tfr_fixed_env *env)
 {
     struct tfr_worker *w = worker_room(p);
     struct tfr_area stat = {.fd = -1};
     int pair[2];
-    if (!w || socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) != 0)
-        return;
+    if (!w || tfr_clock_now() < p->start_at_ns)
+        return false;
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) != 0)
+        return start_failed(p);
     tfr_memfd_create("tfr-stat", sizeof *w->stat, NULL, &stat); /* without: no numbers */
     pid_t pid = fork();
     if (pid == 0)
         worker_exec(p, env, pair[1], stat.fd);
+    bool started = pid > 0 || start_failed(p);
     close(pair[1]);
     if (stat.fd >= 0)
         close(stat.fd);
@@ -139,13 +151,13 @@ static void worker_start(struct tfr_parent *p, const struct tfr_fixed_env *env)
                              .env = *env,
                              .stat = stat.addr,
                              .since_ns = tfr_clock_now()};
-    if (pid > 0 && tfr_parent_watch(p, pair[0], w))
-        return;
-    tfr_warn("no worker: fork: %m");
-    tfr_boot_close(&w->boot);
-    w->stage = pid > 0 ? WORKER_ENDING : WORKER_FREE;
-    if (pid < 0 && w->stat)
+    if (started && tfr_parent_watch(p, pair[0], w))
+        return true;
+    tfr_boot_close(&w->boot); /* it ends with that */
+    w->stage = started ? WORKER_ENDING : WORKER_FREE;
+    if (!started && w->stat)
         munmap(w->stat, sizeof *w->stat);
+    return started && start_failed(p);
 }
 
 /* ---- ending ---- */
@@ -163,6 +175,16 @@ static void worker_leave(struct tfr_parent *p, struct tfr_worker *w)
     if (w->boot.fd >= 0)
         tfr_parent_close(p, &w->boot);
     w->stage = WORKER_ENDING;
+}
+
+/* By a fault of the driver's, for want of memory, by somebody's hand. */
+static void spare_lost(struct tfr_parent *p, struct tfr_worker *w)
+{
+    if (w->stage != WORKER_WARM)
+        return;
+    tfr_warn("worker %d has ended while it waited for a program: there will be another",
+             (int)w->pid);
+    p->spare_at_ns = tfr_clock_now() + AGAIN_S * TFR_NS_PER_S;
 }
 
 /* One that is warm or starting goes by itself when its socket is closed; a stuck one does not. */
@@ -183,6 +205,7 @@ void tfr_crew_reap(struct tfr_parent *p)
             if (w->stage == WORKER_FREE || w->pid != pid)
                 continue;
             death_say(p, w, status);
+            spare_lost(p, w);
             w->pid = 0;
             if (w->stage == WORKER_STARTING)
                 tfr_crew_read(p, w); /* what it said last */
@@ -252,6 +275,7 @@ void tfr_crew_read(struct tfr_parent *p, struct tfr_worker *w)
         return;
     tfr_status status = tfr_boot_recv(&w->boot, &msg, 1000);
     if (status != TFR_OK) {
+        spare_lost(p, w);
         if (w->stage == WORKER_STARTING)
             worker_failed(p, w, "it ended before it was ready");
         else
@@ -380,14 +404,16 @@ static void spares(struct tfr_parent *p, uint64_t now)
         if (other)
             worker_retire(p, other);
     }
-    if (like < want)
-        worker_start(p, &p->spare_env);
-    else if (warm > want)
-        for (int i = 0; i < p->worker_n && warm > want; i++)
-            if (p->worker[i].stage == WORKER_WARM) {
-                worker_retire(p, &p->worker[i]);
-                warm--;
-            }
+    if (like < want) {
+        if (!worker_start(p, &p->spare_env))
+            p->spare_at_ns = now + TFR_NS_PER_S;
+        return;
+    }
+    for (int i = 0; i < p->worker_n && warm > want; i++)
+        if (p->worker[i].stage == WORKER_WARM) {
+            worker_retire(p, &p->worker[i]);
+            warm--;
+        }
 }
 
 void tfr_crew_tick(struct tfr_parent *p)
@@ -424,8 +450,8 @@ void tfr_crew_stop(struct tfr_parent *p)
     if (running && !p->cfg->private)
         tfr_say("executor stops, and running sessions with it: %d", running);
     for (int i = 0; i < p->worker_n; i++)
-        if (p->worker[i].stage == WORKER_STARTING)
-            p->worker[i].stage = WORKER_ENDING; /* its failure is no news */
+        if (p->worker[i].stage == WORKER_STARTING || p->worker[i].stage == WORKER_WARM)
+            p->worker[i].stage = WORKER_ENDING; /* its end is no news */
     signal_all(p, SIGTERM);
     while (alive(p) && tfr_clock_now() < until)
         poll(NULL, 0, 5);

@@ -124,6 +124,7 @@ struct tfr_parent {
     char place[sizeof((struct tfr_worker_ready *)0)->place]; /* as the first worker drew it */
     struct tfr_fixed_env spare_env;                          /* what the last client wanted */
     uint64_t spare_at_ns; /* when to look after spares; 0: not now */
+    uint64_t start_at_ns; /* no worker is started before: the last start failed */
     uint64_t handed_ns, handed_before_ns;
     uint64_t served, began_ns;
     int status;

@@ -7,6 +7,7 @@ Run by ctest like behaviour_test.py; TFR_TEST_SESSIONS says how many in a row.
 import contextlib
 import os
 import re
+import resource
 import signal
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from wire import answer, connected, frame, hello, message, ways
 
 IN_A_ROW = int(os.environ.get("TFR_TEST_SESSIONS", "200" if SANITIZE else "1000"))
 SPARES = 2  # the most workers that an executor keeps warm
+NOBODY = 65534
 START_LIMIT_S = 240  # fifty workers on two cores that others use too
 HELLO, SNAPSHOT, REFUSED, ATTACH, QUEUED, STAT = map(
     message, ("HELLO", "SNAPSHOT", "REFUSED", "ATTACH", "QUEUED", "STAT"))
@@ -119,6 +121,11 @@ class Many(Resources):
             self.assertEqual(second.stdout.readline(), "ready\n")
 
 
+def contents(path):
+    with open(path, "rb") as file:
+        return file.read()
+
+
 class Workers(unittest.TestCase):
     def environments(self, daemon):
         found = []
@@ -141,6 +148,35 @@ class Workers(unittest.TestCase):
             plain = idle(stack, address)
             self.assertEqual(plain.stdout.readline(), "ready\n")
             self.assertTrue([e for e in self.environments(daemon) if wanted[0] not in e])
+
+    def test_one_that_dies_while_it_waits_is_replaced(self):
+        with executor() as (address, daemon, log):
+            self.assertTrue(within(LIMIT_S, lambda: len(descendants(daemon.pid)) == 1))
+            first = descendants(daemon.pid)
+            for pid in first:
+                os.kill(pid, signal.SIGKILL)
+            self.assertTrue(within(LIMIT_S, lambda: len(descendants(daemon.pid) - first) == 1))
+            with open(log, encoding="utf-8") as file:
+                self.assertIn("ended while it waited", file.read())
+            self.assertEqual(tf_run(PROBE, "exit", "3", executor=address).returncode, 3)
+
+    @unittest.skipIf(SANITIZE or os.geteuid(), "limits its processes: needs root, and no sanitizer's threads")
+    def test_that_cannot_be_started_are_tried_again(self):
+        settings = {k: v for k, v in env().items() if k != "LD_PRELOAD"}
+        with tempfile.TemporaryDirectory() as folder, open(os.path.join(folder, "log"), "wb") as log:
+            os.chmod(folder, 0o777)
+            if subprocess.run([TF_EXECUTOR, "--help"], user=NOBODY, capture_output=True, check=False).returncode:
+                self.skipTest("the build folder is closed to other users")
+            ready, write = os.pipe()
+            with os.fdopen(ready) as pipe, started(
+                    [TF_EXECUTOR, "--listen", "unix:" + os.path.join(folder, "sock"), "--gpu", "soft",
+                     "--ready-fd", str(write)], pass_fds=[write], env=settings, stderr=log, user=NOBODY,
+                    extra_groups=[],
+                    preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NPROC, (1, 4096))) as child:
+                os.close(write)
+                self.assertTrue(within(LIMIT_S, lambda: b"no worker can be started" in contents(log.name)))
+                subprocess.run(["prlimit", f"--pid={child.pid}", "--nproc=4096"], user=NOBODY, check=True)
+                self.assertTrue(pipe.readline().startswith("ready"), contents(log.name))
 
     def test_sigterm_ends_running_sessions_within_a_second(self):
         with executor() as (address, daemon, log), contextlib.ExitStack() as stack:
