@@ -16,6 +16,7 @@
 #include "base/log.h"
 #include "executor/server.h"
 #include "executor/spin.h"
+#include "transport/boot.h"
 #include "transport/topo.h"
 #include "transport/ways.h"
 
@@ -76,12 +77,6 @@ static const struct option options[] = {{"listen", required_argument, NULL, OPT_
                                         {"help", no_argument, NULL, 'h'},
                                         {0}};
 
-static int bad_usage(void)
-{
-    fputs(usage, stderr);
-    return 2;
-}
-
 static int gpu_parse(const char *text, enum tfr_gpu_choice *choice_out)
 {
     static const char *const words[] = {"auto", "cuda", "soft"};
@@ -94,11 +89,26 @@ static int gpu_parse(const char *text, enum tfr_gpu_choice *choice_out)
     return -1;
 }
 
+/* False: said. */
 static bool pin_good(const char *text)
 {
-    cpu_set_t cpus;
-    return strcmp(text, "auto") == 0 || strcmp(text, "none") == 0 ||
-           tfr_topo_list_parse(text, &cpus);
+    cpu_set_t cpus, allowed, both;
+    char list[96];
+    if (strcmp(text, "auto") == 0 || strcmp(text, "none") == 0)
+        return true;
+    if (!tfr_topo_list_parse(text, &cpus)) {
+        tfr_say("--pin %s: expected is auto, none, or cores as in 0-3,8", text);
+        return false;
+    }
+    if (sched_getaffinity(0, sizeof allowed, &allowed) != 0)
+        return true;
+    CPU_AND(&both, &allowed, &cpus);
+    if (CPU_EQUAL(&both, &cpus))
+        return true;
+    tfr_topo_list_text(&allowed, list, sizeof list);
+    tfr_say("--pin %s: %s these may be used here, where cores %s may", text,
+            CPU_COUNT(&both) ? "not all of" : "none of", list);
+    return CPU_COUNT(&both) != 0;
 }
 
 struct asked {
@@ -107,37 +117,56 @@ struct asked {
     bool help;
 };
 
-/* false: the option is none of these, or does not fit. */
-static bool text_take(int option, struct tfr_server_cfg *cfg)
+/* These answer what is wrong; NULL: nothing. */
+static const char *listen_take(struct tfr_server_cfg *cfg)
+{
+    const char *why;
+    if (cfg->listen_n == TFR_LISTEN_MAX)
+        return "more than eight addresses: start another executor for the others";
+    cfg->listen[cfg->listen_n++] = optarg;
+    return tfr_boot_addr_good(optarg, &why) ? NULL : why;
+}
+
+static const char *sessions_take(struct tfr_server_cfg *cfg)
+{
+    char *end;
+    long n = strtol(optarg, &end, 10);
+    cfg->max_sessions = (int)n;
+    return *optarg && !*end && n >= 1 && n <= 4096 ? NULL : "expected is a number from 1 to 4096";
+}
+
+static const char *text_take(int option, struct tfr_server_cfg *cfg)
 {
     switch (option) {
     case OPT_LISTEN:
-        if (cfg->listen_n == TFR_LISTEN_MAX)
-            return false;
-        cfg->listen[cfg->listen_n++] = optarg;
-        return true;
+        return listen_take(cfg);
+    case OPT_MAX:
+        return sessions_take(cfg);
     case OPT_GPU:
-        return gpu_parse(optarg, &cfg->gpu) == 0;
+        return gpu_parse(optarg, &cfg->gpu) == 0 ? NULL : "expected is auto, cuda or soft";
     case OPT_PIN:
         cfg->pin = optarg;
-        return pin_good(optarg);
+        break;
     case OPT_TRANSPORT:
-        return setenv("TFR_TRANSPORT", optarg, 1) == 0;
+        setenv("TFR_TRANSPORT", optarg, 1);
+        break;
     case OPT_AUTH:
         cfg->auth = optarg;
-        return true;
+        return strcmp(optarg, "key") == 0 || strcmp(optarg, "munge") == 0
+                   ? NULL
+                   : "expected is key or munge";
     case OPT_KEY:
         cfg->key_file = optarg;
-        return true;
+        break;
     case OPT_ALLOW:
         cfg->allow_uid = optarg;
-        return true;
-    default:
-        return false;
+        break;
     }
+    return NULL;
 }
 
-static bool option_take(int option, struct asked *asked)
+/* Those of a worker, and of tf-run. */
+static bool own_take(int option, struct asked *asked)
 {
     switch (option) {
     case OPT_PRIVATE:
@@ -158,18 +187,36 @@ static bool option_take(int option, struct asked *asked)
     case OPT_SPIN:
         tfr_spin_open(atoi(optarg));
         return true;
-    case OPT_MAX:
-        asked->cfg.max_sessions = atoi(optarg);
-        return asked->cfg.max_sessions >= 1 && asked->cfg.max_sessions <= 4096;
-    case 'v':
-        setenv("TFR_LOG", "info", 0);
-        return true;
-    case 'h':
-        asked->help = true;
-        return true;
     default:
-        return text_take(option, &asked->cfg);
+        return false;
     }
+}
+
+/* False: said what is wrong. */
+static bool options_take(int argc, char **argv, struct asked *asked)
+{
+    const char *why;
+    int option, at;
+    while (!asked->help && (option = getopt_long(argc, argv, "hv", options, &at)) != -1) {
+        asked->help = option == 'h';
+        if (option == 'v')
+            setenv("TFR_LOG", "info", 0);
+        else if (option == '?')
+            return false; /* said by getopt_long */
+        else if (!asked->help && !own_take(option, asked) &&
+                 (why = text_take(option, &asked->cfg))) {
+            tfr_say("--%s %s: %s", options[at].name, optarg, why);
+            return false;
+        }
+    }
+    if (asked->help || asked->worker_fd >= 0)
+        return true;
+    if (optind != argc)
+        tfr_say("\"%s\" is no option of tf-executor: see --help", argv[optind]);
+    else if (!asked->cfg.listen_n)
+        tfr_say("no address: --listen tcp:HOST:PORT for other machines, --listen unix:PATH for "
+                "this one; --help has the rest");
+    return optind == argc && asked->cfg.listen_n && pin_good(asked->cfg.pin);
 }
 
 int main(int argc, char **argv)
@@ -177,18 +224,14 @@ int main(int argc, char **argv)
     struct asked asked = {
         .cfg = {.ready_fd = -1, .max_sessions = 64, .pin = "auto"}, .worker_fd = -1, .stat_fd = -1};
     const char *why;
-    int option;
-    while (!asked.help && (option = getopt_long(argc, argv, "hv", options, NULL)) != -1)
-        if (!option_take(option, &asked))
-            return bad_usage();
+    if (!options_take(argc, argv, &asked))
+        return 2;
     if (asked.help) {
         fputs(usage, stdout);
         return 0;
     }
     if (asked.worker_fd >= 0)
         return tfr_worker_main(asked.worker_fd, asked.stat_fd, asked.cfg.gpu, asked.cfg.pin);
-    if (!asked.cfg.listen_n || optind != argc)
-        return bad_usage();
     if (!tfr_ways_known(tfr_env_str("TFR_TRANSPORT"))) {
         tfr_say("transport %s: %s", tfr_env_str("TFR_TRANSPORT"),
                 tfr_transport_why(tfr_env_str("TFR_TRANSPORT")));

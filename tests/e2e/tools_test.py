@@ -72,6 +72,31 @@ class Info(unittest.TestCase):
         self.assertEqual(tool("tf-info", "--help").returncode, 0)
 
 
+class Options(unittest.TestCase):
+    def test_that_do_not_fit_are_one_line_that_names_them(self):
+        listen = ("--listen", "unix:/nonexistent/sock")
+        for args, want in (((), "no address: --listen"), ((*listen, "surplus"), "\"surplus\" is no option"),
+                           ((*listen, "--gpu", "fast"), "--gpu fast: .*auto, cuda or soft"),
+                           ((*listen, "--max-sessions", "64x"), "--max-sessions 64x: .*1 to 4096"),
+                           ((*listen, "--max-sessions", "0"), "--max-sessions 0: .*1 to 4096"),
+                           ((*listen, "--auth", "none"), "--auth none: .*key or munge"),
+                           (("--listen", "tcp:7070"), "--listen tcp:7070: .*tcp:HOST:PORT"),
+                           (9 * listen, "--listen .*: more than eight"),
+                           ((*listen, "--no-such"), "no-such")):
+            got = tool("tf-executor", *args)
+            self.assertEqual(got.returncode, 2, args)
+            self.assertEqual(len(got.stderr.splitlines()), 1, got.stderr)
+            self.assertRegex(got.stderr, want)
+
+    def test_an_address_that_cannot_be_had_leaves_no_socket_of_the_others(self):
+        with tempfile.TemporaryDirectory() as folder:
+            path = os.path.join(folder, "sock")
+            got = tool("tf-executor", "--listen", "unix:" + path, "--listen", "unix:/nonexistent/sock")
+            self.assertEqual(got.returncode, 1, got.stderr)
+            self.assertRegex(got.stderr, "listen on unix:/nonexistent/sock: .*make the folder first")
+            self.assertEqual(os.listdir(folder), [])
+
+
 class Settings(unittest.TestCase):
     def refused(self, said, *args, **more):
         got = tool("tf-executor", "--listen", "tcp:127.0.0.1:0", "--gpu", "soft", *args, **more)
@@ -115,9 +140,12 @@ class Placement(unittest.TestCase):
             self.assertRegex(got.stdout, r"(?m)^  `- \w+")
 
     def test_is_refused_where_it_makes_no_sense(self):
-        for bad in ("", "x", "3-1", "0,"):
+        beyond = str(max(os.sched_getaffinity(0)) + 1)
+        for bad, want in (("", "expected"), ("x", "expected"), ("3-1", "expected"), ("0,", "expected"),
+                          (beyond, "none of these may be used here")):
             got = tool("tf-executor", "--listen", "unix:/nonexistent", "--pin", bad)
             self.assertEqual(got.returncode, 2, bad)
+            self.assertRegex(got.stderr, rf"\Atf: --pin {bad}: .*{want}.*\n\Z")
 
     @unittest.skipIf(len(os.sched_getaffinity(0)) < 2, "needs two cores")
     def test_gives_no_core_to_two_pollers_and_none_of_theirs_to_other_threads(self):
