@@ -24,6 +24,8 @@
 struct driver {
     struct tfr_cu cu;
     char gpu[128];
+    CUresult refusal; /* of the first one that is there and does not start, */
+    char why[256];    /* in words */
 };
 
 /* Where a driver is looked for: by name first, then where distributions and containers put it, for
@@ -36,13 +38,33 @@ static const char *const driver_paths[] = {"libcuda.so.1",
                                            "/usr/lib/wsl/lib/libcuda.so.1",
                                            "/run/opengl-driver/lib/libcuda.so.1"};
 
+static void refusal_note(struct driver *d, const char *path, CUresult result)
+{
+    const char *name = NULL;
+    if (d->refusal != CUDA_SUCCESS)
+        return;
+    if (d->cu.cuGetErrorName)
+        d->cu.cuGetErrorName(result, &name);
+    d->refusal = result;
+    snprintf(d->why, sizeof d->why, "%s does not start: %s (%d)", path,
+             name ? name : "an unknown error", (int)result);
+}
+
 static bool driver_init(struct driver *d, const char *path)
 {
     int device_n = 0;
     char name[96] = "GPU";
-    if (tfr_cu_load(path, &d->cu) != TFR_OK || !d->cu.cuInit || d->cu.cuInit(0) != CUDA_SUCCESS ||
-        d->cu.cuDeviceGetCount(&device_n) != CUDA_SUCCESS || device_n == 0)
+    if (tfr_cu_load(path, &d->cu) != TFR_OK)
         return false;
+    CUresult result = d->cu.cuInit(0);
+    if (result == CUDA_SUCCESS)
+        result = d->cu.cuDeviceGetCount(&device_n);
+    if (result == CUDA_SUCCESS && device_n == 0)
+        result = CUDA_ERROR_NO_DEVICE;
+    if (result != CUDA_SUCCESS) {
+        refusal_note(d, path, result);
+        return false;
+    }
     d->cu.cuDeviceGetName(name, sizeof name, 0);
     snprintf(d->gpu, sizeof d->gpu, "%s%s", name, device_n > 1 ? " and others" : "");
     return true;
@@ -87,6 +109,14 @@ static bool driver_soft(struct driver *d)
     return driver_init(d, path);
 }
 
+/* A driver without a GPU is nothing to speak of; any other that is there should have been taken. */
+static bool driver_instead(struct driver *d)
+{
+    if (d->refusal != CUDA_SUCCESS && d->refusal != CUDA_ERROR_NO_DEVICE)
+        tfr_warn("the software GPU is used, since %s: what does nvidia-smi say?", d->why);
+    return driver_soft(d);
+}
+
 static bool driver_find(struct driver *d, enum tfr_gpu_choice choice)
 {
     switch (choice) {
@@ -95,9 +125,23 @@ static bool driver_find(struct driver *d, enum tfr_gpu_choice choice)
     case TFR_GPU_SOFT:
         return driver_soft(d);
     case TFR_GPU_AUTO:
-        return driver_real(d) || driver_soft(d);
+        return driver_real(d) || driver_instead(d);
     }
     return false;
+}
+
+/* Why not, and what to do. */
+static const char *driver_lack(struct driver *d, enum tfr_gpu_choice choice)
+{
+    size_t len = strlen(d->why);
+    if (choice == TFR_GPU_CUDA && len)
+        snprintf(d->why + len, sizeof d->why - len,
+                 ": what does nvidia-smi say?  --gpu soft runs without a GPU");
+    else if (choice == TFR_GPU_CUDA)
+        return "no NVIDIA driver with a GPU was found (libcuda.so.1); --gpu soft runs without one";
+    else if (!len)
+        return "neither a GPU nor lib/soft/libcuda.so.1 beside tf-executor";
+    return d->why;
 }
 
 static void snapshot_device(const struct tfr_cu *cu, CUdevice dev, struct tfr_snapshot_device *out)
@@ -182,10 +226,10 @@ static tfr_status prepare(struct tfr_boot *parent, enum tfr_gpu_choice choice, c
                           struct driver *d, struct tfr_session *s)
 {
     if (!driver_find(d, choice))
-        return fail(parent, choice == TFR_GPU_CUDA
-                                ? "no NVIDIA driver with a GPU was found (libcuda.so.1); "
-                                  "--gpu soft runs without one"
-                                : "neither a GPU nor lib/soft/libcuda.so.1 beside tf-executor");
+        return fail(parent, driver_lack(d, choice));
+    /* Behind the driver's start, for which it may need nvidia-modprobe, a setuid program; before
+     * anything of a client is heard. */
+    prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
     if (!d->cu.cuStreamWriteValue64_v2 || !d->cu.cuLibraryLoadData)
         return fail(parent, "the driver is older than CUDA 12: update it");
     if (!marks_work(&d->cu))
@@ -249,7 +293,6 @@ int tfr_worker_main(int fd, int stat_fd, enum tfr_gpu_choice choice, const char 
     struct tfr_boot parent = {.fd = fd}, client;
     /* The parent's death is ours; it may have died before this line. */
     prctl(PR_SET_PDEATHSIG, SIGKILL);
-    prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
     prctl(PR_SET_NAME, "tf-worker");
     tfr_stat_open(stat_fd);
     if (tfr_boot_gone(&parent))

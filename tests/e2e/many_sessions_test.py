@@ -149,6 +149,12 @@ class Workers(unittest.TestCase):
             self.assertEqual(plain.stdout.readline(), "ready\n")
             self.assertTrue([e for e in self.environments(daemon) if wanted[0] not in e])
 
+    def test_cannot_gain_privileges_once_there_is_a_program(self):
+        with executor() as (address, daemon, _), contextlib.ExitStack() as stack:
+            self.assertEqual(idle(stack, address).stdout.readline(), "ready\n")
+            self.assertTrue(any(b"NoNewPrivs:\t1" in contents(f"/proc/{pid}/status")
+                                for pid in descendants(daemon.pid)))
+
     def test_one_that_dies_while_it_waits_is_replaced(self):
         with executor() as (address, daemon, log):
             self.assertTrue(within(LIMIT_S, lambda: len(descendants(daemon.pid)) == 1))

@@ -120,6 +120,28 @@ class Settings(unittest.TestCase):
         self.assertNotIn("private executor ended", said)
 
 
+class Driver(unittest.TestCase):
+    BROKEN = os.path.join(BUILD, "tests", "fake", "broken")
+    MISMATCH = r"libcuda.so.1 does not start: an unknown error \(803\): what does nvidia-smi say"
+
+    def test_that_does_not_start_is_named_with_its_error(self):
+        got = tool("tf-executor", "--listen", f"unix:@tfr-broken-{os.getpid()}", "--gpu", "cuda",
+                   LD_LIBRARY_PATH=self.BROKEN)
+        self.assertEqual(got.returncode, 1)
+        self.assertRegex(got.stderr, self.MISMATCH)
+        self.assertEqual(len(got.stderr.splitlines()), 1, got.stderr)
+
+    def said(self, **more):
+        """What a private executor says, that takes what there is."""
+        got = tf_run(PROBE, "exit", "3", LD_LIBRARY_PATH=self.BROKEN, **more)
+        self.assertEqual(got.returncode, 3, got.stderr)
+        return got.stderr.decode()
+
+    def test_that_does_not_start_is_not_replaced_in_silence(self):
+        self.assertRegex(self.said(), "the software GPU is used, since " + self.MISMATCH)
+        self.assertNotIn("since", self.said(FAKE_CUINIT="100"), "a driver without a GPU is no fault")
+
+
 def cores_of_threads(pid):
     """Thread name -> cores that the threads of that name may run on."""
     found = {}
