@@ -84,7 +84,8 @@ void tfr_log_check(void)
     }
 }
 
-/* Nobody may read stderr any more, and the application must not die of a line of ours. */
+/* Nobody may read stderr any more, and the application must not die of a line of ours.  What a peer
+ * said may be in it: one line, and nothing that a terminal obeys. */
 static void line_write(char *line, size_t len)
 {
     const struct timespec none = {0};
@@ -93,6 +94,10 @@ static void line_write(char *line, size_t len)
 
     if (len > LINE_MAX_LEN - 1)
         len = LINE_MAX_LEN - 1;
+    for (size_t i = 0; i < len; i++) {
+        if ((unsigned char)line[i] < ' ' || line[i] == 127)
+            line[i] = '?';
+    }
     line[len++] = '\n';
     sigemptyset(&pipe);
     sigaddset(&pipe, SIGPIPE);

@@ -76,3 +76,11 @@ bool tfr_ask(struct tfr_boot *boot, uint32_t type, uint32_t want, struct tfr_boo
         tfr_say("the executor did not answer: %s", tfr_status_str(status));
     return status == TFR_OK;
 }
+
+void tfr_ask_tame(char *text, size_t room)
+{
+    text[room - 1] = 0;
+    for (; *text; text++)
+        if (*text < ' ' || *text > '~')
+            *text = '?';
+}

@@ -20,4 +20,7 @@ bool tfr_ask_connect(const char *list, char *addr_out, struct tfr_boot *boot_out
 /* Sends a hello of this type and takes the answer, which must be of type `want`. */
 bool tfr_ask(struct tfr_boot *boot, uint32_t type, uint32_t want, struct tfr_boot_msg *msg_out);
 
+/* Text of the executor's in a field of `room` bytes: ended, and fit for a terminal. */
+void tfr_ask_tame(char *text, size_t room);
+
 #endif

@@ -72,11 +72,12 @@ static void settings_print(void)
     puts("");
 }
 
-static void device_print(uint32_t i, const struct tfr_snapshot_device *d)
+static void device_print(uint32_t i, struct tfr_snapshot_device *d)
 {
     char size[32];
-    printf("  device %u: %.*s, %s, compute capability %d.%d\n            GPU-", i,
-           (int)sizeof d->name, d->name, tfr_size_text(d->total_mem, size, sizeof size),
+    tfr_ask_tame(d->name, sizeof d->name);
+    printf("  device %u: %s, %s, compute capability %d.%d\n            GPU-", i, d->name,
+           tfr_size_text(d->total_mem, size, sizeof size),
            d->attribute[CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR],
            d->attribute[CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR]);
     for (int k = 0; k < 16; k++)
@@ -112,7 +113,7 @@ static bool hello_time(const char *addr, uint64_t *ns_out)
     return true;
 }
 
-/* The text comes from elsewhere: printable ASCII alone goes to the terminal. */
+/* Lines; otherwise printable ASCII alone goes to the terminal. */
 static void place_print(const char *addr)
 {
     struct tfr_boot_msg msg;
@@ -144,20 +145,22 @@ static int executor_print(const char *list)
     tfr_boot_close(&boot);
     if (!good)
         return EXIT_NO_ANSWER;
-    const struct tfr_snapshot *s = msg.body;
+    struct tfr_snapshot *s = msg.body;
     if (msg.len < sizeof *s || s->device_n > TFR_DEVICES_MAX) {
         tfr_say("the executor's answer makes no sense");
         tfr_boot_msg_fini(&msg);
         return EXIT_NO_ANSWER;
     }
-    printf("\nexecutor %s\n  release %.*s\n  driver of CUDA %u.%u\n", addr,
-           (int)sizeof s->edition.release, s->edition.release, s->driver_version / 1000,
-           s->driver_version % 1000 / 10);
+    tfr_ask_tame(s->edition.release, sizeof s->edition.release);
+    printf("\nexecutor %s\n  release %s\n  driver of CUDA %u.%u\n", addr, s->edition.release,
+           s->driver_version / 1000, s->driver_version % 1000 / 10);
     for (uint32_t i = 0; i < s->device_n; i++)
         device_print(i, &s->device[i]);
     tfr_boot_msg_fini(&msg);
-    if (!hello_time(addr, &ns))
+    if (!hello_time(addr, &ns)) {
+        tfr_say("the executor at %s went while it was asked", addr);
         return EXIT_NO_ANSWER;
+    }
     printf("  connection, hello and device list: %.3f ms\n", (double)ns / 1e6);
     place_print(addr);
     return 0;

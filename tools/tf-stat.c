@@ -35,7 +35,7 @@ static const char *const names[] = {
 
 struct look {
     const struct tfr_stat_head *head;
-    const struct tfr_stat_row *row;
+    struct tfr_stat_row *row;
 };
 
 /* The record in hand, else what is waited for. */
@@ -100,7 +100,6 @@ static void table_print(const char *addr, const struct look *look)
         table_row(look, &look->row[i]);
 }
 
-/* The executor lets printable ASCII through. */
 static void string_print(const char *text)
 {
     putchar('"');
@@ -141,7 +140,10 @@ static bool look_once(struct tfr_boot *boot, const char *addr, bool json)
     struct look look = {.head = msg.body};
     bool sane = msg.len >= sizeof *look.head &&
                 msg.len - sizeof *look.head == (uint64_t)look.head->n * sizeof *look.row;
-    look.row = (const struct tfr_stat_row *)(look.head + 1);
+    if (sane)
+        look.row = (struct tfr_stat_row *)((struct tfr_stat_head *)msg.body + 1);
+    for (uint32_t i = 0; sane && i < look.head->n; i++)
+        tfr_ask_tame(look.row[i].program, sizeof look.row[i].program);
     if (!sane)
         tfr_say("the executor's answer makes no sense");
     else if (json)

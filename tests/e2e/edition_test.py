@@ -10,13 +10,14 @@ import os
 import re
 import socket
 import struct
+import subprocess
 import sys
 import tempfile
 import threading
 import unittest
 
 import wire
-from behaviour_test import BIN, PROBE, tf_run
+from behaviour_test import BIN, BUILD, LIMIT_S, PROBE, env, tf_run
 from many_sessions_test import executor
 
 HELLO, SNAPSHOT, REFUSED = map(wire.message, ("HELLO", "SNAPSHOT", "REFUSED"))
@@ -31,7 +32,8 @@ def carry(source, target, change):
                 break
             magic, kind, length, fd_n = struct.unpack("<IIII", head)
             body = source.recv(length, socket.MSG_WAITALL) if length else b""
-            body = change(kind, body)
+            made = change(kind, body)
+            kind, body = made if isinstance(made, tuple) else (kind, made)
             rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
             target.sendmsg([struct.pack("<IIII", magic, kind, len(body), fd_n)], rights)
             if body:
@@ -167,6 +169,43 @@ class Executors(unittest.TestCase):
         self.assert_refused(snapshot_with(version=9, spec_hash=1, release=b"8.8"), r"8\.8 \(wire 9\)")
         self.assert_refused(snapshot_with(numbers=numbers(memset=1), spec_hash=1), "disagree on memset")
         self.assert_refused(lambda kind, body: b"x" * 64 if kind == SNAPSHOT else body, r"wire 0\)")
+
+
+class Strangers(unittest.TestCase):
+    """What answers may be anything: tools say so in a line, and nothing of it reaches the terminal."""
+
+    def asked(self, name, change):
+        with executor() as (address, _, _), between(address, change) as way:
+            got = subprocess.run([os.path.join(BUILD, "bin", name), "--executor", way], capture_output=True,
+                                 timeout=LIMIT_S, check=False,
+                                 env={k: v for k, v in env().items() if k != "LD_PRELOAD"})
+        self.assertNotIn(b"\033", got.stdout + got.stderr)
+        return got
+
+    def test_a_refusal_is_one_line(self):
+        got = self.asked("tf-info", lambda kind, body: (REFUSED, b"no\033[2J\nmore"))
+        self.assertEqual((got.returncode, got.stderr), (1, b"tf: the executor refused: no?[2J?more\n"))
+
+    def test_names_are_printable(self):
+        got = self.asked("tf-info", lambda kind, body: body.replace(b"TFR software", b"TFR\033[2Jware"))
+        self.assertIn(b"device 0: TFR?[2Jware GPU", got.stdout)
+
+    def test_rows_that_are_none_are_no_rows(self):
+        for change in (lambda kind, body: b"", lambda kind, body: body[:11], lambda kind, body: b"\xff" * 400):
+            got = self.asked("tf-stat", change)
+            self.assertEqual((got.returncode, got.stderr), (1, b"tf: the executor's answer makes no sense\n"))
+
+    def test_a_row_without_an_end_stays_a_row(self):
+        head = struct.calcsize("<IIIIQQQ")
+        values = len(re.findall(r"^    X\(", wire.text_of(wire.ROOT, "proto", "stat.h"), re.M))
+        row = struct.pack("<iiIIQ", 1, 2, 3, 0, 4) + b"\033" * 64 + b"\xff" * 8 * values
+
+        def change(kind, body):
+            return struct.pack("<I", 1) + body[4:head] + row
+
+        got = self.asked("tf-stat", change)
+        self.assertEqual((got.returncode, got.stderr), (0, b""))
+        self.assertIn(b"?" * 16, got.stdout)
 
 
 if __name__ == "__main__":

@@ -40,6 +40,12 @@ Test(log, writes_level_part_and_text, .init = cr_redirect_stderr)
     cr_assert_stderr_eq_str("tf: warn: ring: 7 is odd\n");
 }
 
+Test(log, keeps_to_one_line_that_no_terminal_obeys, .init = cr_redirect_stderr)
+{
+    tfr_say("it says %s", "a\nb\033[2Jc\177");
+    cr_assert_stderr_eq_str("tf: it says a?b?[2Jc?\n");
+}
+
 Test(log, names_what_it_accepts_once, .init = cr_redirect_stderr)
 {
     setenv("TFR_LOG", "zzz,trnasport=debug", 1);
