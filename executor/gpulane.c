@@ -18,7 +18,9 @@ enum { GPU_SHARE = 16 /* of the device's memory at most */ };
 enum way { WAY_NONE, WAY_DMABUF, WAY_PEER };
 static const char *const way_names[] = {"none", "dma-buf", "peer memory"};
 
-static CUmemGenericAllocationHandle handle; /* a process has one session */
+/* A process has one session. */
+static CUmemGenericAllocationHandle handle;
+static bool lost;
 
 /* ---- may there be one? ---- */
 
@@ -50,6 +52,8 @@ static const char *obstacle(const struct tfr_session *s)
 {
     const struct tfr_cu *cu = s->cu;
     uint32_t caps = s->dev->ops->caps, need = TFR_CAP_GPU_MEM | TFR_CAP_GET;
+    if (lost)
+        return "it broke the session's link";
     if (strcmp(tfr_env_str("TFR_GPUDIRECT"), "off") == 0)
         return "TFR_GPUDIRECT=off";
     if ((caps & need) != need)
@@ -215,17 +219,23 @@ tfr_status tfr_gpulane_prove(struct tfr_session *s)
     lane->peer_at = host->peer_at;
     lane->peer_len = host->peer_len;
     tfr_status status = tfr_gputrial_session(s, lane, &why);
-    if (status != TFR_OK)
-        return tfr_fail(status,
-                        "the link broke while the lane in GPU memory was tried (%s): if it does so "
-                        "again, start tf-executor with TFR_GPUDIRECT=off",
-                        why);
     if (!why)
         return TFR_OK;
+    TFR_STAT_ADD(gpu_refused, 1);
+    tfr_warn("lanes in host memory: %s%s", why,
+             status == TFR_OK ? ""
+                              : ", and the link broke over it: TFR_GPUDIRECT=off saves the trial");
+    if (status != TFR_OK)
+        return status;
     /* The memory stays registered: the client has its key. */
     s->lane_n = 1;
     TFR_STAT_SET(gpu_lane, 0);
-    TFR_STAT_ADD(gpu_refused, 1);
-    tfr_warn("lanes in host memory: %s", why);
     return TFR_OK;
+}
+
+void tfr_gpulane_lost(struct tfr_session *s)
+{
+    tfr_gputrial_forget();
+    tfr_gpulane_drop(s);
+    lost = true;
 }

@@ -18,7 +18,9 @@ void tfr_gpulane_make(struct tfr_session *s);
 void tfr_gpulane_drop(struct tfr_session *s);
 
 /* Once the link is open: tries it over that.  What fails is taken away again, and said; not TFR_OK:
- * the link is not to be used any more.  Blocks for at most a few seconds. */
+ * the link is not to be used any more, and once it is closed lost() is to be called: from then on
+ * there is no such lane.  Blocks for at most a few seconds. */
 tfr_status tfr_gpulane_prove(struct tfr_session *s);
+void tfr_gpulane_lost(struct tfr_session *s);
 
 #endif

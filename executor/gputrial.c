@@ -49,7 +49,7 @@ static struct trial trial; /* what is never done may still be written to, after 
 
 /* ---- transfers ---- */
 
-/* While it waits to be told of a transport. */
+/* While it waits to be told of a transport, or that we are ready. */
 static void queued_tell(struct trial *t, uint64_t now)
 {
     struct tfr_queued queued = {0};
@@ -64,8 +64,7 @@ static bool drive(struct trial *t)
 {
     uint64_t now = tfr_clock_now();
     bool alive = now < t->until_ns;
-    if (t->link[FAR])
-        queued_tell(t, now);
+    queued_tell(t, now);
     for (int i = NEAR; i <= FAR; i++)
         if (t->link[i] && t->link[i]->ops->progress(t->link[i]) != TFR_OK)
             alive = false;
@@ -390,10 +389,16 @@ tfr_status tfr_gputrial_session(struct tfr_session *s, const struct tfr_lane *la
     *why_out = "there is no memory to try it with";
     if (!host_make(t))
         return TFR_OK;
-    t->until_ns = tfr_clock_now() + PROOF_MS * TFR_NS_PER_MS;
+    t->told_ns = tfr_clock_now();
+    t->until_ns = t->told_ns + PROOF_MS * TFR_NS_PER_MS;
     *why_out = session_all(t);
     if (*why_out && (s->link->ops->progress(s->link) != TFR_OK || tfr_clock_now() >= t->until_ns))
         return TFR_E_PEER;
     host_free(t);
     return TFR_OK;
+}
+
+void tfr_gputrial_forget(void)
+{
+    host_free(&trial);
 }

@@ -10,9 +10,10 @@
  * and tells the client meanwhile that it is queued. */
 const char *tfr_gputrial_alone(struct tfr_session *s, const struct tfr_lane *lane);
 
-/* Over the session's own link, whose NIC may be another one; it is the session's last attempt.
- * TFR_OK: *why_out is as above.  Else the link is broken, or may still move bytes of the trial. */
+/* Over the session's own link, whose NIC may be another one.  TFR_OK: *why_out is as above.  Else
+ * the link is broken, or may still move bytes of the trial: once it is closed, call forget. */
 tfr_status tfr_gputrial_session(struct tfr_session *s, const struct tfr_lane *lane,
                                 const char **why_out);
+void tfr_gputrial_forget(void);
 
 #endif

@@ -295,6 +295,22 @@ static tfr_status way_try(struct tfr_session *s, const struct tfr_transport_ops 
     return status;
 }
 
+/* With a lane in GPU memory that has proved itself over the open link.  A link that breaks over
+ * that is opened anew, without: the client still waits for READY. */
+static tfr_status way_prove(struct tfr_session *s, const struct tfr_transport_ops *ops,
+                            const char *name, const char *why, char *cause)
+{
+    if (tfr_gpulane_prove(s) == TFR_OK)
+        return TFR_OK;
+    if (tfr_boot_gone(&s->boot))
+        return TFR_E_PEER;
+    ops->forget(s->page);
+    ops->close(s->link);
+    tfr_gpulane_lost(s);
+    device_close(s);
+    return way_try(s, ops, name, tfr_clock_now() + JOIN_MS * TFR_NS_PER_MS, why, cause);
+}
+
 static tfr_status way_find(struct tfr_session *s, const struct tfr_ways *ways)
 {
     const char *setting = tfr_env_str("TFR_TRANSPORT");
@@ -309,6 +325,8 @@ static tfr_status way_find(struct tfr_session *s, const struct tfr_ways *ways)
             device_close(s);
             status = way_try(s, ops, name, until_ns, why, cause);
         }
+        if (status == TFR_OK)
+            status = way_prove(s, ops, name, why, cause);
         if (status == TFR_OK) {
             tfr_info("transport %s%s%s%s", name, *why ? " (" : "", why, *why ? ")" : "");
             return TFR_OK;
@@ -335,9 +353,6 @@ tfr_status tfr_session_join(struct tfr_session *s, struct tfr_boot boot,
     s->reply = area->reply;
     s->text = area->text;
     s->error_text = area->error_text;
-    status = tfr_gpulane_prove(s);
-    if (status != TFR_OK)
-        return status;
     struct tfr_ready body = {.lane_n = s->lane_n};
     struct tfr_boot_msg ready = {.type = TFR_BOOT_READY, .len = sizeof body, .body = &body};
     return tfr_boot_send(&s->boot, &ready, 3000);

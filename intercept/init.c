@@ -118,28 +118,6 @@ static CUresult ask_snapshot(struct tfr_boot *boot, int limit_ms)
     return tfr_client.snapshot ? CUDA_SUCCESS : CUDA_ERROR_NO_DEVICE;
 }
 
-/* The first of a comma-separated list of addresses that answers.  If none does, and nothing was
- * said about any, that is TFR_E_PEER. */
-static tfr_status connect_any(const char *list, int limit_ms, struct tfr_boot *boot_out)
-{
-    char addr[TFR_BOOT_ADDR_MAX];
-    tfr_status worst = TFR_E_PEER;
-    while (*list) {
-        size_t len = strcspn(list, ",");
-        if (len > 0 && len < sizeof addr) {
-            memcpy(addr, list, len);
-            addr[len] = 0;
-            tfr_status status = tfr_boot_connect(addr, limit_ms, boot_out);
-            if (status == TFR_OK)
-                return TFR_OK;
-            if (status != TFR_E_PEER && status != TFR_E_TIMEOUT)
-                worst = status;
-        }
-        list += len + (list[len] == ',');
-    }
-    return worst;
-}
-
 /* Our setting, or what the executor insists on. */
 static const char *transport_setting(void)
 {
@@ -162,8 +140,9 @@ static CUresult connect_boot(void)
         return CUDA_ERROR_NO_DEVICE;
     }
     int limit_ms = (int)tfr_env_u64("TFR_CONNECT_MS");
+    char addr[TFR_BOOT_ADDR_MAX];
     struct tfr_boot boot;
-    tfr_status status = connect_any(list, limit_ms, &boot);
+    tfr_status status = tfr_boot_connect_any(list, limit_ms, addr, &boot);
     if (status == TFR_E_PEER) {
         tfr_say("no executor reachable at %s: start one there (tf-executor --listen %s), or check "
                 "address, port and firewall",
@@ -360,17 +339,23 @@ static void ready_wait(struct set_up *up, int limit_ms)
             return;
 }
 
+/* TFR_E_UNSUP: the link is of no use over there, the worker has chosen again. */
 static tfr_status take_ready(struct set_up *up, int limit_ms)
 {
-    struct tfr_boot_msg msg;
+    struct tfr_boot_msg msg = {.type = TFR_BOOT_QUEUED};
     struct tfr_ready ready;
     tfr_status status = gpu_import(up);
+    while (status == TFR_OK && msg.type == TFR_BOOT_QUEUED) {
+        tfr_boot_msg_fini(&msg);
+        ready_wait(up, limit_ms);
+        status = tfr_boot_recv(&tfr_client.boot, &msg, limit_ms);
+    }
     if (status != TFR_OK)
         return status;
-    ready_wait(up, limit_ms);
-    status = tfr_boot_recv(&tfr_client.boot, &msg, limit_ms);
-    if (status != TFR_OK)
-        return status;
+    if (msg.type == TFR_BOOT_CHOSEN) {
+        tfr_boot_keep(&tfr_client.boot, &msg);
+        return TFR_E_UNSUP;
+    }
     if (msg.type != TFR_BOOT_READY || msg.len != sizeof ready) {
         refuse(&msg);
         return TFR_E_PROTO;
@@ -383,6 +368,12 @@ static tfr_status take_ready(struct set_up *up, int limit_ms)
 
 static void page_drop(struct set_up *up)
 {
+    if (up->gpu)
+        up->dev->ops->forget(up->gpu);
+    if (up->session)
+        up->dev->ops->forget(up->session);
+    if (up->link)
+        up->dev->ops->close(up->link);
     if (up->shown)
         up->dev->ops->unreg(up->shown);
     if (up->dev)
@@ -411,7 +402,9 @@ static tfr_status way_try(struct set_up *up, int limit_ms)
         return status == TFR_OK ? TFR_E_UNSUP : status;
     }
     status = show_page(up, limit_ms);
-    return status == TFR_OK ? link_open(up) : status;
+    if (status == TFR_OK)
+        status = link_open(up);
+    return status == TFR_OK ? take_ready(up, limit_ms) : status;
 }
 
 /* From here on the session's memories are where the rest of the client looks for them. */
@@ -461,8 +454,6 @@ static tfr_status attach_steps(struct set_up *up)
         return status;
     while ((status = way_try(up, limit_ms)) == TFR_E_UNSUP)
         page_drop(up);
-    if (status == TFR_OK)
-        status = take_ready(up, limit_ms);
     if (status != TFR_OK)
         return status;
     const char *why = up->chosen.why;

@@ -30,26 +30,13 @@ bool tfr_ask_addresses_good(const char *list)
 
 bool tfr_ask_connect(const char *list, char *addr_out, struct tfr_boot *boot_out)
 {
-    const char *at = list;
     int limit_ms = (int)tfr_env_u64("TFR_CONNECT_MS");
-    bool said = false;
-    while (*at) {
-        size_t len = strcspn(at, ",");
-        if (len > 0 && len < TFR_ASK_ADDR_MAX) {
-            memcpy(addr_out, at, len);
-            addr_out[len] = 0;
-            tfr_status status = tfr_boot_connect(addr_out, limit_ms, boot_out);
-            if (status == TFR_OK)
-                return true;
-            said |= status != TFR_E_PEER && status != TFR_E_TIMEOUT;
-        }
-        at += len + (at[len] == ',');
-    }
-    if (!said)
+    tfr_status status = tfr_boot_connect_any(list, limit_ms, addr_out, boot_out);
+    if (status == TFR_E_PEER)
         tfr_say("no executor reachable at %s: start one there (tf-executor --listen %s), or check "
                 "address, port and firewall",
                 list, strchr(list, ',') ? "ADDRESS" : list);
-    return false;
+    return status == TFR_OK;
 }
 
 bool tfr_ask(struct tfr_boot *boot, uint32_t type, uint32_t want, struct tfr_boot_msg *msg_out)

@@ -282,6 +282,15 @@ msg_free:
     return status;
 }
 
+void tfr_boot_keep(struct tfr_boot *boot, struct tfr_boot_msg *msg)
+{
+    boot->kept = malloc(sizeof(*boot->kept));
+    if (boot->kept)
+        *boot->kept = *msg;
+    else
+        tfr_boot_msg_fini(msg);
+}
+
 tfr_status tfr_boot_recv(struct tfr_boot *boot, struct tfr_boot_msg *msg_out, int limit_ms)
 {
     struct tfr_boot_msg msg;
@@ -300,11 +309,7 @@ tfr_status tfr_boot_recv(struct tfr_boot *boot, struct tfr_boot_msg *msg_out, in
         *msg_out = msg;
         return TFR_OK;
     }
-    boot->kept = malloc(sizeof(*boot->kept));
-    if (boot->kept)
-        *boot->kept = msg;
-    else
-        tfr_boot_msg_fini(&msg);
+    tfr_boot_keep(boot, &msg);
     return TFR_E_PEER;
 }
 

@@ -57,6 +57,11 @@ tfr_status tfr_boot_accept(int listen_fd, struct tfr_boot *boot_out);
  * failure does, and says what to do. */
 tfr_status tfr_boot_connect(const char *addr, int limit_ms, struct tfr_boot *boot_out);
 
+/* To the first of a comma-separated list that answers; addr_out (TFR_BOOT_ADDR_MAX bytes) says
+ * which. TFR_E_PEER: none does, and nothing was said of any. */
+tfr_status tfr_boot_connect_any(const char *list, int limit_ms, char *addr_out,
+                                struct tfr_boot *boot_out);
+
 /* Closes the socket and forgets the keys; safe on one that is closed. */
 void tfr_boot_close(struct tfr_boot *boot);
 
@@ -70,6 +75,9 @@ tfr_status tfr_boot_peer(const struct tfr_boot *boot, uid_t *uid_out, pid_t *pid
 /* TFR_E_PEER (closed) and TFR_E_TIMEOUT (nothing came) make no log line; anything else does. */
 tfr_status tfr_boot_send(struct tfr_boot *boot, const struct tfr_boot_msg *msg, int limit_ms);
 tfr_status tfr_boot_recv(struct tfr_boot *boot, struct tfr_boot_msg *msg_out, int limit_ms);
+/* The next recv hands this one out again. */
+void tfr_boot_keep(struct tfr_boot *boot, struct tfr_boot_msg *msg);
+
 /* While a transport opens its link: recv hands out its messages alone.  Any other, which means that
  * the peer has given up, is kept for the first recv after that, and answered with TFR_E_PEER. */
 void tfr_boot_linking(struct tfr_boot *boot, bool on);

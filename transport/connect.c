@@ -160,3 +160,25 @@ tfr_status tfr_boot_connect(const char *addr, int limit_ms, struct tfr_boot *boo
         *boot_out = boot;
     return status;
 }
+
+tfr_status tfr_boot_connect_any(const char *list, int limit_ms, char *addr_out,
+                                struct tfr_boot *boot_out)
+{
+    tfr_status worst = TFR_E_PEER;
+
+    while (*list) {
+        size_t len = strcspn(list, ",");
+        if (len > 0 && len < TFR_BOOT_ADDR_MAX) {
+            tfr_status status;
+            memcpy(addr_out, list, len);
+            addr_out[len] = 0;
+            status = tfr_boot_connect(addr_out, limit_ms, boot_out);
+            if (status == TFR_OK)
+                return TFR_OK;
+            if (status != TFR_E_PEER && status != TFR_E_TIMEOUT)
+                worst = status;
+        }
+        list += len + (list[len] == ',');
+    }
+    return worst;
+}

@@ -89,6 +89,14 @@ class Direct(unittest.TestCase):
             self.assertGreaterEqual(row["gpu_refused"], 1)
             self.assertGreaterEqual(row["bytes_bounced"], 2 * PIECE * PIECES)
 
+    def test_a_nic_that_refuses_it_between_machines_alone_costs_no_session_either(self):
+        for transport in ("verbs", "fault:verbs"):
+            row, same = numbers_of_cat(transport, FAKE_DIRECT="far")
+            self.assertTrue(same)
+            self.assertEqual((row["gpu_lane"], row["bytes_direct"]), (0, 0))
+            self.assertEqual(row["gpu_refused"], 1)
+            self.assertGreaterEqual(row["bytes_bounced"], 2 * PIECE * PIECES)
+
     @unittest.skipUnless(os.path.exists("/dev/udmabuf"), "no /dev/udmabuf here")
     def test_what_refuses_dma_bufs_may_take_addresses(self):
         row, same = numbers_of_cat(FAKE_DIRECT="refuse-dmabuf")

@@ -2,12 +2,15 @@
  * GPU's memory for what it is, memory.  Loaded in place of verbs.so (TFR_PLUGINS).  Landing takes
  * its time, as a read by a NIC does.  FAKE_DIRECT: "blind": what arrives is never seen by the
  * GPU; "deaf": GPU memory is not registered; "refuse": who writes there loses the connection, as a
- * remote access error ends a queue pair; "refuse-dmabuf": the same of dma-bufs alone. */
+ * remote access error ends a queue pair; "refuse-dmabuf": the same of dma-bufs alone; "far": the
+ * same of any use of it between two processes, as if another NIC were used there. */
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include "transport/backend.h"
+#include "transport/boot.h"
 
 enum { LAND_AFTER = 3 /* looks at the link */ };
 
@@ -21,6 +24,7 @@ static struct tfr_key refused;         /* of GPU memory that is not to be writte
 static struct tfr_peer_mem *forbidden; /* the same, imported */
 static struct tfr_link *broken;        /* by a write there, */
 static struct tfr_xfer culprit;        /* this one; it is done with an error */
+static struct tfr_link *far;           /* to another process */
 
 static bool is(const char *word)
 {
@@ -45,9 +49,9 @@ static tfr_status reg(struct tfr_dev *dev, const struct tfr_area *area, struct t
         return TFR_E_UNSUP;
     as_host.kind = TFR_AREA_HOST;
     as_host.shown = true;
+    gpu = area->addr;
+    gpu_len = area->len;
     if (is("blind")) {
-        gpu = area->addr;
-        gpu_len = area->len;
         shadow = mmap(NULL, gpu_len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
         as_host.addr = shadow;
     }
@@ -92,30 +96,45 @@ static struct tfr_xfer shadowed(const struct tfr_xfer *xfer)
     return to;
 }
 
-static tfr_status put(struct tfr_link *link, const struct tfr_xfer *xfer)
+static bool refuses(const struct tfr_link *link, const struct tfr_xfer *xfer)
 {
-    struct tfr_xfer to = shadowed(xfer);
-    if (broken == link)
-        return TFR_E_PEER;
-    if (!forbidden || xfer->peer != forbidden)
-        return tcp->put(link, &to);
+    bool ours = gpu && (size_t)((uint8_t *)xfer->local - gpu) < gpu_len;
+    return (forbidden && xfer->peer == forbidden) || (is("far") && link == far && ours);
+}
+
+static tfr_status break_by(struct tfr_link *link, const struct tfr_xfer *xfer)
+{
     broken = link;
     culprit = *xfer;
     return TFR_OK;
 }
 
+static tfr_status put(struct tfr_link *link, const struct tfr_xfer *xfer)
+{
+    struct tfr_xfer to = shadowed(xfer);
+    if (broken == link)
+        return TFR_E_PEER;
+    return refuses(link, xfer) ? break_by(link, xfer) : tcp->put(link, &to);
+}
+
 static tfr_status get(struct tfr_link *link, const struct tfr_xfer *xfer)
 {
     struct tfr_xfer to = shadowed(xfer);
-    return tcp->get(link, &to);
+    if (broken == link)
+        return TFR_E_PEER;
+    return refuses(link, xfer) ? break_by(link, xfer) : tcp->get(link, &to);
 }
 
 static tfr_status open_link(struct tfr_dev *dev, struct tfr_boot *boot, bool first,
                             struct tfr_link **link_out)
 {
     tfr_status status = tcp->open(dev, boot, first, link_out);
+    uid_t uid;
+    pid_t pid;
     if (status == TFR_OK)
         (*link_out)->ops = &ops;
+    if (status == TFR_OK && tfr_boot_peer(boot, &uid, &pid) == TFR_OK && pid != getpid())
+        far = *link_out;
     return status;
 }
 
