@@ -41,7 +41,7 @@ int tfr_crew_count(const struct tfr_parent *p, enum tfr_worker_stage stage)
 
 static bool env_same(const struct tfr_fixed_env *a, const struct tfr_fixed_env *b)
 {
-    return a->len == b->len && memcmp(a->text, b->text, a->len) == 0;
+    return a->uid == b->uid && a->len == b->len && memcmp(a->text, b->text, a->len) == 0;
 }
 
 static int count_like(const struct tfr_parent *p, enum tfr_worker_stage stage,
@@ -53,6 +53,12 @@ static int count_like(const struct tfr_parent *p, enum tfr_worker_stage stage,
     return n;
 }
 
+/* Only root can be somebody else; others work for their guests. */
+uid_t tfr_crew_uid(uid_t guest)
+{
+    return geteuid() == 0 ? guest : geteuid();
+}
+
 bool tfr_crew_init(struct tfr_parent *p)
 {
     p->worker_n = p->cfg->max_sessions + TFR_SPARES;
@@ -61,6 +67,7 @@ bool tfr_crew_init(struct tfr_parent *p)
         return false;
     p->spin_fd = tfr_spin_create();
     /* Our own settings are what the first workers have. */
+    p->spare_env.uid = geteuid();
     p->spare_env.len = tfr_hello_env(p->spare_env.text, sizeof p->spare_env.text);
     p->spare_at_ns = 1;
     return true;
@@ -96,7 +103,7 @@ static void env_apply(const struct tfr_fixed_env *env)
 static void worker_exec(const struct tfr_parent *p, const struct tfr_fixed_env *env, int fd,
                         int stat_fd)
 {
-    char number[16], stat[16], spin[16];
+    char number[16], stat[16], spin[16], uid[16];
     sigset_t none;
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, NULL);
@@ -106,8 +113,9 @@ static void worker_exec(const struct tfr_parent *p, const struct tfr_fixed_env *
     snprintf(number, sizeof number, "%d", dup(fd)); /* without close-on-exec */
     snprintf(stat, sizeof stat, "%d", stat_fd < 0 ? -1 : dup(stat_fd));
     snprintf(spin, sizeof spin, "%d", p->spin_fd < 0 ? -1 : dup(p->spin_fd));
+    snprintf(uid, sizeof uid, "%u", (unsigned)env->uid);
     execl("/proc/self/exe", "tf-executor", "--worker", number, "--stat-fd", stat, "--spin-fd", spin,
-          "--gpu", gpu_word(p->cfg->gpu), "--pin", p->cfg->pin, (char *)NULL);
+          "--gpu", gpu_word(p->cfg->gpu), "--pin", p->cfg->pin, "--uid", uid, (char *)NULL);
     _exit(127);
 }
 

@@ -230,6 +230,7 @@ static void hello_take(struct tfr_parent *p, struct tfr_guest *g, const struct t
     program_take(g, hello);
     if (g->tcp)
         g->pid = (pid_t)hello->pid; /* of another machine, for people */
+    g->env.uid = tfr_crew_uid(g->uid);
     g->env.len = hello->env_len;
     memcpy(g->env.text, tfr_hello_settings(hello), hello->env_len);
     stage_set(p, g, GUEST_GREETED);

@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/env.h"
 #include "base/log.h"
@@ -50,6 +51,7 @@ enum {
     OPT_OWNER,
     OPT_WORKER,
     OPT_STAT,
+    OPT_UID,
     OPT_SPIN,
     OPT_MAX,
     OPT_TRANSPORT,
@@ -66,6 +68,7 @@ static const struct option options[] = {{"listen", required_argument, NULL, OPT_
                                         {"owner-pid", required_argument, NULL, OPT_OWNER},
                                         {"worker", required_argument, NULL, OPT_WORKER},
                                         {"stat-fd", required_argument, NULL, OPT_STAT},
+                                        {"uid", required_argument, NULL, OPT_UID},
                                         {"spin-fd", required_argument, NULL, OPT_SPIN},
                                         {"max-sessions", required_argument, NULL, OPT_MAX},
                                         {"pin", required_argument, NULL, OPT_PIN},
@@ -113,7 +116,7 @@ static bool pin_good(const char *text)
 
 struct asked {
     struct tfr_server_cfg cfg;
-    int worker_fd, stat_fd;
+    struct tfr_worker_cfg worker; /* fd -1: we are the parent */
     bool help;
 };
 
@@ -179,10 +182,13 @@ static bool own_take(int option, struct asked *asked)
         asked->cfg.owner = atoi(optarg);
         return true;
     case OPT_WORKER:
-        asked->worker_fd = atoi(optarg);
+        asked->worker.fd = atoi(optarg);
         return true;
     case OPT_STAT:
-        asked->stat_fd = atoi(optarg);
+        asked->worker.stat_fd = atoi(optarg);
+        return true;
+    case OPT_UID:
+        asked->worker.uid = (uid_t)strtoul(optarg, NULL, 10);
         return true;
     case OPT_SPIN:
         tfr_spin_open(atoi(optarg));
@@ -209,7 +215,7 @@ static bool options_take(int argc, char **argv, struct asked *asked)
             return false;
         }
     }
-    if (asked->help || asked->worker_fd >= 0)
+    if (asked->help || asked->worker.fd >= 0)
         return true;
     if (optind != argc)
         tfr_say("\"%s\" is no option of tf-executor: see --help", argv[optind]);
@@ -221,8 +227,8 @@ static bool options_take(int argc, char **argv, struct asked *asked)
 
 int main(int argc, char **argv)
 {
-    struct asked asked = {
-        .cfg = {.ready_fd = -1, .max_sessions = 64, .pin = "auto"}, .worker_fd = -1, .stat_fd = -1};
+    struct asked asked = {.cfg = {.ready_fd = -1, .max_sessions = 64, .pin = "auto"},
+                          .worker = {.fd = -1, .stat_fd = -1, .uid = geteuid()}};
     const char *why;
     if (!options_take(argc, argv, &asked))
         return 2;
@@ -230,8 +236,11 @@ int main(int argc, char **argv)
         fputs(usage, stdout);
         return 0;
     }
-    if (asked.worker_fd >= 0)
-        return tfr_worker_main(asked.worker_fd, asked.stat_fd, asked.cfg.gpu, asked.cfg.pin);
+    if (asked.worker.fd >= 0) {
+        asked.worker.gpu = asked.cfg.gpu;
+        asked.worker.pin = asked.cfg.pin;
+        return tfr_worker_main(&asked.worker);
+    }
     if (!tfr_ways_known(tfr_env_str("TFR_TRANSPORT"))) {
         tfr_say("transport %s: %s", tfr_env_str("TFR_TRANSPORT"),
                 tfr_transport_why(tfr_env_str("TFR_TRANSPORT")));

@@ -26,8 +26,10 @@ enum {
     TFR_KNOWN_MAX = 1024      /* those that have proved it, and not said hello */
 };
 
-/* The settings that a driver fixes at its start, as text: equal bytes, equal settings. */
+/* What cannot change once a worker has started: its user, and the settings that a driver fixes at
+ * its start, as text: equal bytes, equal settings. */
 struct tfr_fixed_env {
+    uid_t uid;
     uint32_t len;
     char text[TFR_HELLO_ENV_MAX];
 };
@@ -182,6 +184,9 @@ void tfr_crew_reap(struct tfr_parent *p);
 
 /* Queued clients to warm workers; starts and retires workers as needed. */
 void tfr_crew_tick(struct tfr_parent *p);
+
+/* As whom this user's worker runs. */
+uid_t tfr_crew_uid(uid_t guest);
 
 /* Ends all workers; at most a second. */
 void tfr_crew_stop(struct tfr_parent *p);

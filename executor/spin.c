@@ -76,7 +76,8 @@ static uint32_t spinning(bool clean)
         struct place *p = &page->place[i];
         if (!atomic_load_explicit(&p->spinning, memory_order_seq_cst))
             continue;
-        if (clean && kill(atomic_load_explicit(&p->pid, memory_order_relaxed), 0) != 0)
+        if (clean && kill(atomic_load_explicit(&p->pid, memory_order_relaxed), 0) != 0 &&
+            errno == ESRCH)
             atomic_store_explicit(&p->spinning, 0, memory_order_relaxed);
         n++;
     }

@@ -6,12 +6,15 @@
 
 #include <dlfcn.h>
 #include <errno.h>
+#include <grp.h>
 #include <poll.h>
+#include <pwd.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "base/log.h"
@@ -20,6 +23,8 @@
 #include "executor/stat.h"
 #include "proto/hello.h"
 #include "transport/boot.h"
+
+enum { NOGROUP = 65534 };
 
 struct driver {
     struct tfr_cu cu;
@@ -284,20 +289,44 @@ static tfr_status client_take(struct tfr_boot *parent, struct tfr_boot *client_o
     return right ? TFR_OK : TFR_E_PROTO;
 }
 
-int tfr_worker_main(int fd, int stat_fd, enum tfr_gpu_choice choice, const char *pin)
+/* Root's executor serves others as themselves: what a driver may be made to do it does as the
+ * program's user, with a cache of compiled code of that user's.  Nothing of a driver is loaded yet.
+ */
+static bool user_become(uid_t uid)
+{
+    const struct rlimit all = {.rlim_cur = RLIM_INFINITY, .rlim_max = RLIM_INFINITY};
+    const struct passwd *user;
+    gid_t gid = NOGROUP;
+    if (uid == geteuid())
+        return true;
+    user = getpwuid(uid);
+    if (user)
+        gid = user->pw_gid;
+    setrlimit(RLIMIT_MEMLOCK, &all); /* as for root: lanes and ring are locked for the NIC */
+    if (user ? setenv("HOME", user->pw_dir, 1) : unsetenv("HOME"))
+        return false;
+    return (user ? initgroups(user->pw_name, gid) : setgroups(0, NULL)) == 0 &&
+           setresgid(gid, gid, gid) == 0 && setresuid(uid, uid, uid) == 0;
+}
+
+int tfr_worker_main(const struct tfr_worker_cfg *cfg)
 {
     /* Big (tables of handles and words): one per process, not on the stack. */
     static struct tfr_session session;
     static struct driver driver;
     static struct tfr_ways ways;
-    struct tfr_boot parent = {.fd = fd}, client;
+    struct tfr_boot parent = {.fd = cfg->fd}, client;
+    tfr_stat_open(cfg->stat_fd);
+    if (!user_become(cfg->uid)) {
+        fail(&parent, "it cannot become the program's user");
+        return 1;
+    }
     /* The parent's death is ours; it may have died before this line. */
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     prctl(PR_SET_NAME, "tf-worker");
-    tfr_stat_open(stat_fd);
     if (tfr_boot_gone(&parent))
         return 1;
-    if (prepare(&parent, choice, pin, &driver, &session) != TFR_OK ||
+    if (prepare(&parent, cfg->gpu, cfg->pin, &driver, &session) != TFR_OK ||
         ready(&parent, &driver) != TFR_OK || client_take(&parent, &client, &ways) != TFR_OK)
         return 1;
     if (tfr_session_join(&session, client, &ways) == TFR_OK && tfr_text_open(&session) == TFR_OK)

@@ -4,6 +4,7 @@
 #define TFR_EXECUTOR_WORKER_H
 
 #include <stdint.h>
+#include <sys/types.h>
 
 #include "transport/seal.h"
 #include "transport/ways.h"
@@ -32,8 +33,14 @@ struct tfr_worker_client {
     uint8_t attach[TFR_ATTACH_MAX];
 };
 
-/* The worker's main; fd: its end of the pair; stat_fd: memory for its numbers, or -1; pin: see
- * place.h. */
-int tfr_worker_main(int fd, int stat_fd, enum tfr_gpu_choice choice, const char *pin);
+struct tfr_worker_cfg {
+    int fd;      /* its end of the pair */
+    int stat_fd; /* memory for its numbers, or -1 */
+    uid_t uid;   /* whom it becomes, if that is another than it is */
+    enum tfr_gpu_choice gpu;
+    const char *pin; /* see place.h */
+};
+
+int tfr_worker_main(const struct tfr_worker_cfg *cfg);
 
 #endif

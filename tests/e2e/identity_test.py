@@ -5,6 +5,7 @@
 Run by ctest like behaviour_test.py.  What the machine lacks (libsodium, munged, root) is skipped aloud."""
 import contextlib
 import ctypes.util
+import json
 import os
 import re
 import resource
@@ -65,9 +66,9 @@ def listening(folder, *options, listen=("tcp:127.0.0.1:0",), **more):
             child.wait(LIMIT_S)
 
 
-def tool(name, address, home, user=None, **more):
+def tool(name, address, home, *options, user=None, **more):
     settings = {k: v for k, v in env(HOME=home, **more).items() if k != "LD_PRELOAD"}
-    return subprocess.run([os.path.join(BUILD, "bin", name), "--executor", address], env=settings,
+    return subprocess.run([os.path.join(BUILD, "bin", name), "--executor", address, *options], env=settings,
                           capture_output=True, text=True, timeout=LIMIT_S, check=False, user=user,
                           extra_groups=[] if user else None)
 
@@ -357,6 +358,27 @@ class Users(Case):
             self.answers(self.address, user=NOBODY)
             self.refused(self.address, "another user", user=2)
             self.heard(running, "user 2 is not admitted")
+
+    def test_a_program_has_a_worker_of_its_own_user(self):
+        if subprocess.run(["test", "-x", PROBE], user=NOBODY, check=False).returncode:
+            self.skipTest("the programs are closed to other users")
+        with listening(self.home, "--allow-uid", str(NOBODY), listen=(self.address,), TFR_LANE_SIZE="4m"):
+            for user in (NOBODY, os.geteuid()):
+                with started([TF_RUN, "--executor", self.address, PROBE, "idle"], user=user, extra_groups=[],
+                             env=env(HOME=self.home), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                             text=True) as child:
+                    self.assertEqual(child.stdout.readline(), "ready\n")
+                    got = tool("tf-stat", self.address, self.home, "--json")
+                    row, = json.loads(got.stdout)["sessions"]
+                    with open(f"/proc/{row['worker']}/status", encoding="ascii") as file:
+                        status = file.read()
+                    self.assertEqual(row["uid"], user)
+                    self.assertRegex(status, rf"(?m)^Uid:\t{user}\t{user}\t{user}\t{user}$")
+                    if user:
+                        self.assertRegex(status, r"(?m)^CapEff:\t0+$")
+                        self.assertNotRegex(status, r"(?m)^Gid:.*\b0\b")
+                    child.kill()
+                self.assertTrue(within(LIMIT_S, lambda pid=row["worker"]: not os.path.exists(f"/proc/{pid}/exe")))
 
     def test_one_user_leaves_places_for_others(self):
         most = wire.constant("TFR_GUESTS_MAX", "executor", "parent.h")
