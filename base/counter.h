@@ -20,6 +20,7 @@
     X(bytes_pull, "copy bytes read or written by the client when the stream got there")            \
     X(bytes_spilled, "copy bytes kept in the client's heap until then")                            \
     X(bytes_image, "bytes of images uploaded")                                                     \
+    X(images_dropped, "images that the executor was told to forget")                               \
     X(gates, "points where a stream waited for this process")                                      \
     X(bells, "wake-ups sent to a sleeping peer")                                                   \
     X(sleeps, "times a waiting thread went to sleep")                                              \

@@ -3,13 +3,14 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/env.h"
 #include "base/log.h"
 #include "executor/arrival.h"
 #include "executor/jit.h"
 #include "executor/stat.h"
 #include "tfr_dispatch_decl.h"
 
-static const uint64_t image_max = 4ull << 30, images_max = 8ull << 30; /* one; all of a session */
+static const uint64_t image_max = 4ull << 30;
 enum {
     PIECE_MAX = 4 << 20, /* it is copied on the pump */
     ATTRS_KNOWN = 16,    /* launch attributes up to here were looked at: see tfr_attr_is_value */
@@ -42,10 +43,11 @@ static bool image_room(struct tfr_session *s, struct tfr_image *image, uint64_t 
         return true;
     uint64_t room = 2 * image->room > len ? 2 * image->room : len + 1;
     room = room > image->len ? image->len + 1 : room;
-    if (s->image_bytes + (room - image->room) > images_max) {
-        tfr_warn("the program's images (modules, libraries) take more than %llu GiB: no more are "
-                 "loaded; it may load fewer, or be started anew now and then",
-                 (unsigned long long)images_max >> 30);
+    uint64_t most = tfr_env_u64("TFR_IMAGE_LIMIT");
+    if (s->image_bytes + (room - image->room) > most) {
+        tfr_warn("the program's images (modules, libraries) take more than %llu MiB: no more are "
+                 "loaded; a larger TFR_IMAGE_LIMIT of tf-executor admits them",
+                 (unsigned long long)most >> 20);
         return false;
     }
     uint8_t *grown = realloc(image->bytes, room);
@@ -77,6 +79,20 @@ CUresult do_image_put(struct tfr_session *s, const struct tfr_rec *rec, struct t
     memcpy(image->bytes + req->at, lane->host + lane_at, req->len);
     image->have += req->len;
     image->bytes[image->have] = 0;
+    return CUDA_SUCCESS;
+}
+
+/* A helper may be reading it: the bytes count until the grave is emptied. */
+CUresult do_image_free(struct tfr_session *s, const struct tfr_rec *rec, struct tfr_reply *reply)
+{
+    (void)reply;
+    uint64_t id = ((const struct tfr_image_free_req *)rec)->image;
+    struct tfr_image *image = tfr_object_aux(s, TFR_KIND_IMAGE, id);
+    if (!image)
+        return CUDA_ERROR_INVALID_HANDLE;
+    s->image_dead += image->room;
+    tfr_object_bury(s, image->bytes);
+    tfr_object_drop(s, TFR_KIND_IMAGE, id);
     return CUDA_SUCCESS;
 }
 

@@ -125,6 +125,8 @@ void tfr_object_reap(struct tfr_session *s)
         free(s->grave[--n]);
     atomic_store_explicit(&s->grave_n, 0, memory_order_relaxed);
     pthread_mutex_unlock(&s->objects_lock);
+    s->image_bytes -= s->image_dead;
+    s->image_dead = 0;
 }
 
 static void *slot_clear(struct tfr_object *slot)

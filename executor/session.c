@@ -18,7 +18,6 @@
 #include "transport/boot.h"
 
 static const size_t huge_page = 2u << 20;
-enum { JOIN_MS = 15000 }; /* for all ways; the client registers memory meanwhile */
 
 /* The current context of this thread, so that it is set only when it changes. */
 static __thread uint16_t current;
@@ -190,6 +189,12 @@ static tfr_status welcome_send(struct tfr_session *s)
     return tfr_boot_send(&s->boot, &msg, 3000);
 }
 
+/* For all ways; the client registers memory meanwhile. */
+static uint64_t join_limit(void)
+{
+    return tfr_clock_now() + tfr_env_u64("TFR_JOIN_MS") * TFR_NS_PER_MS;
+}
+
 /* TFR_E_UNSUP: the client cannot go this way after all.  A worker is not for who is slow to say so
  * of each. */
 static tfr_status show_take(struct tfr_session *s, uint64_t until_ns, struct tfr_key *key_out)
@@ -308,7 +313,7 @@ static tfr_status way_prove(struct tfr_session *s, const struct tfr_transport_op
     ops->close(s->link);
     tfr_gpulane_lost(s);
     device_close(s);
-    return way_try(s, ops, name, tfr_clock_now() + JOIN_MS * TFR_NS_PER_MS, why, cause);
+    return way_try(s, ops, name, join_limit(), why, cause);
 }
 
 static tfr_status way_find(struct tfr_session *s, const struct tfr_ways *ways)
@@ -316,7 +321,7 @@ static tfr_status way_find(struct tfr_session *s, const struct tfr_ways *ways)
     const char *setting = tfr_env_str("TFR_TRANSPORT");
     const struct tfr_transport_ops *ops;
     char why[TFR_WAYS_TEXT] = "", cause[TFR_WAYS_TEXT], text[TFR_WAYS_TEXT + 64];
-    uint64_t until_ns = tfr_clock_now() + JOIN_MS * TFR_NS_PER_MS;
+    uint64_t until_ns = join_limit();
     uint32_t at = 0;
     while ((ops = tfr_ways_next(ways, setting, &s->boot, &at, why))) {
         const char *name = ways->way[at - 1].name;

@@ -191,7 +191,8 @@ struct tfr_session {
     bool fence_legacy;
 
     struct tfr_park park;
-    uint64_t image_bytes; /* held for images; the pump's */
+    uint64_t image_bytes; /* held for images, and of these in the grave; the pump's */
+    uint64_t image_dead;
 
     int relief_fd;                  /* wakes the relief */
     _Atomic uint32_t relief_asleep; /* pairs with the look in tfr_news_ask */

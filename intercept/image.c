@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/env.h"
 #include "base/log.h"
 #include "intercept/memory.h"
 #include "intercept/module.h"
@@ -120,9 +121,11 @@ bool tfr_image_parts(const void *image, void **copy_out, uint64_t *len_out)
 struct sent {
     struct sent *next;
     uint64_t len, hash[2], id;
+    uint32_t users;
 };
-static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* guards the list and uploads */
-static struct sent *sent_images;
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* guards all below, and uploads */
+static struct sent *sent_images;                         /* what was used last stands first */
+static uint64_t sent_bytes;
 
 /* Two independent multiply-xor streams over 16-byte blocks: 128 bits, to know our own images again.
  */
@@ -184,15 +187,62 @@ static CUresult image_send(const uint8_t *bytes, uint64_t len, struct sent *sent
     return result;
 }
 
+/* The executor keeps it no longer. */
+static void sent_drop(struct sent *s)
+{
+    struct tfr_ask ask;
+    struct tfr_image_free_req *req =
+        s->id ? tfr_ask_begin(&ask, TFR_OP_image_free, sizeof *req) : NULL;
+    if (req) {
+        req->image = s->id;
+        tfr_ask_send(&ask, 0);
+        tfr_ask_end(&ask);
+    }
+    if (s->id)
+        tfr_handle_drop(TFR_KIND_IMAGE, s->id);
+    free(s);
+}
+
+/* Those that were used last stay, as far as they go: a program may load any number. */
+static void sent_trim(void)
+{
+    uint64_t most = tfr_env_u64("TFR_IMAGE_CACHE");
+    if (sent_bytes <= most ||
+        tfr_client.lacks[TFR_OP_image_free / 64] >> TFR_OP_image_free % 64 & 1)
+        return;
+    uint64_t kept = 0;
+    for (struct sent **at = &sent_images, *s; (s = *at);) {
+        kept += s->len;
+        if (kept <= most || s->users) {
+            at = &s->next;
+            continue;
+        }
+        *at = s->next;
+        kept -= s->len;
+        sent_bytes -= s->len;
+        sent_drop(s);
+        TFR_COUNT(images_dropped, 1);
+    }
+}
+
+/* NULL: it was not sent yet, or is there no more. */
+static struct sent *sent_find(uint64_t len, const uint64_t hash[2])
+{
+    struct sent **at = &sent_images, *s;
+    while ((s = *at) && (s->len != len || s->hash[0] != hash[0] || s->hash[1] != hash[1]))
+        at = &s->next;
+    if (s)
+        *at = s->next;
+    return s;
+}
+
 CUresult tfr_image_upload(const void *start, uint64_t len, uint64_t *id_out)
 {
     uint64_t hash[2];
     image_hash(start, len, hash);
     CUresult result = CUDA_SUCCESS;
     pthread_mutex_lock(&lock);
-    struct sent *s = sent_images;
-    while (s && (s->len != len || s->hash[0] != hash[0] || s->hash[1] != hash[1]))
-        s = s->next;
+    struct sent *s = sent_find(len, hash);
     if (!s) {
         s = calloc(1, sizeof *s);
         result = s ? image_send(start, len, s) : CUDA_ERROR_OUT_OF_MEMORY;
@@ -200,16 +250,33 @@ CUresult tfr_image_upload(const void *start, uint64_t len, uint64_t *id_out)
             s->len = len;
             s->hash[0] = hash[0];
             s->hash[1] = hash[1];
-            s->next = sent_images;
-            sent_images = s;
-        } else {
-            free(s);
+            sent_bytes += len;
+        } else if (s) {
+            sent_drop(s);
         }
     }
-    if (result == CUDA_SUCCESS)
+    if (result == CUDA_SUCCESS) {
+        s->next = sent_images;
+        sent_images = s;
+        s->users++;
         *id_out = s->id;
+        sent_trim();
+    }
     pthread_mutex_unlock(&lock);
     return result;
+}
+
+void tfr_image_release(uint64_t id)
+{
+    pthread_mutex_lock(&lock);
+    struct sent *s = sent_images;
+    while (s && s->id != id)
+        s = s->next;
+    if (s && s->users) { /* it may be another session's by now */
+        s->users--;
+        sent_trim();
+    }
+    pthread_mutex_unlock(&lock);
 }
 
 void tfr_image_forget_all(void)
@@ -220,6 +287,7 @@ void tfr_image_forget_all(void)
         sent_images = s->next;
         free(s);
     }
+    sent_bytes = 0;
     pthread_mutex_unlock(&lock);
     tfr_handle_clear(TFR_KIND_IMAGE, NULL);
 }

@@ -105,13 +105,17 @@ static CUresult add(struct linker *linker, CUjitInputType type, const void *data
         return result;
     struct tfr_ask ask;
     struct tfr_link_req *req = ask_begin(&ask, linker, TFR_LINK_ADD, name_len);
-    if (!req)
+    if (!req) {
+        tfr_image_release(image);
         return ask.result;
+    }
     req->image = image;
     req->type = (uint32_t)type;
     memcpy(req + 1, name, name_len - 1);
     ((char *)(req + 1))[name_len - 1] = 0;
-    return ask_end(&ask, linker, &unused);
+    result = ask_end(&ask, linker, &unused);
+    tfr_image_release(image);
+    return result;
 }
 
 CUresult cuLinkAddData_v2(CUlinkState state, CUjitInputType type, void *data, size_t len,

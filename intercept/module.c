@@ -59,7 +59,11 @@ static CUresult module_send(const struct tfr_module *module, const struct tfr_ji
 {
     uint64_t image_id;
     CUresult result = tfr_image_upload(module->image, module->image_len, &image_id);
-    return result != CUDA_SUCCESS ? result : load_ask(image_id, module->id, jit);
+    if (result != CUDA_SUCCESS)
+        return result;
+    result = load_ask(image_id, module->id, jit);
+    tfr_image_release(image_id);
+    return result;
 }
 
 static CUresult load(enum tfr_kind kind, const void *image, const struct tfr_jit *jit,

@@ -63,8 +63,9 @@ bool tfr_image_bytes(const void *image, const void **start_out, uint64_t *len_ou
  * the caller's to free; false: it is not one. */
 bool tfr_image_parts(const void *image, void **copy_out, uint64_t *len_out);
 
-/* Makes sure that the executor has the image; *id_out names it. */
+/* Makes sure that the executor has the image, until it is released; *id_out names it. */
 CUresult tfr_image_upload(const void *start, uint64_t len, uint64_t *id_out);
+void tfr_image_release(uint64_t id);
 
 void tfr_image_forget_all(void);
 

@@ -354,6 +354,13 @@ struct tfr_image_put_req { /* one piece of an image, out of the lane */
     uint64_t lane_at, len, stamp;
 };
 
+/* Its id dies; what was loaded from it does not need it. */
+struct tfr_image_free_req {
+    struct tfr_rec head;
+    uint32_t slot, in_len;
+    uint64_t image;
+};
+
 /* An image may be several fatbins end to end: relocatable code. */
 enum { TFR_IMAGE_PARTS_MAX = 1024 };
 

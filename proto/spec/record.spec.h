@@ -49,6 +49,8 @@ TFR_RECORD(0x0016, function_set, SYNC, HELPER)
 TFR_RECORD(0x0017, launch_asked, SYNC)
 /* Where a stream is, for the first query after work. */
 TFR_RECORD(0x0018, stream_query, SYNC)
+/* Gives back the bytes of an uploaded image. */
+TFR_RECORD(0x0019, image_free, SYNC)
 /* Copies a rectangle or a box. */
 TFR_RECORD(0x0038, rect)
 /* Copies between devices. */

@@ -396,6 +396,12 @@ class RoundTrips(unittest.TestCase):
         self.assertEqual(few["lease_grows"], many["lease_grows"])
         self.assertGreater(many["pool_reuses"], few["pool_reuses"] + 2000)
 
+    def test_code_that_was_loaded_is_kept_as_far_as_it_may_be(self):
+        for name in ("linker", "module_from_text", "device_reset"):
+            got = self.counters(os.path.join(BIN, name), TFR_IMAGE_CACHE="0")
+            self.assertGreater(got["images_dropped"], 0, name)
+            self.assertEqual(self.counters(os.path.join(BIN, name))["images_dropped"], 0, name)
+
     def test_without_a_lease_each_allocation_is_one(self):
         asked = self.counters(os.path.join(BIN, "alloc_loop"), "100", TFR_PERF="no_lease")
         self.assertGreater(asked["round_trips"], 400)
