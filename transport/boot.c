@@ -214,7 +214,8 @@ static tfr_status bytes_recv(int fd, void *to, size_t len, struct tfr_boot_msg *
         if (got > 0) {
             *any = true;
             if (msg ? !fds_collect(&hdr, msg) : hdr.msg_flags & MSG_CTRUNC)
-                return tfr_fail(TFR_E_PROTO, "boot message with surplus descriptors");
+                return tfr_fail(TFR_E_PROTO, "boot message with surplus descriptors, or ulimit -n "
+                                             "leaves no room for them");
             to = (char *)to + got;
             len -= (size_t)got;
         } else if (got == 0 || is_gone(errno)) {

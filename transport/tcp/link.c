@@ -174,10 +174,15 @@ void tcp_news(struct tcp_link *link)
     if (!atomic_fetch_add_explicit(&link->armed, 0, memory_order_acq_rel))
         return;
     pthread_mutex_lock(&link->lock);
-    if (atomic_load_explicit(&link->armed, memory_order_relaxed) && !link->told)
+    link->owed = atomic_load_explicit(&link->armed, memory_order_relaxed);
+    link->tells++;
+    if (link->owed && !link->told)
         link->told = write(link->news, &one, sizeof(one)) == sizeof(one);
     pthread_mutex_unlock(&link->lock);
 }
+
+/* Of this thread, while it is armed: which tell it has not missed. */
+static __thread uint32_t armed_at __attribute__((tls_model("initial-exec")));
 
 static tfr_status tcp_arm(struct tfr_link *base, int *fd_out)
 {
@@ -188,20 +193,25 @@ static tfr_status tcp_arm(struct tfr_link *base, int *fd_out)
         return status;
     pthread_mutex_lock(&link->lock);
     atomic_fetch_add_explicit(&link->armed, 1, memory_order_acq_rel); /* see tcp_news */
+    armed_at = link->tells;
     pthread_mutex_unlock(&link->lock);
     TFR_COUNT(sleeps, 1);
     *fd_out = link->poller;
     return TFR_OK;
 }
 
-/* Only the last one drains.  The next progress looks at all sockets. */
+/* The last one of those who were told drains: whoever came later has looked by himself, and would
+ * not get any sleep.  The next progress looks at all sockets. */
 static void tcp_disarm(struct tfr_link *base)
 {
     struct tcp_link *link = tcp_link_of(base);
     uint64_t n;
 
     pthread_mutex_lock(&link->lock);
-    if (atomic_fetch_sub_explicit(&link->armed, 1, memory_order_relaxed) == 1 && link->told)
+    atomic_fetch_sub_explicit(&link->armed, 1, memory_order_relaxed);
+    if (armed_at != link->tells)
+        link->owed--;
+    if (!link->owed && link->told)
         link->told = read(link->news, &n, sizeof(n)) < 0;
     pthread_mutex_unlock(&link->lock);
     atomic_store_explicit(&link->slept, true, memory_order_relaxed);

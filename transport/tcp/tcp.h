@@ -167,10 +167,12 @@ struct tcp_link {
     _Atomic int32_t error;  /* tfr_status, sticky */
     _Atomic bool receiving; /* a lock that nobody waits for */
     _Atomic bool slept;     /* look at all sockets */
-    pthread_mutex_t lock;   /* guards changes of armed, and told */
+    pthread_mutex_t lock;   /* guards changes of armed, and the four below */
     _Atomic uint32_t armed; /* threads between arm and disarm */
     int news;               /* an eventfd: another thread has taken what they wait for */
     bool told;              /* it is readable */
+    uint32_t tells;         /* so often */
+    uint32_t owed;          /* of those who were armed at the last one, who still are */
     uint32_t polls, turn;   /* under `receiving` */
     uint64_t looked_ns;     /* likewise: the last look at the peer's host */
     _Atomic uint64_t taken; /* bytes; written under `receiving` */

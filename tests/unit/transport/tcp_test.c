@@ -3,6 +3,7 @@
 #include <arpa/inet.h>
 #include <criterion/criterion.h>
 #include <netinet/in.h>
+#include <poll.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
@@ -528,4 +529,47 @@ Test(tcp, the_keyed_hash_is_the_one_it_should_be)
     memcpy(text, key, 15);
     tfr_mac(key, text, sizeof(text), mac);
     cr_assert_eq(memcmp(mac, want, 16), 0, "%02x%02x", mac[0], mac[1]);
+}
+
+struct sleeper {
+    struct tfr_link *link;
+    _Atomic int step; /* 1: it has armed; 2: it may go */
+};
+
+static void *sleep_main(void *arg)
+{
+    struct sleeper *sleeper = arg;
+    int fd;
+
+    if (ops->arm(sleeper->link, &fd) != TFR_OK)
+        return arg;
+    sleeper->step = 1;
+    while (sleeper->step != 2)
+        usleep(200);
+    ops->disarm(sleeper->link);
+    return NULL;
+}
+
+Test(tcp, news_keep_nobody_awake_who_came_after_them, .timeout = 60)
+{
+    struct victim *victim = victim_open();
+    struct sleeper sleeper = {.link = victim->link};
+    struct pollfd poller = {.events = POLLIN};
+    pthread_t thread;
+    void *failed;
+
+    cr_assert_eq(pthread_create(&thread, NULL, sleep_main, &sleeper), 0);
+    while (sleeper.step != 1)
+        usleep(200);
+    tcp_news((struct tcp_link *)victim->link);
+    cr_assert_eq(ops->arm(victim->link, &poller.fd), TFR_OK);
+    cr_assert_eq(poll(&poller, 1, 0), 1, "the one that was told may not have woken yet");
+    sleeper.step = 2;
+    pthread_join(thread, &failed);
+    cr_assert_null(failed);
+    cr_assert_eq(poll(&poller, 1, 0), 0);
+    tcp_news((struct tcp_link *)victim->link);
+    cr_assert_eq(poll(&poller, 1, 0), 1);
+    ops->disarm(victim->link);
+    victim_close(victim);
 }
