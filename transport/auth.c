@@ -251,7 +251,9 @@ static void say_refused(struct tfr_auth *auth, struct tfr_boot_msg *out)
 
 static const char *method_word(uint32_t method)
 {
-    return method == TFR_AUTH_MUNGE ? "munge" : "key";
+    return method == TFR_AUTH_MUNGE ? "munge"
+           : method == TFR_AUTH_KEY ? "key"
+                                    : "something unknown";
 }
 
 /* Is the peer's greeting one that we can go on with? */
