@@ -18,8 +18,8 @@ static const struct tfr_env_row rows[] = {
     {"TFR_AUTH", "key", "how client and executor prove their identity over TCP: key, munge"},
     {"TFR_KEY_FILE", NULL, "file of the key that both sides hold (default: ~/.config/tfr/key)"},
     {"TFR_EXECUTOR_UID", NULL,
-     "with munge: users whose executors are trusted besides our own and root's, separated by "
-     "commas"},
+     "over unix sockets and with munge: users whose executors are trusted besides our own and "
+     "root's, separated by commas"},
     {"TFR_MUNGE_SOCKET", NULL, "munged's socket (default: libmunge's)"},
     {"TFR_VISIBLE_DEVICES", NULL,
      "in place of CUDA_VISIBLE_DEVICES, where that is about GPUs of this machine; all: every "
@@ -46,7 +46,8 @@ static const struct tfr_env_row rows[] = {
     {"TFR_TCP_ENCRYPT", "0", "1 on either side: what goes over tcp is encrypted (libsodium)"},
     {"TFR_TCP_PORTS", NULL, "executor: ports for these (5000-5100); default: any"},
     {"TFR_VERBS_DEVICE", NULL,
-     "RDMA devices, separated by commas; equals share large copies (default: whatever reaches the executor, which takes those "
+     "RDMA devices, separated by commas; equals share large copies (default: whatever reaches the "
+     "executor, which takes those "
      "that are nearest to its GPU)"},
     {"TFR_VERBS_PORT", NULL, "port of these devices (default: any that is active)"},
     {"TFR_VERBS_GID", NULL, "index in the port's GID table (default: what suits the other side)"},

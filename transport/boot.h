@@ -52,7 +52,8 @@ void tfr_boot_unlisten(const char *addr, int fd);
 /* The next connection of a listener; TFR_AGAIN: none now. */
 tfr_status tfr_boot_accept(int listen_fd, struct tfr_boot *boot_out);
 
-/* Connects within limit_ms and, over TCP, proves who we are and asks the same of the executor.
+/* Connects within limit_ms and, over TCP, proves who we are and asks the same of the executor; over
+ * a unix socket its user must be one that we trust.
  * TFR_E_PEER (at once, if nobody listens) and TFR_E_TIMEOUT make no line at level error; any other
  * failure does, and says what to do. */
 tfr_status tfr_boot_connect(const char *addr, int limit_ms, struct tfr_boot *boot_out);

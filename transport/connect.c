@@ -118,10 +118,40 @@ static tfr_status tcp_join(const char *addr, const struct tfr_auth_cfg *cfg, uin
     return status;
 }
 
+/* Whose executors we trust besides our own: root's, and those that were named. */
+static tfr_status trusted_add(struct tfr_auth_cfg *cfg)
+{
+    const char *uids = tfr_env_str("TFR_EXECUTOR_UID");
+
+    cfg->uid[cfg->uid_n++] = 0;
+    if (!uids || tfr_auth_uids(cfg, uids) == TFR_OK)
+        return TFR_OK;
+    return tfr_fail(TFR_E_INVAL,
+                    "TFR_EXECUTOR_UID=%s: numbers of users are expected, separated by commas",
+                    uids);
+}
+
+/* Anybody may have come first, and have taken the name. */
+static tfr_status owner_check(const char *addr, const struct tfr_boot *boot)
+{
+    struct tfr_auth_cfg cfg = {0};
+    tfr_status status = trusted_add(&cfg);
+    uid_t uid;
+    pid_t pid;
+
+    if (status == TFR_OK)
+        status = tfr_boot_peer(boot, &uid, &pid);
+    if (status != TFR_OK || tfr_auth_admits(&cfg, uid))
+        return status;
+    return tfr_fail(TFR_E_ACCESS,
+                    "%s is in the hands of user %u (process %d): name that in TFR_EXECUTOR_UID if "
+                    "you trust it",
+                    addr, (unsigned)uid, (int)pid);
+}
+
 /* Without a key of our own the executor is told, so that its owner learns of it. */
 static tfr_status tcp_connect(const char *addr, uint64_t deadline_ns, struct tfr_boot *boot_out)
 {
-    const char *uids = tfr_env_str("TFR_EXECUTOR_UID");
     struct tfr_boot boot = {.fd = -1};
     struct tfr_auth_cfg cfg;
     tfr_status status = tfr_address_connect(addr, deadline_ns, &boot.fd), lack;
@@ -129,12 +159,8 @@ static tfr_status tcp_connect(const char *addr, uint64_t deadline_ns, struct tfr
     if (status != TFR_OK)
         return status;
     lack = tfr_auth_load(NULL, NULL, false, &cfg);
-    cfg.uid[cfg.uid_n++] = 0;
-    if (lack == TFR_OK && uids && tfr_auth_uids(&cfg, uids) != TFR_OK)
-        lack = tfr_fail(TFR_E_INVAL,
-                        "TFR_EXECUTOR_UID=%s: numbers of users are expected, "
-                        "separated by commas",
-                        uids);
+    if (lack == TFR_OK)
+        lack = trusted_add(&cfg);
     if (lack != TFR_OK)
         cfg.method = TFR_AUTH_NONE;
     status = tfr_sodium() ? tcp_join(addr, &cfg, deadline_ns, &boot) : lack;
@@ -157,7 +183,11 @@ tfr_status tfr_boot_connect(const char *addr, int limit_ms, struct tfr_boot *boo
         return tcp_connect(addr, deadline_ns, boot_out);
     status = tfr_address_connect(addr, deadline_ns, &boot.fd);
     if (status == TFR_OK)
+        status = owner_check(addr, &boot);
+    if (status == TFR_OK)
         *boot_out = boot;
+    else
+        tfr_boot_close(&boot);
     return status;
 }
 

@@ -84,7 +84,8 @@ tfr_status tfr_key_make(const char *path)
     if (status == TFR_OK && link(temp, path) < 0 && errno != EEXIST)
         status = TFR_E_SYS;
     if (status != TFR_OK)
-        tfr_fail(status, "make the key file %s: %s", path, strerror(errno));
+        tfr_fail(status, "make the key file %s: %s: name another with --key-file", path,
+                 strerror(errno));
     close(fd);
     unlink(temp);
     return status;

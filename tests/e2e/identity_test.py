@@ -359,6 +359,23 @@ class Users(Case):
             self.refused(self.address, "another user", user=2)
             self.heard(running, "user 2 is not admitted")
 
+    def test_a_name_that_somebody_else_has_taken_is_not_trusted(self):
+        os.chmod(self.home, 0o777)
+        settings = {k: v for k, v in env(HOME=self.home).items() if k != "LD_PRELOAD"}
+        for address in (self.address, f"unix:@tfr-taken-{os.getpid()}"):
+            ready, write = os.pipe()
+            with started([TF_EXECUTOR, "--listen", address, "--gpu", "soft", "--ready-fd", str(write),
+                          "--allow-uid", "0"], user=NOBODY, extra_groups=[], pass_fds=[write], env=settings,
+                         stderr=subprocess.DEVNULL):
+                os.close(write)
+                with os.fdopen(ready) as pipe:
+                    self.assertTrue(pipe.read().startswith("ready"))
+                self.refused(address, f"user {NOBODY}", "TFR_EXECUTOR_UID")
+                got = program(address, self.home, PROBE, "count")
+                self.assertEqual(got.stdout, "cudaErrorNoDevice -1\n")
+                self.assertEqual(len(got.stderr.splitlines()), 1, got.stderr)
+                self.answers(address, TFR_EXECUTOR_UID=str(NOBODY))
+
     def test_a_program_has_a_worker_of_its_own_user(self):
         if subprocess.run(["test", "-x", PROBE], user=NOBODY, check=False).returncode:
             self.skipTest("the programs are closed to other users")
