@@ -31,7 +31,8 @@ static const struct tfr_env_row rows[] = {
     {"TFR_SPIN_US", "50", "microseconds that a wait spins before it sleeps"},
     {"TFR_CONNECT_MS", "3000", "milliseconds until an executor that does not answer is given up"},
     {"TFR_LOST_MS", "3000",
-     "milliseconds without a word of the other machine until its connections are lost (from 2000)"},
+     "milliseconds without a word of the other machine until its connections are lost (from 2000; "
+     "each side's own)"},
     {"TFR_WAIT_LIMIT", "60000",
      "milliseconds without a sign of life from the executor until a wait fails; 0: never"},
     {"TFR_TRANSPORT", "auto",

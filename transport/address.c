@@ -264,23 +264,24 @@ static tfr_status unix_connect(const char *addr, uint64_t deadline_ns, int *fd_o
 
 /* ---- tcp ---- */
 
-static int lost_ms(void)
+uint32_t tfr_address_lost_ms(void)
 {
     uint64_t ms = tfr_env_u64("TFR_LOST_MS");
 
     ms = ms < LOST_MIN_MS ? LOST_MIN_MS : ms > LOST_MAX_MS ? LOST_MAX_MS : ms;
-    return (int)ms - LOST_LESS_MS;
+    return (uint32_t)ms;
 }
 
 /* A host is lost after TFR_LOST_MS without a word.  The limit lies between two probes: with that of
  * exactly two seconds one lost probe would end a sound connection that is idle. */
 void tfr_address_tune(int fd)
 {
+    const int limit = (int)tfr_address_lost_ms() - LOST_LESS_MS;
     const struct {
         int level, name, value;
     } rows[] = {{IPPROTO_TCP, TCP_NODELAY, 1},  {SOL_SOCKET, SO_KEEPALIVE, 1},
                 {IPPROTO_TCP, TCP_KEEPIDLE, 1}, {IPPROTO_TCP, TCP_KEEPINTVL, 1},
-                {IPPROTO_TCP, TCP_KEEPCNT, 2},  {IPPROTO_TCP, TCP_USER_TIMEOUT, lost_ms()}};
+                {IPPROTO_TCP, TCP_KEEPCNT, 2},  {IPPROTO_TCP, TCP_USER_TIMEOUT, limit}};
 
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++)
         setsockopt(fd, rows[i].level, rows[i].name, &rows[i].value, sizeof(rows[i].value));

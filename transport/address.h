@@ -18,4 +18,7 @@ bool tfr_address_is_tcp(const char *addr);
  * gone. */
 void tfr_address_tune(int fd);
 
+/* TFR_LOST_MS within its bounds. */
+uint32_t tfr_address_lost_ms(void);
+
 #endif

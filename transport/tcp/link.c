@@ -12,7 +12,10 @@
 
 #include "base/counter.h"
 #include "base/log.h"
+#include "transport/address.h"
 #include "transport/tcp/tcp.h"
+
+enum { HOST_LESS_MS = 500 }; /* than TFR_LOST_MS: the host is looked at now and then only */
 
 static tfr_status tcp_prepare(const struct tfr_dev_cfg *cfg, struct tfr_dev **dev_out)
 {
@@ -92,6 +95,7 @@ static tfr_status tcp_open(struct tfr_dev *base, struct tfr_boot *boot, bool fir
         return status;
     }
     link->sock_n = joint.sock_n;
+    link->silent_ms = tfr_address_lost_ms() - HOST_LESS_MS;
     pthread_mutex_init(&link->lock, NULL);
     link->poller = epoll_create1(EPOLL_CLOEXEC);
     link->news = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);

@@ -9,7 +9,10 @@
 
 #include "base/env.h"
 #include "base/log.h"
+#include "transport/address.h"
 #include "transport/tcp/tcp.h"
+
+enum { PROBES_MAX = 127 }; /* the kernel's */
 
 /* Within a machine there is nothing to be careful with: what paces there (BBR) only costs time. */
 static void congestion_set(int fd, bool near)
@@ -26,14 +29,19 @@ static void congestion_set(int fd, bool near)
                  strerror(errno));
 }
 
+/* One lost host is for the boot connection to tell.  A link's socket that is idle says so a second
+ * later: each that ended by as few lost probes would be one more way to lose a sound session. */
 void tcp_options_set(int fd, bool near)
 {
-    static const struct {
+    const int probes = (int)tfr_address_lost_ms() / 1000;
+    const struct {
         int level, name, value;
     } options[] = {
-        {IPPROTO_TCP, TCP_NODELAY, 1},  {SOL_SOCKET, SO_KEEPALIVE, 1},
-        {IPPROTO_TCP, TCP_KEEPIDLE, 1}, {IPPROTO_TCP, TCP_KEEPINTVL, 1},
-        {IPPROTO_TCP, TCP_KEEPCNT, 2},
+        {IPPROTO_TCP, TCP_NODELAY, 1},
+        {SOL_SOCKET, SO_KEEPALIVE, 1},
+        {IPPROTO_TCP, TCP_KEEPIDLE, 1},
+        {IPPROTO_TCP, TCP_KEEPINTVL, 1},
+        {IPPROTO_TCP, TCP_KEEPCNT, probes < PROBES_MAX ? probes : PROBES_MAX},
     };
 
     for (size_t i = 0; i < sizeof(options) / sizeof(options[0]); i++)

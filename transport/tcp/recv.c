@@ -22,7 +22,6 @@ enum {
     ALL_EVERY = 16,
     IDLE_MAX = 64,
     HOST_LOOK_EVERY = 1024,
-    HOST_SILENT_MS = 2500,
 };
 #define HOST_LOOK_NS (250 * TFR_NS_PER_MS)
 
@@ -293,7 +292,7 @@ static void host_look(struct tcp_link *link)
         socklen_t len = sizeof(info);
         if (getsockopt(link->socks[i].fd, IPPROTO_TCP, TCP_INFO, &info, &len) == 0 &&
             info.tcpi_unacked && info.tcpi_retransmits &&
-            info.tcpi_last_ack_recv > HOST_SILENT_MS) {
+            info.tcpi_last_ack_recv > link->silent_ms) {
             tcp_link_fail(link, tfr_fail(TFR_E_PEER,
                                          "the peer's host has not answered for %u ms: is the "
                                          "network between up, and that machine?",

@@ -175,6 +175,7 @@ struct tcp_link {
     uint32_t owed;          /* of those who were armed at the last one, who still are */
     uint32_t polls, turn;   /* under `receiving` */
     uint64_t looked_ns;     /* likewise: the last look at the peer's host */
+    uint32_t silent_ms;     /* so long it may be silent while bytes are under way */
     _Atomic uint64_t taken; /* bytes; written under `receiving` */
     struct tcp_sock socks[TFR_CHANNELS];
 };
