@@ -7,6 +7,7 @@
  * client ends with that process.  Workers die with the parent, and the parent with its owner if it
  * was given one. */
 #define TFR_LOG_PART "executor"
+#include <fcntl.h>
 #include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -225,11 +226,22 @@ static bool options_take(int argc, char **argv, struct asked *asked)
     return optind == argc && asked->cfg.listen_n && pin_good(asked->cfg.pin);
 }
 
+/* Who starts us may have closed them: no socket of ours, nor of a worker, may take their place. */
+static void first_three_fill(void)
+{
+    int fd = open("/dev/null", O_RDWR);
+    while (fd >= 0 && fd <= STDERR_FILENO)
+        fd = open("/dev/null", O_RDWR);
+    if (fd >= 0)
+        close(fd);
+}
+
 int main(int argc, char **argv)
 {
     struct asked asked = {.cfg = {.ready_fd = -1, .max_sessions = 64, .pin = "auto"},
                           .worker = {.fd = -1, .stat_fd = -1, .uid = geteuid()}};
     const char *why;
+    first_three_fill();
     if (!options_take(argc, argv, &asked))
         return 2;
     if (asked.help) {

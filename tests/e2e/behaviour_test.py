@@ -57,14 +57,14 @@ def started(command, **kwargs):
 
 
 @contextlib.contextmanager
-def executor(*options):
+def executor(*options, prefix=()):
     """A tf-executor on a socket of its own: its address and its process."""
     with tempfile.TemporaryDirectory() as folder:
         address = "unix:" + os.path.join(folder, "tfr.sock")
         settings = {k: v for k, v in env().items() if k != "LD_PRELOAD"}
         ready, write = os.pipe()
-        with started([TF_EXECUTOR, "--listen", address, "--gpu", "soft", "--ready-fd", str(write),
-                      *options],
+        with started([*prefix, TF_EXECUTOR, "--listen", address, "--gpu", "soft", "--ready-fd",
+                      str(write), *options],
                      pass_fds=[write], env=settings, stderr=subprocess.DEVNULL) as child:
             os.close(write)
             with os.fdopen(ready) as pipe:
@@ -368,6 +368,15 @@ class Sharing(unittest.TestCase):
                 got = tf_run(PROBE, "exit", "3", executor=address)
                 self.assertEqual(got.returncode, 3, got.stderr)
             self.assertIsNone(daemon.poll())
+
+
+class ClosedStreams(unittest.TestCase):
+    def test_an_executor_without_standard_streams_serves_one_program_after_the_other(self):
+        shut = ["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh"]
+        with executor(prefix=shut) as (address, _):
+            for _ in range(2):
+                got = tf_run(PROBE, "cat", executor=address, stdin=b"once")
+                self.assertEqual((got.returncode, got.stdout), (0, b"once"), got.stderr)
 
 
 class RoundTrips(unittest.TestCase):
