@@ -184,10 +184,12 @@ static CUresult end_alone(struct tfr_context *ctx)
         tfr_module_explain_reset();
     tfr_copy_deliver();
     tfr_memory_forget_context(ctx);
+    tfr_handle_keep(); /* what dies here the executor hears of below */
     tfr_module_forget_context(ctx);
     tfr_event_forget_context(ctx);
     tfr_stream_forget_context(ctx);
     CUresult result = free_ask(ctx);
+    tfr_handle_let_go();
     tfr_thread.ctx = before;
     atomic_store_explicit(&ctx->active, TFR_CONTEXT_DEAD, memory_order_release);
     return result;

@@ -14,7 +14,9 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static struct {
     uint32_t used;      /* slots ever handed out */
     uint32_t free_head; /* index + 1 of a list through next_free; 0: empty */
+    uint32_t kept_head; /* the same of those that are not to be handed out yet */
 } state[TFR_KIND_LIMIT];
+static bool keeping; /* likewise */
 
 static struct tfr_handle *slot_at(enum tfr_kind kind, uint32_t at)
 {
@@ -73,9 +75,33 @@ void tfr_handle_bind(uint64_t id, void *object)
 
 static void slot_free(enum tfr_kind kind, uint32_t at, struct tfr_handle *slot)
 {
+    uint32_t *head = keeping ? &state[kind].kept_head : &state[kind].free_head;
     atomic_store_explicit(&slot->id, 0, memory_order_release);
-    slot->next_free = state[kind].free_head;
-    state[kind].free_head = at + 1;
+    slot->next_free = *head;
+    *head = at + 1;
+}
+
+void tfr_handle_keep(void)
+{
+    pthread_mutex_lock(&lock);
+    keeping = true;
+    pthread_mutex_unlock(&lock);
+}
+
+void tfr_handle_let_go(void)
+{
+    pthread_mutex_lock(&lock);
+    keeping = false;
+    for (int kind = 0; kind < TFR_KIND_LIMIT; kind++) {
+        while (state[kind].kept_head) {
+            uint32_t at = state[kind].kept_head - 1;
+            struct tfr_handle *slot = slot_at(kind, at);
+            state[kind].kept_head = slot->next_free;
+            slot->next_free = state[kind].free_head;
+            state[kind].free_head = at + 1;
+        }
+    }
+    pthread_mutex_unlock(&lock);
 }
 
 void tfr_handle_drop(enum tfr_kind kind, uint64_t id)

@@ -30,6 +30,11 @@ CUresult tfr_handle_new(enum tfr_kind kind, uint64_t *id_out);
 void tfr_handle_bind(uint64_t id, void *object);
 void tfr_handle_drop(enum tfr_kind kind, uint64_t id);
 
+/* Between the two the places of handles that die are given to no others: the executor does not know
+ * yet that they are free.  One thread at a time. */
+void tfr_handle_keep(void);
+void tfr_handle_let_go(void);
+
 /* Every handle of the session dies; each(object) is called for each bound object of the kind. */
 void tfr_handle_clear(enum tfr_kind kind, void (*each)(void *object));
 

@@ -117,6 +117,36 @@ static void contexts(void)
     }
 }
 
+/* Each thread ends its own contexts with the streams in them: nothing here is undefined, and no
+ * call may fail. */
+static void *owner(void *arg)
+{
+    CUcontext ctx;
+    CUstream s[4];
+    CUevent e;
+    (void)arg;
+    for (int i = 0; i < CONTEXTS; i++) {
+        CU(cuCtxCreate_v2(&ctx, 0, 0));
+        for (int k = 0; k < 4; k++)
+            CU(cuStreamCreate(&s[k], CU_STREAM_NON_BLOCKING));
+        CU(cuEventCreate(&e, CU_EVENT_DISABLE_TIMING));
+        CU(cuEventRecord(e, s[0]));
+        CU(cuStreamWaitEvent(s[1], e, 0));
+        CU(cuStreamDestroy_v2(s[2]));
+        CU(cuCtxDestroy_v2(ctx));
+    }
+    return NULL;
+}
+
+static void owners(void)
+{
+    pthread_t thread[USERS];
+    for (int i = 0; i < USERS; i++)
+        CHECK(pthread_create(&thread[i], NULL, owner, NULL) == 0);
+    for (int i = 0; i < USERS; i++)
+        pthread_join(thread[i], NULL);
+}
+
 /* ---- one module, unloaded by all at once ---- */
 
 static const char image[] = ".version 7.0\n.target sm_75\n.address_size 64\n"
@@ -171,6 +201,8 @@ int main(void)
     puts("streams and events");
     contexts();
     puts("contexts");
+    owners();
+    puts("contexts of their own");
     CU(cuCtxSetCurrent(primary));
     modules();
     puts("modules");

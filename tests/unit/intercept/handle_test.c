@@ -16,6 +16,19 @@ Test(handle, is_alive_until_dropped_and_never_again)
     cr_assert_eq(tfr_id_at(id), tfr_id_at(next));
 }
 
+Test(handle, gives_no_place_to_others_before_the_executor_knows_that_it_is_free)
+{
+    uint64_t id, next, last;
+    cr_assert_eq(tfr_handle_new(TFR_KIND_EVENT, &id), CUDA_SUCCESS);
+    tfr_handle_keep();
+    tfr_handle_drop(TFR_KIND_EVENT, id);
+    cr_assert_eq(tfr_handle_new(TFR_KIND_EVENT, &next), CUDA_SUCCESS);
+    cr_assert_neq(tfr_id_at(id), tfr_id_at(next));
+    tfr_handle_let_go();
+    cr_assert_eq(tfr_handle_new(TFR_KIND_EVENT, &last), CUDA_SUCCESS);
+    cr_assert_eq(tfr_id_at(id), tfr_id_at(last));
+}
+
 Test(handle, of_another_kind_or_out_of_nowhere_is_refused)
 {
     uint64_t id, out;
