@@ -18,6 +18,7 @@
 #include "transport/boot.h"
 
 static const size_t huge_page = 2u << 20;
+enum { JOIN_MAX_MS = 3600000 };
 
 /* The current context of this thread, so that it is set only when it changes. */
 static __thread uint16_t current;
@@ -192,7 +193,8 @@ static tfr_status welcome_send(struct tfr_session *s)
 /* For all ways; the client registers memory meanwhile. */
 static uint64_t join_limit(void)
 {
-    return tfr_clock_now() + tfr_env_u64("TFR_JOIN_MS") * TFR_NS_PER_MS;
+    uint64_t ms = tfr_env_u64("TFR_JOIN_MS");
+    return tfr_clock_now() + (ms < JOIN_MAX_MS ? ms : JOIN_MAX_MS) * TFR_NS_PER_MS;
 }
 
 /* TFR_E_UNSUP: the client cannot go this way after all.  A worker is not for who is slow to say so
