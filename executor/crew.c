@@ -5,6 +5,7 @@
  * none once a private executor has its program. */
 #define TFR_LOG_PART "executor"
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -100,6 +101,12 @@ static void env_apply(const struct tfr_fixed_env *env)
         putenv(text + at);
 }
 
+/* Across exec.  A copy would need a descriptor more, and those may be used up. */
+static int kept(int fd)
+{
+    return fcntl(fd, F_SETFD, 0) == 0 ? fd : -1;
+}
+
 static void worker_exec(const struct tfr_parent *p, const struct tfr_fixed_env *env, int fd,
                         int stat_fd)
 {
@@ -110,9 +117,9 @@ static void worker_exec(const struct tfr_parent *p, const struct tfr_fixed_env *
     signal(SIGPIPE, SIG_DFL);
     setrlimit(RLIMIT_NOFILE, &p->files);
     env_apply(env);
-    snprintf(number, sizeof number, "%d", dup(fd)); /* without close-on-exec */
-    snprintf(stat, sizeof stat, "%d", stat_fd < 0 ? -1 : dup(stat_fd));
-    snprintf(spin, sizeof spin, "%d", p->spin_fd < 0 ? -1 : dup(p->spin_fd));
+    snprintf(number, sizeof number, "%d", kept(fd));
+    snprintf(stat, sizeof stat, "%d", kept(stat_fd));
+    snprintf(spin, sizeof spin, "%d", kept(p->spin_fd));
     snprintf(uid, sizeof uid, "%u", (unsigned)env->uid);
     execl("/proc/self/exe", "tf-executor", "--worker", number, "--stat-fd", stat, "--spin-fd", spin,
           "--gpu", gpu_word(p->cfg->gpu), "--pin", p->cfg->pin, "--uid", uid, (char *)NULL);

@@ -379,6 +379,22 @@ class ClosedStreams(unittest.TestCase):
                 self.assertEqual((got.returncode, got.stdout), (0, b"once"), got.stderr)
 
 
+class FewDescriptors(unittest.TestCase):
+    few = ("sh", "-c", 'ulimit -n 40; exec "$@"', "sh")
+
+    def test_a_link_over_tcp_needs_few(self):
+        got = tf_run(PROBE, "cat", prefix=self.few, stdin=b"few", TFR_TRANSPORT="tcp")
+        self.assertEqual((got.returncode, got.stdout), (0, b"few"), got.stderr)
+
+    def test_who_finds_none_left_is_served_later(self):
+        with executor(prefix=self.few) as (address, daemon), contextlib.ExitStack() as stack:
+            many = [stack.enter_context(client(address, "exit", "3")) for _ in range(48)]
+            for child in many:
+                _, err = child.communicate(timeout=LIMIT_S)
+                self.assertEqual(child.returncode, 3, err)
+            self.assertIsNone(daemon.poll())
+
+
 class RoundTrips(unittest.TestCase):
     def counters(self, *program, **more):
         with tempfile.TemporaryDirectory() as folder:

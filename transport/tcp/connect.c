@@ -331,29 +331,47 @@ static void guest_hear(struct party *party, struct guest *guest)
         guest_judge(party, guest);
 }
 
+enum { LISTENER, BOOT, GUESTS }; /* places among the pollers */
+
+/* Only who is here: poll takes no more than the process may have descriptors. */
+static nfds_t guests_watch(const struct party *party, struct pollfd *pollers)
+{
+    nfds_t n = GUESTS;
+
+    pollers[LISTENER] = (struct pollfd){.fd = party->listener, .events = POLLIN};
+    pollers[BOOT] = (struct pollfd){.fd = party->boot->fd, .events = POLLRDHUP};
+    for (int i = 0; i < GUEST_N; i++)
+        if (party->guests[i].fd >= 0)
+            pollers[n++] = (struct pollfd){.fd = party->guests[i].fd, .events = POLLIN};
+    return n;
+}
+
+static void guests_hear(struct party *party, const struct pollfd *pollers)
+{
+    nfds_t n = GUESTS;
+
+    for (int i = 0; i < GUEST_N; i++)
+        if (party->guests[i].fd >= 0 && pollers[n++].revents)
+            guest_hear(party, &party->guests[i]);
+}
+
 static tfr_status guests_join(struct party *party)
 {
-    struct pollfd pollers[GUEST_N + 2];
+    struct pollfd pollers[GUESTS + GUEST_N];
 
     while (party->joined < party->joint->sock_n) {
         int left = left_ms(party->deadline_ns);
-        pollers[GUEST_N] = (struct pollfd){.fd = party->listener, .events = POLLIN};
-        pollers[GUEST_N + 1] = (struct pollfd){.fd = party->boot->fd, .events = POLLRDHUP};
-        for (int i = 0; i < GUEST_N; i++)
-            pollers[i] = (struct pollfd){.fd = party->guests[i].fd, .events = POLLIN};
         if (!left)
             return tfr_fail(TFR_E_TIMEOUT,
                             "tcp link: the client has joined %u of %u connections: is a firewall "
                             "in the way? TFR_TCP_PORTS names the ports",
                             party->joined, party->joint->sock_n);
-        if (poll(pollers, GUEST_N + 2, left) < 0)
+        if (poll(pollers, guests_watch(party, pollers), left) < 0)
             continue;
-        if (pollers[GUEST_N + 1].revents)
+        if (pollers[BOOT].revents)
             return tfr_fail(TFR_E_PEER, "tcp link: %s", tfr_status_str(TFR_E_PEER));
-        for (int i = 0; i < GUEST_N; i++)
-            if (pollers[i].revents && party->guests[i].fd >= 0)
-                guest_hear(party, &party->guests[i]);
-        if (pollers[GUEST_N].revents)
+        guests_hear(party, pollers);
+        if (pollers[LISTENER].revents)
             guests_accept(party);
     }
     return TFR_OK;
