@@ -380,7 +380,7 @@ class ClosedStreams(unittest.TestCase):
 
 
 class FewDescriptors(unittest.TestCase):
-    few = ("sh", "-c", 'ulimit -n 40; exec "$@"', "sh")
+    few = ("sh", "-c", 'ulimit -n 28; exec "$@"', "sh")
 
     def test_a_link_over_tcp_needs_few(self):
         got = tf_run(PROBE, "cat", prefix=self.few, stdin=b"few", TFR_TRANSPORT="tcp")
@@ -388,9 +388,9 @@ class FewDescriptors(unittest.TestCase):
 
     def test_who_finds_none_left_is_served_later(self):
         with executor(prefix=self.few) as (address, daemon), contextlib.ExitStack() as stack:
-            many = [stack.enter_context(client(address, "exit", "3")) for _ in range(48)]
+            many = [stack.enter_context(client(address, "exit", "3")) for _ in range(28)]
             for child in many:
-                _, err = child.communicate(timeout=LIMIT_S)
+                _, err = child.communicate(timeout=3 * LIMIT_S)
                 self.assertEqual(child.returncode, 3, err)
             self.assertIsNone(daemon.poll())
 
