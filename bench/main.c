@@ -1,6 +1,7 @@
 /* tf-bench: what a call costs through TFR, beside the same call on the driver in this process tree
  * and beside what the machine could do at best, all in one run, in turn.  It asserts no latency;
  * exit status 1: a case did not run, or its data was wrong. */
+#include <errno.h>
 #include <getopt.h>
 #include <stdlib.h>
 #include <string.h>
@@ -250,6 +251,33 @@ static bool find_self(struct bench_cfg *cfg)
     return true;
 }
 
+static bool rounds_take(const char *text, uint32_t *rounds_out)
+{
+    char *end;
+    long n = strtol(text, &end, 10);
+    if (!*text || *end || n < 1 || n > ROUNDS_MAX) {
+        tfr_say("--rounds %s: expected is a number from 1 to %d", text, ROUNDS_MAX);
+        return false;
+    }
+    *rounds_out = (uint32_t)n;
+    return true;
+}
+
+/* Before the minutes that the cases take. */
+static bool json_writable(const char *path)
+{
+    FILE *file;
+    if (!path || strcmp(path, "-") == 0)
+        return true;
+    file = fopen(path, "a");
+    if (!file) {
+        tfr_say("cannot write %s: %s", path, strerror(errno));
+        return false;
+    }
+    fclose(file);
+    return true;
+}
+
 /* -1: go on, else the exit status. */
 static int parse(int argc, char **argv, struct bench_cfg *cfg, struct job *job)
 {
@@ -266,7 +294,8 @@ static int parse(int argc, char **argv, struct bench_cfg *cfg, struct job *job)
             cfg->quick = true;
             break;
         case OPT_ROUNDS:
-            cfg->rounds = (uint32_t)strtoul(optarg, NULL, 10);
+            if (!rounds_take(optarg, &cfg->rounds))
+                return 2;
             break;
         case OPT_JSON:
             cfg->json = optarg;
@@ -317,7 +346,7 @@ int main(int argc, char **argv)
     int status = parse(argc, argv, cfg, &job);
     if (status >= 0)
         return status;
-    if (cfg->rounds == 0 || cfg->rounds > ROUNDS_MAX)
+    if (cfg->rounds == 0)
         cfg->rounds = cfg->quick ? ROUNDS_QUICK : ROUNDS;
     cfg->limit_ms = cfg->quick ? LIMIT_MS_QUICK : LIMIT_MS;
     list_fill(&run.list, cfg->quick);
@@ -328,7 +357,7 @@ int main(int argc, char **argv)
         printf("%-26s %s\n", run.list.cases[at].name, run.list.cases[at].what);
     if (cfg->list)
         return 0;
-    if (!find_self(cfg))
+    if (!json_writable(cfg->json) || !find_self(cfg))
         return 1;
     if (!floor_init()) { /* before anything that the answering process should not hold */
         tfr_say("no second process for the ping-pong: %m");

@@ -228,7 +228,10 @@ static int parse(int argc, char **argv)
                                             {0}};
     int got;
     while ((got = getopt_long(argc, argv, "+vh", options, NULL)) != -1) {
-        if (got == 'e') {
+        if (got == 'e' && !*optarg) {
+            tfr_say("--executor names none: leave it out for a private executor");
+            return EXIT_USAGE;
+        } else if (got == 'e') {
             setenv("TFR_EXECUTORS", optarg, 1);
         } else if (got == 't') {
             setenv("TFR_TRANSPORT", optarg, 1);

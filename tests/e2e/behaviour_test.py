@@ -233,6 +233,11 @@ class Death(unittest.TestCase):
 
 
 class TfRun(unittest.TestCase):
+    def test_an_empty_address_starts_no_private_executor(self):
+        got = tf_run("--executor", "", PROBE, "exit", "0")
+        self.assertEqual(got.returncode, 2, got.stderr)
+        self.assertIn(b"--executor names none", got.stderr)
+
     def test_exit_status_is_the_programs(self):
         for status in (0, 1, 77, 255):
             self.assertEqual(tf_run(PROBE, "exit", str(status)).returncode, status)
