@@ -6,7 +6,7 @@
 #include "base/counter.h"
 #include "tests/conform/conform.h"
 
-enum { AREA = 64 << 10, WORD_AT = 128, BELL_MS = 5000 };
+enum { AREA = 64 << 10, WORD_AT = 128, BELL_MS = 15000 };
 
 /* Progress is one thread's at a time; who finds another at it need not wait for that one. */
 static void drive(struct pair_end *end)
