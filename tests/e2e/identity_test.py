@@ -386,7 +386,7 @@ class Users(Case):
                              text=True) as child:
                     self.assertEqual(child.stdout.readline(), "ready\n")
                     got = tool("tf-stat", self.address, self.home, "--json")
-                    row, = json.loads(got.stdout)["sessions"]
+                    row = next(r for r in json.loads(got.stdout)["sessions"] if r["pid"] == child.pid)
                     with open(f"/proc/{row['worker']}/status", encoding="ascii") as file:
                         status = file.read()
                     self.assertEqual(row["uid"], user)
