@@ -190,6 +190,7 @@ static CUresult end_alone(struct tfr_context *ctx)
     tfr_stream_forget_context(ctx);
     CUresult result = free_ask(ctx);
     tfr_handle_let_go();
+    tfr_copy_forget_context(ctx);
     tfr_thread.ctx = before;
     atomic_store_explicit(&ctx->active, TFR_CONTEXT_DEAD, memory_order_release);
     return result;

@@ -325,7 +325,8 @@ static CUresult pull_later(struct tfr_stream *stream, uint8_t *dst, struct tfr_m
         return tfr_pull_from_device(stream, dst, mem, src, len);
     for (uint64_t done = 0, n; result == CUDA_SUCCESS && done < len; done += n) {
         n = piece_len(done, len - done);
-        struct tfr_owed owed = {.word = stream->word,
+        struct tfr_owed owed = {.ctx = stream->ctx,
+                                .word = stream->word,
                                 .flags = tfr_home_flags(n),
                                 .mem = mem,
                                 .dst = {(uint64_t)dst + done, n, 1},

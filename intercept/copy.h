@@ -128,8 +128,9 @@ bool tfr_copy_early(void);
 
 /* Bytes of the application that arrive in an extent, packed, when the stream passes seq. */
 struct tfr_owed {
-    uint32_t flags;      /* TFR_COPY_FETCH, if the record said so */
-    struct tfr_mem *mem; /* that they lie in, or NULL */
+    const struct tfr_context *ctx; /* of the stream */
+    uint32_t flags;                /* TFR_COPY_FETCH, if the record said so */
+    struct tfr_mem *mem;           /* that they lie in, or NULL */
     struct tfr_extent extent;
     struct tfr_box_side dst; /* where they belong */
     uint64_t width, height, depth;
@@ -152,6 +153,10 @@ void tfr_copy_forget_all(void);
 
 /* It is lost: the same, without what gates still use. */
 void tfr_copy_forget_owed(void);
+
+/* The context ends, or has ended: what is owed by its streams will not come.  When it returns
+ * nothing of that is written any more. */
+void tfr_copy_forget_context(const struct tfr_context *ctx);
 
 /* Has one of them arrived that nobody has brought home? */
 bool tfr_copy_due(void);

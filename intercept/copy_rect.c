@@ -224,6 +224,7 @@ static CUresult pull_later(const struct tfr_box *box, struct tfr_stream *stream)
                                 .width = box->width,
                                 .height = p.height,
                                 .depth = p.depth,
+                                .ctx = stream->ctx,
                                 .word = stream->word};
         uint64_t len = box->width * p.height * p.depth;
         owed.flags = tfr_home_flags(len);

@@ -13,6 +13,7 @@
 #include "intercept/gate.h"
 #include "intercept/memory.h"
 #include "intercept/pull.h"
+#include "intercept/stream.h"
 
 enum {
     FETCH_MIN = (64 << 10) + 1,
@@ -129,6 +130,25 @@ static CUresult owed_end(const struct owed *o)
     return result;
 }
 
+/* Its stream fills the extent until then. */
+static void owed_give_up(const struct tfr_owed *body)
+{
+    struct tfr_stream stream = {.word = body->word};
+    tfr_lane_give(body->extent, &stream, body->seq);
+}
+
+/* With the lock held.  Else its program has been told that the copy will not come. */
+static bool owed_add(struct owed *o)
+{
+    const struct tfr_owed *body = &o->body;
+    if (!tfr_context_alive(body->ctx) || body->extent.session != (uint16_t)tfr_client.session_at)
+        return false;
+    *owed_tail = o;
+    owed_tail = &o->next;
+    atomic_fetch_add_explicit(&owed_n, 1, memory_order_release);
+    return true;
+}
+
 CUresult tfr_copy_owe(const struct tfr_owed *body)
 {
     struct owed *o = malloc(sizeof *o);
@@ -146,10 +166,13 @@ CUresult tfr_copy_owe(const struct tfr_owed *body)
     o->body = *body;
     o->next = NULL;
     pthread_mutex_lock(&owed_lock);
-    *owed_tail = o;
-    owed_tail = &o->next;
-    atomic_fetch_add_explicit(&owed_n, 1, memory_order_release);
+    bool added = owed_add(o);
     pthread_mutex_unlock(&owed_lock);
+    if (!added) {
+        owed_give_up(body);
+        free(o);
+        return CUDA_ERROR_CONTEXT_IS_DESTROYED;
+    }
     /* Should nobody ever wait for it.  Without a thread it comes when somebody does. */
     if (tfr_tick_start() == CUDA_SUCCESS)
         tfr_tick_wake(false);
@@ -298,6 +321,25 @@ void tfr_copy_forget_owed(void)
     }
     owed_tail = &owed_head;
     atomic_store_explicit(&owed_n, 0, memory_order_release);
+    pthread_mutex_unlock(&owed_lock);
+}
+
+void tfr_copy_forget_context(const struct tfr_context *ctx)
+{
+    pthread_mutex_lock(&owed_lock);
+    for (struct owed **at = &owed_head; *at;) {
+        struct owed *o = *at;
+        if (o->body.ctx != ctx) {
+            at = &o->next;
+            continue;
+        }
+        *at = o->next;
+        if (!o->next)
+            owed_tail = at;
+        owed_give_up(&o->body);
+        free(o);
+        atomic_fetch_sub_explicit(&owed_n, 1, memory_order_release);
+    }
     pthread_mutex_unlock(&owed_lock);
 }
 

@@ -527,7 +527,7 @@ static void session_end(void)
 {
     const struct tfr_transport_ops *ops = tfr_client.dev->ops;
     tfr_client_quiet();
-    tfr_boot_close(&tfr_client.boot);
+    tfr_pinned_boot_close();
     tfr_client_cut();
     tfr_gate_forget_all();
     tfr_copy_forget_all();

@@ -75,6 +75,9 @@ void tfr_window_get(uint64_t *base_out, uint64_t *len_out);
 /* Unregisters a range of pinned memory, and unmaps it if it is ours, on this side. */
 void tfr_pinned_drop(const struct tfr_range *range);
 
+/* The session has ended: closes its boot socket, where no thread sends a descriptor any more. */
+void tfr_pinned_boot_close(void);
+
 /* ---- reg.c ---- */
 
 /* Registers pinned memory with the transport for as long as the session lasts; NULL: it is staged.

@@ -113,9 +113,11 @@ static CUresult host_map(const struct tfr_area *area, unsigned int flags, uint64
     struct tfr_ask ask;
     struct tfr_host_map_req *req = NULL;
     pthread_mutex_lock(&boot_lock);
-    CUresult result = tfr_boot_send(&tfr_client.boot, &msg, 3000) == TFR_OK
-                          ? CUDA_SUCCESS
-                          : tfr_client_broken("the executor takes no descriptor");
+    CUresult result = CUDA_SUCCESS;
+    if (!atomic_load_explicit(&tfr_client.attached, memory_order_acquire))
+        result = tfr_client_ended();
+    else if (tfr_boot_send(&tfr_client.boot, &msg, 3000) != TFR_OK)
+        result = tfr_client_broken("the executor takes no descriptor");
     if (result == CUDA_SUCCESS) {
         req = tfr_ask_begin(&ask, TFR_OP_host_map, sizeof *req);
         result = req ? CUDA_SUCCESS : ask.result;
@@ -132,6 +134,13 @@ static CUresult host_map(const struct tfr_area *area, unsigned int flags, uint64
     }
     pthread_mutex_unlock(&boot_lock);
     return result;
+}
+
+void tfr_pinned_boot_close(void)
+{
+    pthread_mutex_lock(&boot_lock);
+    tfr_boot_close(&tfr_client.boot);
+    pthread_mutex_unlock(&boot_lock);
 }
 
 /* Shared with the executor; any failure leaves nothing behind. */
@@ -257,18 +266,22 @@ static CUresult quiesce(void)
     return result;
 }
 
-/* Before pinned memory goes.  In a session that has failed the call fails, and yet the program may
- * take the memory away next: nothing may be written there any more. */
+/* Before pinned memory goes.  In a session that has failed, or with a context that another thread
+ * has ended, the call fails, and yet the program may take the memory away next: nothing may be
+ * written there any more. */
 static CUresult enter_last(void)
 {
     CUresult result = tfr_enter();
     if (result == CUDA_ERROR_DEVICE_UNAVAILABLE)
         tfr_client_cut();
     /* A forked child has neither, and locks that nobody there lets go. */
-    if (result != CUDA_SUCCESS && result != CUDA_ERROR_NOT_INITIALIZED &&
-        result == tfr_client_error()) {
+    if (result == CUDA_SUCCESS || result == CUDA_ERROR_NOT_INITIALIZED)
+        return result;
+    if (result == tfr_client_error()) {
         tfr_copy_forget_owed();
         tfr_gate_moves_end();
+    } else if (result == CUDA_ERROR_CONTEXT_IS_DESTROYED) {
+        tfr_copy_forget_context(tfr_thread.ctx);
     }
     return result;
 }
