@@ -283,6 +283,13 @@ static void cpu_tell(void)
     }
 }
 
+/* Nothing was given that number: who waits for it posted in a session that another thread has ended
+ * since, and looks at the next one's page. */
+static bool is_stale(uint64_t want, enum tfr_wait_reason why)
+{
+    return why == TFR_WAIT_STREAM && want > tfr_post_last();
+}
+
 static CUresult wait_long(const _Atomic uint64_t *word, uint64_t want, enum tfr_wait_reason why)
 {
     struct tfr_relax relax = TFR_RELAX_INIT(why);
@@ -304,7 +311,8 @@ static CUresult wait_long(const _Atomic uint64_t *word, uint64_t want, enum tfr_
             continue;
         tfr_text_take(); /* news may wait behind it */
         CUresult error = tfr_client_error();
-        if (error == CUDA_SUCCESS && !word_alive(word))
+        if (error == CUDA_SUCCESS &&
+            (!word_alive(word) || (step == TFR_RELAX_SLEEP && is_stale(want, why))))
             error = CUDA_ERROR_CONTEXT_IS_DESTROYED;
         if (error != CUDA_SUCCESS && atomic_load_explicit(word, memory_order_acquire) < want)
             return error;

@@ -68,7 +68,7 @@ CUresult cuEventCreate(CUevent *event_out, unsigned int flags)
         event_kill(event);
         return tfr_post_failed();
     }
-    if (!tfr_context_alive(event->ctx)) {
+    if (!tfr_context_alive(event->ctx) || event->dead) { /* as for streams */
         tfr_post_cancel(CUDA_SUCCESS);
         event_kill(event);
         return CUDA_ERROR_CONTEXT_IS_DESTROYED;

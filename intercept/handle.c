@@ -66,11 +66,15 @@ CUresult tfr_handle_new(enum tfr_kind kind, uint64_t *id_out)
     return slot ? CUDA_SUCCESS : CUDA_ERROR_OUT_OF_MEMORY;
 }
 
+/* Its session may have ended since, and the place be another's. */
 void tfr_handle_bind(uint64_t id, void *object)
 {
     struct tfr_handle *slot = slot_at(tfr_id_kind(id), tfr_id_at(id));
-    /* pairs with the acquire in tfr_handle_object */
-    atomic_store_explicit(&slot->object, object, memory_order_release);
+    pthread_mutex_lock(&lock);
+    if (atomic_load_explicit(&slot->id, memory_order_relaxed) == id)
+        /* pairs with the acquire in tfr_handle_object */
+        atomic_store_explicit(&slot->object, object, memory_order_release);
+    pthread_mutex_unlock(&lock);
 }
 
 static void slot_free(enum tfr_kind kind, uint32_t at, struct tfr_handle *slot)

@@ -114,7 +114,8 @@ static CUresult stream_create(struct tfr_context *ctx, unsigned int flags, int p
         stream_kill(stream);
         return tfr_post_failed();
     }
-    if (!tfr_context_alive(ctx)) {
+    /* The next session may be here already, with another stream in this one's place. */
+    if (!tfr_context_alive(ctx) || stream->dead) {
         tfr_post_cancel(CUDA_SUCCESS);
         stream_kill(stream);
         return CUDA_ERROR_CONTEXT_IS_DESTROYED;

@@ -107,6 +107,7 @@ static void set_up(void)
     tfr_client.shown = &fake_shown;
     tfr_client.session = &fake_session;
     tfr_client.open = true;
+    tfr_client.tx.seq = 7;
     tfr_bulk_open();
     atomic_store(&tfr_client.linked, true);
     atomic_store(&tfr_client.attached, true);
@@ -211,4 +212,10 @@ Test(cut, a_detach_of_a_lost_session_that_is_cut_closes_nothing_twice)
     tfr_client_detach();
     cr_assert_eq(closes, 1);
     cr_assert_eq(tfr_client.error, CUDA_ERROR_DEVICE_UNAVAILABLE);
+}
+
+Test(cut, who_waits_for_what_an_older_session_was_given_is_told)
+{
+    cr_assert_eq(tfr_wait_word(&kit_page.stream[1], tfr_client.tx.seq + 1, TFR_WAIT_STREAM),
+                 CUDA_ERROR_CONTEXT_IS_DESTROYED);
 }

@@ -29,6 +29,17 @@ Test(handle, gives_no_place_to_others_before_the_executor_knows_that_it_is_free)
     cr_assert_eq(tfr_id_at(id), tfr_id_at(last));
 }
 
+Test(handle, that_has_died_is_bound_to_nothing)
+{
+    uint64_t id, next;
+    int object;
+    cr_assert_eq(tfr_handle_new(TFR_KIND_EVENT, &id), CUDA_SUCCESS);
+    tfr_handle_drop(TFR_KIND_EVENT, id);
+    cr_assert_eq(tfr_handle_new(TFR_KIND_EVENT, &next), CUDA_SUCCESS);
+    tfr_handle_bind(id, &object);
+    cr_assert_null(tfr_handle_object(TFR_KIND_EVENT, tfr_handle_ptr(next)));
+}
+
 Test(handle, of_another_kind_or_out_of_nowhere_is_refused)
 {
     uint64_t id, out;
