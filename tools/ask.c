@@ -5,11 +5,12 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "base/env.h"
 #include "base/log.h"
 #include "proto/hello.h"
 
-enum { ANSWER_MS = 5000 };
+enum { ANSWER_MS = 5000, PATIENCE_MS = 2000 };
 
 bool tfr_ask_addresses_good(const char *list)
 {
@@ -47,6 +48,8 @@ bool tfr_ask(struct tfr_boot *boot, uint32_t type, uint32_t want, struct tfr_boo
     tfr_status status = tfr_boot_send(boot, &msg, ANSWER_MS);
     if (status == TFR_E_PEER)
         status = TFR_OK; /* it may have said why before it went */
+    uint64_t begin = tfr_clock_now();
+    bool told = false;
     while (status == TFR_OK) {
         status = tfr_boot_recv(boot, msg_out, ANSWER_MS);
         if (status != TFR_OK || msg_out->type == want)
@@ -58,6 +61,10 @@ bool tfr_ask(struct tfr_boot *boot, uint32_t type, uint32_t want, struct tfr_boo
         tfr_boot_msg_fini(msg_out);
         if (!queued)
             return false;
+        if (!told && tfr_clock_now() - begin > PATIENCE_MS * TFR_NS_PER_MS) {
+            tfr_say("the executor is still starting: waiting for it");
+            told = true;
+        }
     }
     if (status != TFR_OK)
         tfr_say("the executor did not answer: %s", tfr_status_str(status));

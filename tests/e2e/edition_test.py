@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 import unittest
 
 import wire
@@ -185,6 +186,24 @@ class Strangers(unittest.TestCase):
     def test_a_refusal_is_one_line(self):
         got = self.asked("tf-info", lambda kind, body: (REFUSED, b"no\033[2J\nmore"))
         self.assertEqual((got.returncode, got.stderr), (1, b"tf: the executor refused: no?[2J?more\n"))
+
+    def test_one_that_is_slow_to_start_is_waited_for_aloud(self):
+        queued = wire.frame(wire.message("QUEUED"), bytes(8))
+        with tempfile.TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX) as door:
+            door.bind(os.path.join(folder, "slow"))
+            door.listen()
+            with subprocess.Popen([os.path.join(BUILD, "bin", "tf-info"), "--executor", "unix:" + door.getsockname()],
+                                  stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+                                  env={k: v for k, v in env().items() if k != "LD_PRELOAD"}) as asking:
+                with door.accept()[0] as sock:
+                    wire.received(sock)
+                    for _ in range(5):
+                        sock.sendall(queued)
+                        time.sleep(0.6)
+                    sock.sendall(wire.frame(REFUSED, b"no"))
+                said = asking.communicate(timeout=LIMIT_S)[1]
+        self.assertEqual(said, b"tf: the executor is still starting: waiting for it\n"
+                               b"tf: the executor refused: no\n")
 
     def test_names_are_printable(self):
         got = self.asked("tf-info", lambda kind, body: body.replace(b"TFR software", b"TFR\033[2Jware"))
