@@ -9,7 +9,7 @@ near=(env TFR_VERBS_DEVICE="$LAB_NEAR" TFR_UCX_NET_DEVICES="$LAB_NEAR:1")
 far=(env TFR_VERBS_DEVICE="$LAB_FAR" TFR_UCX_NET_DEVICES="$LAB_FAR:1")
 # An acknowledgement may take long where the guest's processors are threads of a busy host.
 [ -n "${LAB_FAST:-}" ] || export TFR_VERBS_TIMEOUT=16 TFR_VERBS_LOST_MS=6000 TFR_LOST_MS=9000 TFR_UCX_RC_TIMEOUT=268ms
-export TFR_SPIN_US=0 TFR_CONNECT_MS=20000 TFR_TRANSPORT=$LAB_TRANSPORT
+export TFR_SPIN_US=0 TFR_CONNECT_MS=60000 TFR_JOIN_MS=60000 TFR_TRANSPORT=$LAB_TRANSPORT
 executor_pid=
 executor_log=/tmp/executor.log
 
