@@ -264,6 +264,15 @@ static bool is_lock_limited(void)
     return geteuid() != 0 && getrlimit(RLIMIT_MEMLOCK, &limit) == 0 && limit.rlim_cur < LOCK_AMPLE;
 }
 
+/* Why a device could not be opened, which libibverbs tells only by and by. */
+static int open_error(const struct ibv_device *device)
+{
+    char path[96];
+
+    snprintf(path, sizeof(path), "/dev/infiniband/%.64s", device->dev_name);
+    return access(path, R_OK | W_OK) != 0 ? errno : EIO;
+}
+
 /* Others (EFA, usNIC) have no reliable connections. */
 static bool nic_open(struct ibv_device *device, struct verbs_nic *nic_out, int *error_out)
 {
@@ -272,7 +281,7 @@ static bool nic_open(struct ibv_device *device, struct verbs_nic *nic_out, int *
     *nic_out = (struct verbs_nic){.iwarp = device->transport_type == IBV_TRANSPORT_IWARP};
     nic_out->ctx = ibv_open_device(device);
     if (!nic_out->ctx) {
-        *error_out = errno;
+        *error_out = open_error(device);
         return false;
     }
     if (ibv_query_device(nic_out->ctx, &nic_out->attr) == 0)
@@ -386,7 +395,7 @@ static const char *why_none(int device_n, bool named, int error)
         return "this machine has no RDMA device";
     if (error == EACCES || error == EPERM)
         return "its RDMA devices may not be opened: this user needs rights to /dev/infiniband/*";
-    if (error == ENOENT || error == ENODEV || error == ENXIO)
+    if (error == ENOENT)
         return "its RDMA devices have no files here: modprobe ib_uverbs, or give the container "
                "/dev/infiniband";
     if (verbs_conf()->pkey >= 0)

@@ -1,6 +1,6 @@
 # shellcheck shell=bash
 # Both sides have two devices, each pair on a wire of its own, and the client is told of none: both find the
-# two pairs, and large copies go by both in like parts.
+# two pairs, and large copies go by both in like parts.  tf-info says what was detected, and to whom may not.
 . "$LAB_TREE/scripts/lab/kit.sh"
 lab_second() {
     local i
@@ -42,4 +42,8 @@ text="$((one >> 10)) KiB by the first pair, $((two >> 10)) KiB by the second"
 "${far[@]}" "$LAB_BUILD/bin/tf-info" >/tmp/info
 grep -E 'rxe[13]: inline [0-9]+ bytes, depth [0-9]+, service level 0, traffic class 0, relaxed' /tmp/info ||
     fail "tf-info does not say what was detected: $(grep rxe /tmp/info)"
+chmod 600 /dev/infiniband/uverbs*
+setpriv --reuid 65534 --clear-groups "$LAB_BUILD/bin/tf-info" >/tmp/info 2>&1
+chmod 666 /dev/infiniband/uverbs*
+grep -q 'needs rights to /dev/infiniband' /tmp/info || fail "a user without rights is told: $(grep -A 2 '^verbs' /tmp/info)"
 echo "$text"
