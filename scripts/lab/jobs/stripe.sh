@@ -26,7 +26,7 @@ sent() { cat "/sys/class/net/$1/statistics/tx_bytes"; }
 
 lab_second || fail "no second wire"
 near=(env -u TFR_VERBS_DEVICE TFR_LOG=info)
-far=(env TFR_VERBS_DEVICE=rxe1,rxe3 TFR_LOG=info)
+far=(env "TFR_VERBS_DEVICE=rxe1,rxe3" TFR_LOG=info)
 trap 'executor_stop; ip link del ve2' EXIT
 executor_start
 trap 'executor_stop; ip link del ve2' EXIT
