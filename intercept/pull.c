@@ -2,9 +2,10 @@
  * again as the stream arrives at gates.  So any number of copies may be posted behind a stream that
  * stands still.  The extents come out of a part of the lane that pushes never take.
  *
- * To the device a gate stands before each piece.  From the device pieces take turns in slices of
- * the extent: a gate stands before one that needs a slice again, and one behind the last, so that
- * the copy engine fills some while others come home. */
+ * Pieces take turns in slices of the extent.  To the device a gate stands before each; it is opened
+ * once its slice is empty, so that some are on their way while others are copied.  From the device
+ * a gate stands before one that needs a slice again, and one behind the last, so that the copy
+ * engine fills some while others come home. */
 #define TFR_LOG_PART "intercept"
 #include "intercept/pull.h"
 
@@ -29,10 +30,11 @@ struct puller {
     _Atomic uint32_t gates; /* that have not been run; pairs the release in gate_end with reap */
 };
 
-/* One fill of the extent. */
+/* One fill of a slice of the extent. */
 struct pull {
     struct tfr_gate gate;
     struct puller *puller;
+    struct tfr_extent slice;
     const uint8_t *host;
     uint64_t len;
     void *heap; /* that `host` lies in, or NULL */
@@ -132,15 +134,26 @@ static uint64_t piece_max(const struct tfr_extent *extent)
     return part > SLICE_MIN ? part : least(len, SLICE_MIN);
 }
 
-/* Where piece n of the copy is for its turn. */
-static struct tfr_extent slice_of(const struct bring *b, uint32_t n)
+/* An extent that does not divide by eight has room for one more. */
+static uint32_t slices_of(const struct tfr_extent *extent, uint64_t part)
 {
-    struct tfr_extent slice = b->puller->extent;
-    uint64_t at = n % b->slices * b->part;
+    return (uint32_t)least(extent_len(extent) / part, SLICES);
+}
+
+/* Where piece n of a copy in pieces of `part` bytes is for its turn. */
+static struct tfr_extent slice_at(const struct tfr_extent *extent, uint64_t part, uint32_t n)
+{
+    struct tfr_extent slice = *extent;
+    uint64_t at = n % slices_of(extent, part) * part;
     slice.at += at;
     slice.twin += at;
-    slice.units = (uint16_t)(b->part / TFR_LANE_UNIT);
+    slice.units = (uint16_t)(part / TFR_LANE_UNIT);
     return slice;
+}
+
+static struct tfr_extent slice_of(const struct bring *b, uint32_t n)
+{
+    return slice_at(&b->puller->extent, b->part, n);
 }
 
 /* ---- the bytes, on the thread that opens the gate ---- */
@@ -160,14 +173,13 @@ static void piece_end(struct pull *p)
 /* The word that opens the gate goes behind the bytes, on their channel. */
 static void piece_ship(const struct pull *p)
 {
-    struct tfr_load load = {.extent = &p->puller->extent,
-                            .len = p->len,
-                            .channel = tfr_bulk_channel_of(p->puller->word)};
+    struct tfr_load load = {
+        .extent = &p->slice, .len = p->len, .channel = tfr_bulk_channel_of(p->puller->word)};
     uint64_t stamp;
     if (tfr_client.any_local && !p->heap) /* it stays until its stream has passed */
         load.local = (void *)(uintptr_t)p->host;
     else
-        memcpy(tfr_extent_twin(&p->puller->extent), p->host, p->len);
+        memcpy(tfr_extent_twin(&p->slice), p->host, p->len);
     tfr_bulk_put(&load, &stamp);
 }
 
@@ -176,9 +188,9 @@ static void piece_fill(struct tfr_gate *gate, CUresult status)
     struct pull *p = (struct pull *)gate;
     if (status == CUDA_SUCCESS) {
         tfr_copy_deliver(); /* the source may be the target of a copy that has just ended */
-        tfr_lane_settle(&p->puller->extent);
+        tfr_lane_settle(&p->slice);
         if (tfr_client.mapped)
-            memcpy(tfr_extent_twin(&p->puller->extent), p->host, p->len);
+            memcpy(tfr_extent_twin(&p->slice), p->host, p->len);
         else
             piece_ship(p);
         TFR_COUNT(bytes_pull, p->len);
@@ -311,21 +323,47 @@ static CUresult gate_post(struct tfr_stream *stream, struct puller *puller, stru
     return tfr_gate_post(stream, TFR_GATE_MOVE, gate);
 }
 
-static CUresult piece_post(struct tfr_stream *stream, struct puller *puller, const uint8_t *host,
-                           uint64_t len, void *heap)
+/* what: all but the gate. */
+static CUresult piece_post(struct tfr_stream *stream, const struct pull *what, uint64_t due)
 {
-    struct pull *p = calloc(1, sizeof *p);
+    struct pull *p = malloc(sizeof *p);
     if (!p)
         return CUDA_ERROR_OUT_OF_MEMORY;
-    p->gate.run = piece_fill;
-    p->puller = puller;
-    p->host = host;
-    p->len = len;
-    p->heap = heap;
+    *p = *what;
+    p->gate = (struct tfr_gate){.run = piece_fill, .due = due};
     spill_keep(p->heap);
-    CUresult result = gate_post(stream, puller, &p->gate);
+    CUresult result = gate_post(stream, p->puller, &p->gate);
     if (result != CUDA_SUCCESS)
         piece_end(p);
+    return result;
+}
+
+/* With the lock held.  The source is read from the moment on that the stream gets to the first
+ * gate, and into each slice again once that has been emptied. */
+static CUresult pieces_post(struct tfr_stream *stream, struct puller *puller, uint64_t dst,
+                            const uint8_t *src, uint64_t len, void *heap)
+{
+    uint64_t part = piece_max(&puller->extent), begun = 0, emptied[SLICES];
+    uint32_t slices = slices_of(&puller->extent, part), n = 0;
+    CUresult result = CUDA_SUCCESS;
+    for (uint64_t at = 0; result == CUDA_SUCCESS && at < len; at += part, n++) {
+        struct pull p = {.puller = puller,
+                         .slice = slice_at(&puller->extent, part, n),
+                         .host = src + at,
+                         .len = least(part, len - at),
+                         .heap = heap};
+        struct tfr_copy_req req = {.kind = TFR_COPY_PUSH,
+                                   .dst = dst + at,
+                                   .src = tfr_extent_place(&p.slice),
+                                   .len = p.len,
+                                   .flags = TFR_COPY_MARK};
+        result = piece_post(stream, &p, n < slices ? begun : emptied[n % slices]);
+        if (n == 0) /* what precedes the gate, or more if another thread posts here, too */
+            begun = atomic_load_explicit(&stream->last, memory_order_relaxed) - 1;
+        if (result == CUDA_SUCCESS)
+            result = tfr_copy_post(stream, &req, &puller->last);
+        emptied[n % slices] = puller->last;
+    }
     return result;
 }
 
@@ -335,17 +373,8 @@ CUresult tfr_pull_to_device(struct tfr_stream *stream, uint64_t dst, const void 
     struct puller *puller;
     pthread_mutex_lock(&lock);
     CUresult result = puller_get(stream, len, &puller);
-    for (uint64_t at = 0, n; result == CUDA_SUCCESS && at < len; at += n) {
-        n = least(piece_max(&puller->extent), len - at);
-        result = piece_post(stream, puller, (const uint8_t *)src + at, n, heap);
-        struct tfr_copy_req req = {.kind = TFR_COPY_PUSH,
-                                   .dst = dst + at,
-                                   .src = tfr_extent_place(&puller->extent),
-                                   .len = n,
-                                   .flags = TFR_COPY_MARK};
-        if (result == CUDA_SUCCESS)
-            result = tfr_copy_post(stream, &req, &puller->last);
-    }
+    if (result == CUDA_SUCCESS)
+        result = pieces_post(stream, puller, dst, src, len, heap);
     pthread_mutex_unlock(&lock);
     spill_give(heap);
     return result;
@@ -380,8 +409,7 @@ static struct bring *bring_make(struct puller *puller, uint64_t len)
     b->puller = puller;
     b->len = len;
     b->part = part;
-    /* an extent that does not divide by eight has room for one more */
-    b->slices = (uint32_t)least(extent_len(&puller->extent) / part, SLICES);
+    b->slices = slices_of(&puller->extent, part);
     atomic_init(&b->refs, 1);
     atomic_fetch_add_explicit(&bringing, 1, memory_order_relaxed);
     return b;
