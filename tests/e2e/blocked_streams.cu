@@ -30,8 +30,10 @@ int main(void)
     for (int i = 0; i < STREAMS; i++) {
         CUDA(cudaStreamCreate(&streams[i]));
         CUDA(cudaStreamWaitEvent(streams[i], event, 0));
-        CUDA(cudaMemcpyAsync(device + (size_t)i * LEN, in[i], LEN, cudaMemcpyHostToDevice, streams[i]));
-        CUDA(cudaMemcpyAsync(out[i], device + (size_t)i * LEN, LEN, cudaMemcpyDeviceToHost, streams[i]));
+        CUDA(cudaMemcpyAsync(device + (size_t)i * LEN, in[i], LEN, cudaMemcpyHostToDevice,
+                             streams[i]));
+        CUDA(cudaMemcpyAsync(out[i], device + (size_t)i * LEN, LEN, cudaMemcpyDeviceToHost,
+                             streams[i]));
     }
     printf("%d streams wait\n", STREAMS);
     for (int i = 0; i < STREAMS; i++)
