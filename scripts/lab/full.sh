@@ -52,7 +52,7 @@ run_all() {
     run_jobs ways cost cost=TFR_VERBS_NOTIFY:imm conform=verbs,TFR_VERBS_NOTIFY:imm conform=verbs,TFR_VERBS_CM:1 \
         "e2e_with=TFR_VERBS_NOTIFY:send,$five" detour stripe
     run_jobs settings memlock=64 memlock=8192 "e2e_with=TFR_VERBS_CM:1,$five" "e2e_with=TFR_VERBS_NOTIFY:mem,$five" \
-        "e2e_with=TFR_VERBS_NOTIFY:imm,$five" loss=3,pinned_copies,d2d_copies
+        "e2e_with=TFR_VERBS_NOTIFY:imm,$five" loss=5,d2d_copies,reduce,streams_events
     LAB_TRANSPORT=ucx run_jobs ucx conform=ucx conform=fault:ucx "e2e=$five" kill_client kill_executor \
         loss=3,vector_add,streams_events cut=silent,host cut=down,link
     run_two
