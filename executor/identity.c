@@ -3,7 +3,6 @@
  * asked on a thread of its own, the only one that the parent has: it may take seconds, and the loop
  * never waits.  Whoever is refused makes at most one line a second here, and one there. */
 #define TFR_LOG_PART "executor"
-#include <arpa/inet.h>
 #include <errno.h>
 #include <netinet/in.h>
 #include <pthread.h>
@@ -19,7 +18,6 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "executor/parent.h"
-#include "transport/address.h"
 
 enum { SEND_ROOM = 256 << 10 }; /* what is answered at once must fit into the socket */
 
@@ -232,27 +230,13 @@ uint8_t tfr_identity_origin(int fd)
     return (uint8_t)(word >> 56);
 }
 
-static void from_name(struct tfr_guest *g)
-{
-    struct sockaddr_storage at = {0};
-    socklen_t len = sizeof at;
-    char host[INET6_ADDRSTRLEN] = "?";
-    const struct sockaddr_in *v4 = (const struct sockaddr_in *)&at;
-    const struct sockaddr_in6 *v6 = (const struct sockaddr_in6 *)&at;
-    getpeername(g->boot.fd, (struct sockaddr *)&at, &len);
-    if (at.ss_family == AF_INET6) {
-        inet_ntop(AF_INET6, &v6->sin6_addr, host, sizeof host);
-        snprintf(g->from, sizeof g->from, "[%s]:%u", host, ntohs(v6->sin6_port));
-    } else {
-        inet_ntop(AF_INET, &v4->sin_addr, host, sizeof host);
-        snprintf(g->from, sizeof g->from, "%s:%u", host, ntohs(v4->sin_port));
-    }
-}
-
 static void tcp_meet(struct tfr_parent *p, struct tfr_guest *g)
 {
     const int room = SEND_ROOM;
-    from_name(g);
+    struct sockaddr_storage from = {0};
+    socklen_t len = sizeof from;
+    getpeername(g->boot.fd, (struct sockaddr *)&from, &len);
+    tfr_address_text(&from, g->from);
     tfr_address_tune(g->boot.fd);
     setsockopt(g->boot.fd, SOL_SOCKET, SO_SNDBUF, &room, sizeof room);
     g->auth = tfr_auth_new(&p->auth, false);

@@ -12,6 +12,7 @@
 #include "executor/server.h"
 #include "proto/hello.h"
 #include "proto/stat.h"
+#include "transport/address.h"
 #include "transport/auth.h"
 #include "transport/boot.h"
 
@@ -57,11 +58,11 @@ struct tfr_guest {
     enum tfr_guest_stage stage;
     TAILQ_ENTRY(tfr_guest) all, queue, unproven;
     struct tfr_boot boot;
-    bool tcp, known;           /* known: a user who may come */
-    uint8_t origin;            /* where it comes from, if by TCP: below TFR_ORIGINS */
-    struct tfr_auth *auth;     /* its proof of identity goes on */
-    struct tfr_proof_job *job; /* the thread has that */
-    char from[64];             /* who it is, for people */
+    bool tcp, known;             /* known: a user who may come */
+    uint8_t origin;              /* where it comes from, if by TCP: below TFR_ORIGINS */
+    struct tfr_auth *auth;       /* its proof of identity goes on */
+    struct tfr_proof_job *job;   /* the thread has that */
+    char from[TFR_ADDRESS_TEXT]; /* who it is, for people */
     pid_t pid;
     uid_t uid;
     uint64_t since_ns, told_ns;

@@ -5,6 +5,7 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <sys/socket.h>
 
 #include "base/status.h"
 
@@ -13,6 +14,12 @@
 tfr_status tfr_address_connect(const char *addr, uint64_t deadline_ns, int *fd_out);
 
 bool tfr_address_is_tcp(const char *addr);
+
+enum { TFR_ADDRESS_TEXT = 64 };
+
+/* HOST:PORT for people, as they would write it: an IPv4 address also where it came to an IPv6
+ * socket. Returns text. */
+const char *tfr_address_text(const struct sockaddr_storage *addr, char text[TFR_ADDRESS_TEXT]);
 
 /* What every boot connection over TCP has: no delays, and an end within 4 s if the other host is
  * gone. */

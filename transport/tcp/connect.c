@@ -5,12 +5,10 @@
  * Strangers are heard beside each other, and turned away; when they crowd, the oldest goes that
  * does not come from the client's address, and a client that was taken for one tries again. */
 #define TFR_LOG_PART "transport"
-#include <arpa/inet.h>
 #include <errno.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
@@ -21,6 +19,7 @@
 #include "base/clock.h"
 #include "base/env.h"
 #include "base/log.h"
+#include "transport/address.h"
 #include "transport/mac.h"
 #include "transport/tcp/tcp.h"
 #include "transport/ways.h"
@@ -174,19 +173,6 @@ static socklen_t addr_get(const struct tfr_boot *boot, bool peer, uint16_t port,
     return sizeof(*in);
 }
 
-static const char *addr_text(const struct sockaddr_storage *addr, char text[64])
-{
-    char host[INET6_ADDRSTRLEN] = "?";
-    bool six = addr->ss_family == AF_INET6;
-    const struct sockaddr_in *in = (const struct sockaddr_in *)addr;
-    const struct sockaddr_in6 *in6 = (const struct sockaddr_in6 *)addr;
-
-    inet_ntop(addr->ss_family, six ? (const void *)&in6->sin6_addr : (const void *)&in->sin_addr,
-              host, sizeof(host));
-    snprintf(text, 64, six ? "[%s]:%u" : "%s:%u", host, ntohs(six ? in6->sin6_port : in->sin_port));
-    return text;
-}
-
 /* 0, or the errno of the failure. */
 static int listen_try(struct party *party, unsigned port, struct sockaddr_storage *addr_out)
 {
@@ -211,7 +197,7 @@ static tfr_status listener_open(struct party *party, uint16_t *port_out)
     uint64_t until_ns = tfr_clock_now() + PORTS_MS * TFR_NS_PER_MS;
     struct sockaddr_storage addr;
     unsigned lo, hi, port;
-    char text[64];
+    char text[TFR_ADDRESS_TEXT];
     int err;
 
     if (!tcp_ports_get(&lo, &hi))
@@ -226,7 +212,7 @@ static tfr_status listener_open(struct party *party, uint16_t *port_out)
         port = lo - 1;
     }
     if (err)
-        return tfr_fail(TFR_E_SYS, "tcp link: listen on %s: %s%s", addr_text(&addr, text),
+        return tfr_fail(TFR_E_SYS, "tcp link: listen on %s: %s%s", tfr_address_text(&addr, text),
                         strerror(err),
                         !hi                 ? ""
                         : err == EADDRINUSE ? ": each session that begins needs a port of "
@@ -487,7 +473,7 @@ static tfr_status channel_try(struct party *party, const struct sockaddr_storage
 {
     int fd = socket(addr->ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0), err;
     tfr_status status;
-    char text[64];
+    char text[TFR_ADDRESS_TEXT];
 
     if (fd < 0)
         return tfr_fail(TFR_E_SYS, "tcp link: socket: %s", strerror(errno));
@@ -497,7 +483,7 @@ static tfr_status channel_try(struct party *party, const struct sockaddr_storage
         return tfr_fail(TFR_E_TIMEOUT,
                         "tcp link: connect to %s: %s: a firewall may be in the way, "
                         "TFR_TCP_PORTS at the executor names the ports",
-                        addr_text(addr, text), strerror(err));
+                        tfr_address_text(addr, text), strerror(err));
     }
     status = channel_prove(party, fd, channel);
     if (status == TFR_OK) {
@@ -508,7 +494,7 @@ static tfr_status channel_try(struct party *party, const struct sockaddr_storage
     close(fd);
     if (status == TFR_E_PEER)
         return status;
-    return tfr_fail(status, "tcp link: proof at %s: %s", addr_text(addr, text),
+    return tfr_fail(status, "tcp link: proof at %s: %s", tfr_address_text(addr, text),
                     tfr_status_str(status));
 }
 
@@ -519,11 +505,12 @@ static tfr_status channel_join(struct party *party, uint16_t port, uint32_t chan
     socklen_t len = addr_get(party->boot, true, port, &addr);
     const struct timespec nap = {.tv_nsec = AGAIN_MS * 1000000};
     tfr_status status;
-    char text[64];
+    char text[TFR_ADDRESS_TEXT];
 
     while ((status = channel_try(party, &addr, len, channel)) == TFR_E_PEER) {
         if (!left_ms(party->deadline_ns) || tfr_boot_gone(party->boot))
-            return tfr_fail(status, "tcp link: %s closes every connection", addr_text(&addr, text));
+            return tfr_fail(status, "tcp link: %s closes every connection",
+                            tfr_address_text(&addr, text));
         nanosleep(&nap, NULL);
     }
     return status;

@@ -1,4 +1,5 @@
 /* Names of hosts: whoever connects has a limit, whatever the system's name service does. */
+#include <arpa/inet.h>
 #include <criterion/criterion.h>
 #include <dlfcn.h>
 #include <netdb.h>
@@ -7,6 +8,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "transport/address.h"
 #include "transport/boot.h"
 
 enum { HANG_S = 40, LIMIT_MS = 300 };
@@ -49,4 +51,21 @@ Test(address, a_name_is_as_good_as_a_number)
     snprintf(near, sizeof near, "tcp:near.invalid%s", strrchr(name, ':'));
     cr_assert_eq(tfr_boot_connect(near, 3000, &boot), TFR_E_PEER, "nobody listens there");
     cr_assert_eq(tfr_boot_connect("tcp:nowhere.invalid:1", 20000, &boot), TFR_E_INVAL);
+}
+
+Test(address, is_written_as_people_write_it)
+{
+    struct sockaddr_storage addr = {0};
+    struct sockaddr_in *v4 = (struct sockaddr_in *)&addr;
+    struct sockaddr_in6 *v6 = (struct sockaddr_in6 *)&addr;
+    char text[TFR_ADDRESS_TEXT];
+
+    *v4 = (struct sockaddr_in){.sin_family = AF_INET, .sin_port = htons(7070)};
+    inet_pton(AF_INET, "10.0.0.2", &v4->sin_addr);
+    cr_assert_str_eq(tfr_address_text(&addr, text), "10.0.0.2:7070");
+    *v6 = (struct sockaddr_in6){.sin6_family = AF_INET6, .sin6_port = htons(7070)};
+    inet_pton(AF_INET6, "fd00::2", &v6->sin6_addr);
+    cr_assert_str_eq(tfr_address_text(&addr, text), "[fd00::2]:7070");
+    inet_pton(AF_INET6, "::ffff:10.0.0.2", &v6->sin6_addr);
+    cr_assert_str_eq(tfr_address_text(&addr, text), "10.0.0.2:7070", "by a socket for both");
 }
