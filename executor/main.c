@@ -161,7 +161,7 @@ static const char *text_take(int option, struct tfr_server_cfg *cfg)
                    : "expected is key or munge";
     case OPT_KEY:
         cfg->key_file = optarg;
-        break;
+        return *optarg ? NULL : "expected is a file";
     case OPT_ALLOW:
         cfg->allow_uid = optarg;
         break;

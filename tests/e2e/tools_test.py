@@ -78,6 +78,7 @@ class Options(unittest.TestCase):
         for args, want in (((), "no address: --listen"), ((*listen, "surplus"), "\"surplus\" is no option"),
                            ((*listen, "--gpu", "fast"), "--gpu fast: .*auto, cuda or soft"),
                            ((*listen, "--max-sessions", "64x"), "--max-sessions 64x: .*1 to 4096"),
+                           ((*listen, "--key-file", ""), "--key-file : expected is a file"),
                            ((*listen, "--max-sessions", "0"), "--max-sessions 0: .*1 to 4096"),
                            ((*listen, "--auth", "none"), "--auth none: .*key or munge"),
                            (("--listen", "tcp:7070"), "--listen tcp:7070: .*tcp:HOST:PORT"),
