@@ -64,9 +64,16 @@ static tfr_status prove_steps(struct tfr_boot *boot, struct tfr_auth *auth, uint
     }
 }
 
-/* TFR_E_PEER: closed before anything was said.  Other failures are said. */
+static tfr_status closes_say(const char *addr)
+{
+    return tfr_fail(TFR_E_PROTO,
+                    "%s closes connections and says nothing: is it a tf-executor's port?", addr);
+}
+
+/* TFR_E_PEER: closed before anything was said.  Other failures are said.  "closed": another
+ * connection was, so that silence on this one is time that ran out. */
 static tfr_status prove(const char *addr, const struct tfr_auth_cfg *cfg, struct tfr_boot *boot,
-                        uint64_t deadline_ns)
+                        uint64_t deadline_ns, bool closed)
 {
     struct tfr_auth *auth = tfr_auth_new(cfg, true);
     tfr_status status;
@@ -76,6 +83,8 @@ static tfr_status prove(const char *addr, const struct tfr_auth_cfg *cfg, struct
     status = prove_steps(boot, auth, deadline_ns);
     if (status == TFR_OK)
         boot->seal = tfr_auth_seal(auth);
+    else if (status == TFR_E_TIMEOUT && closed)
+        status = closes_say(addr);
     else if (status == TFR_E_TIMEOUT)
         status =
             tfr_fail(TFR_E_PROTO,
@@ -90,19 +99,16 @@ static tfr_status prove(const char *addr, const struct tfr_auth_cfg *cfg, struct
     return status;
 }
 
-static tfr_status closes_say(const char *addr)
-{
-    return tfr_fail(TFR_E_PROTO, "%s closes every connection: is it a tf-executor's port?", addr);
-}
-
 /* Proves who we are on this connection, or on another if it is closed early. */
 static tfr_status tcp_join(const char *addr, const struct tfr_auth_cfg *cfg, uint64_t deadline_ns,
                            struct tfr_boot *boot)
 {
     const struct timespec nap = {.tv_nsec = NAP_MS * 1000000};
+    bool closed = false;
     tfr_status status;
 
-    while ((status = prove(addr, cfg, boot, deadline_ns)) == TFR_E_PEER) {
+    while ((status = prove(addr, cfg, boot, deadline_ns, closed)) == TFR_E_PEER) {
+        closed = true;
         tfr_boot_close(boot);
         if (!left_ms(deadline_ns))
             return closes_say(addr);

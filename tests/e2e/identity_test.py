@@ -145,35 +145,37 @@ class Addresses(Case):
             self.refused("tcp:127.0.0.1:0", "port 0")
 
     def test_something_else_on_the_port_is_one_line(self):
-        with listening(self.home), socket.socket() as other:  # the key is there
-            other.bind(("127.0.0.1", 0))
-            other.listen(50)
-            address = "tcp:127.0.0.1:%d" % other.getsockname()[1]
-            self.refused(address, "says nothing", "port", TFR_CONNECT_MS="300")
-            for banner, words in ((b"SSH-2.0-OpenSSH_9.2\r\n" * 3, ("no tf-executor", "port")),
-                                  (b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n", ("no tf-executor",)),
-                                  (None, ("closes every connection",))):
+        for said, words in (([b""], ("says nothing", "port")),
+                            ([b"SSH-2.0-OpenSSH_9.2\r\n" * 3], ("no tf-executor", "port")),
+                            ([b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n"], ("no tf-executor",)),
+                            ([None], ("closes connections", "port")),
+                            ([None, b""], ("closes connections", "port"))):  # the time is over within a connection
+            with self.subTest(said), listening(self.home), socket.socket() as other:  # the key is there
+                other.bind(("127.0.0.1", 0))
+                other.listen(50)
                 over = threading.Event()
-                thread = threading.Thread(target=self.serve, args=(other, banner, over))
+                thread = threading.Thread(target=self.serve, args=(other, said, over))
                 thread.start()
                 try:
-                    self.refused(address, *words, TFR_CONNECT_MS="700")
+                    self.refused("tcp:127.0.0.1:%d" % other.getsockname()[1], *words, TFR_CONNECT_MS="700")
                 finally:
                     over.set()
                     thread.join()
 
     @staticmethod
-    def serve(other, banner, over):
+    def serve(other, said, over):
+        """Says one thing on each connection, the last one on the rest; None closes it."""
         other.settimeout(0.05)
         held = []
         while not over.is_set():
-            with contextlib.suppress(socket.timeout):
+            with contextlib.suppress(OSError):
                 sock = other.accept()[0]
-                if banner:
-                    sock.sendall(banner)
-                    held.append(sock)
-                else:
+                words = said[min(len(held), len(said) - 1)]
+                held.append(sock)
+                if words is None:
                     sock.close()
+                else:
+                    sock.sendall(words)
         for sock in held:
             sock.close()
 
