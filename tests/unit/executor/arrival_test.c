@@ -7,9 +7,9 @@
 #include "rogue.h"
 #include "tfr_ops.h"
 
-TestSuite(arrival, .init = rogue_executor_start, .fini = rogue_executor_stop, .timeout = 60);
+TestSuite(arrival, .init = rogue_executor_start, .fini = rogue_executor_stop, .timeout = 240);
 
-enum { LEN = 1 << 16, LIMIT_S = 20 };
+enum { LEN = 1 << 16, LIMIT_S = 30 };
 
 struct scene {
     struct rogue r;

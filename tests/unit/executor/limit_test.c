@@ -12,16 +12,22 @@ enum { IMAGE_LEN = 600 << 10, ROUNDS = 20 };
 static void start(void)
 {
     setenv("TFR_IMAGE_LIMIT", "1m", 1);
+    rogue_executor_start();
+}
+
+static void start_impatient(void)
+{
     setenv("TFR_JOIN_MS", "300", 1);
     rogue_executor_start();
 }
 
-TestSuite(limit, .init = start, .fini = rogue_executor_stop, .timeout = 60);
+TestSuite(limit, .init = start, .fini = rogue_executor_stop, .timeout = 240);
+TestSuite(join, .init = start_impatient, .fini = rogue_executor_stop, .timeout = 240);
 
 static CUresult answer(struct rogue *r, uint32_t slot)
 {
     struct tfr_page_area *page = r->page.addr;
-    uint64_t until = tfr_clock_now() + 10 * TFR_NS_PER_S;
+    uint64_t until = tfr_clock_now() + ROGUE_LIMIT_NS;
     while (atomic_load_explicit(&page->reply[slot].seq, memory_order_acquire) != r->tx.seq)
         cr_assert_lt(tfr_clock_now(), until);
     return (CUresult)page->reply[slot].result;
@@ -56,7 +62,7 @@ Test(limit, images_beyond_it_are_refused_until_others_are_freed)
     cr_assert_eq(image_put(&r, 1), CUDA_ERROR_OUT_OF_MEMORY);
     cr_assert_eq(image_free(&r, 7), CUDA_ERROR_INVALID_HANDLE);
     for (uint32_t i = 0; i < ROUNDS; i++) {
-        uint64_t until = tfr_clock_now() + 10 * TFR_NS_PER_S;
+        uint64_t until = tfr_clock_now() + ROGUE_LIMIT_NS;
         cr_assert_eq(image_free(&r, i), CUDA_SUCCESS);
         while (image_put(&r, i + 1) != CUDA_SUCCESS) { /* it goes when nobody can be reading it */
             cr_assert_lt(tfr_clock_now(), until);
@@ -80,17 +86,17 @@ Test(limit, an_image_that_was_freed_is_none)
     rogue_daemon_serves();
 }
 
-Test(limit, who_shows_no_memory_in_time_loses_the_worker)
+Test(join, who_shows_no_memory_in_time_loses_the_worker)
 {
     struct tfr_boot boot;
     struct tfr_boot_msg msg = {.type = TFR_BOOT_QUEUED};
     cr_assert_eq(rogue_greet(rogue_hello(), &boot), TFR_BOOT_SNAPSHOT);
     rogue_send(&boot, TFR_BOOT_ATTACH, &rogue_over_shm, sizeof rogue_over_shm);
     while (msg.type != TFR_BOOT_WELCOME) {
-        cr_assert_eq(tfr_boot_recv(&boot, &msg, 20000), TFR_OK);
+        cr_assert_eq(tfr_boot_recv(&boot, &msg, ROGUE_LIMIT_MS), TFR_OK);
         tfr_boot_msg_fini(&msg);
     }
-    cr_assert_eq(tfr_boot_recv(&boot, &msg, 20000), TFR_E_PEER);
+    cr_assert_eq(tfr_boot_recv(&boot, &msg, ROGUE_LIMIT_MS), TFR_E_PEER);
     tfr_boot_close(&boot);
     rogue_daemon_serves();
 }

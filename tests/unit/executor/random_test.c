@@ -92,7 +92,7 @@ static void objects_make(struct rogue *r)
     }
 }
 
-TestSuite(any, .init = rogue_executor_start, .fini = rogue_executor_stop, .timeout = 120);
+TestSuite(any, .init = rogue_executor_start, .fini = rogue_executor_stop, .timeout = 600);
 
 Test(any, records_kill_no_worker)
 {

@@ -16,6 +16,8 @@
 #include "base/clock.h"
 #include "tfr_ops.h"
 
+enum { START_MS = 60000 };
+
 char rogue_addr[64];
 static pid_t executor;
 static FILE *said; /* the stderr of the executor and its workers */
@@ -41,7 +43,7 @@ void rogue_executor_start(void)
     }
     close(ready[1]);
     struct pollfd p = {.fd = ready[0], .events = POLLIN};
-    cr_assert_eq(poll(&p, 1, 20000), 1, "the executor came up");
+    cr_assert_eq(poll(&p, 1, START_MS), 1, "the executor came up");
     cr_assert_gt(read(ready[0], line, sizeof line), 0);
     close(ready[0]);
 }
@@ -67,7 +69,7 @@ void rogue_executor_stop(void)
 void rogue_send(struct tfr_boot *boot, uint32_t type, void *body, size_t len)
 {
     struct tfr_boot_msg msg = {.type = type, .len = (uint32_t)len, .body = body};
-    cr_assert_eq(tfr_boot_send(boot, &msg, 1000), TFR_OK);
+    cr_assert_eq(tfr_boot_send(boot, &msg, ROGUE_LIMIT_MS), TFR_OK);
 }
 
 struct tfr_way rogue_over_shm = {.name = "shm", .usable = 1};
@@ -85,9 +87,9 @@ struct tfr_hello rogue_hello(void)
 uint32_t rogue_greet(struct tfr_hello hello, struct tfr_boot *boot_out)
 {
     struct tfr_boot_msg msg;
-    cr_assert_eq(tfr_boot_connect(rogue_addr, 3000, boot_out), TFR_OK);
+    cr_assert_eq(tfr_boot_connect(rogue_addr, ROGUE_LIMIT_MS, boot_out), TFR_OK);
     rogue_send(boot_out, TFR_BOOT_HELLO, &hello, sizeof hello);
-    if (tfr_boot_recv(boot_out, &msg, 3000) != TFR_OK)
+    if (tfr_boot_recv(boot_out, &msg, ROGUE_LIMIT_MS) != TFR_OK)
         return 0;
     uint32_t type = msg.type;
     tfr_boot_msg_fini(&msg);
@@ -113,7 +115,7 @@ static void page_show(struct rogue *r)
                                .body = &show,
                                .fds = {key.fd},
                                .fd_n = key.fd >= 0};
-    cr_assert_eq(tfr_boot_send(&r->boot, &out, 1000), TFR_OK);
+    cr_assert_eq(tfr_boot_send(&r->boot, &out, ROGUE_LIMIT_MS), TFR_OK);
 }
 
 void rogue_attach_over(struct rogue *r, const char *transport)
@@ -127,14 +129,14 @@ void rogue_attach_over(struct rogue *r, const char *transport)
     strncpy(way.name, transport, sizeof way.name - 1);
     rogue_send(&r->boot, TFR_BOOT_ATTACH, &way, sizeof way);
     /* A test may be faster than the next worker. */
-    cr_assert_eq(tfr_boot_recv(&r->boot, &msg, 20000), TFR_OK);
+    cr_assert_eq(tfr_boot_recv(&r->boot, &msg, ROGUE_LIMIT_MS), TFR_OK);
     while (msg.type == TFR_BOOT_QUEUED) {
         tfr_boot_msg_fini(&msg);
-        cr_assert_eq(tfr_boot_recv(&r->boot, &msg, 20000), TFR_OK);
+        cr_assert_eq(tfr_boot_recv(&r->boot, &msg, ROGUE_LIMIT_MS), TFR_OK);
     }
     cr_assert_eq(msg.type, TFR_BOOT_CHOSEN);
     tfr_boot_msg_fini(&msg);
-    cr_assert_eq(tfr_boot_recv(&r->boot, &msg, 3000), TFR_OK);
+    cr_assert_eq(tfr_boot_recv(&r->boot, &msg, ROGUE_LIMIT_MS), TFR_OK);
     cr_assert_eq(msg.type, TFR_BOOT_WELCOME);
     memcpy(&r->welcome, msg.body, sizeof r->welcome);
     struct tfr_key key = {.len = r->welcome.len, .fd = msg.fd_n ? msg.fds[0] : -1};
@@ -145,7 +147,7 @@ void rogue_attach_over(struct rogue *r, const char *transport)
     cr_assert_eq(ops->prepare(&cfg, &r->dev), TFR_OK);
     page_show(r);
     cr_assert_eq(tfr_ways_open(r->dev, &r->boot, true, &key, &r->link, &r->session, why), TFR_OK);
-    cr_assert_eq(tfr_boot_recv(&r->boot, &msg, 3000), TFR_OK);
+    cr_assert_eq(tfr_boot_recv(&r->boot, &msg, ROGUE_LIMIT_MS), TFR_OK);
     cr_assert_eq(msg.type, TFR_BOOT_READY);
     tfr_boot_msg_fini(&msg);
     struct tfr_page_area *page = r->page.addr;
@@ -185,7 +187,7 @@ void rogue_post(struct rogue *r, uint16_t op, const void *body, uint32_t len)
 static void answered(struct rogue *r, uint32_t slot)
 {
     struct tfr_page_area *page = r->page.addr;
-    uint64_t until = tfr_clock_now() + 10 * TFR_NS_PER_S;
+    uint64_t until = tfr_clock_now() + ROGUE_LIMIT_NS;
     while (atomic_load_explicit(&page->reply[slot].seq, memory_order_acquire) != r->tx.seq)
         cr_assert_lt(tfr_clock_now(), until, "the call was answered");
     cr_assert_eq(page->reply[slot].result, CUDA_SUCCESS);
@@ -210,10 +212,10 @@ uint64_t rogue_memory(struct rogue *r, uint64_t len)
     return at;
 }
 
-/* The worker hangs up on us within two seconds. */
+/* The worker hangs up on us. */
 bool rogue_ends(struct rogue *r)
 {
-    uint64_t until = tfr_clock_now() + 2 * TFR_NS_PER_S;
+    uint64_t until = tfr_clock_now() + ROGUE_LIMIT_NS;
     while (!tfr_boot_gone(&r->boot) && tfr_clock_now() < until)
         usleep(1000);
     return tfr_boot_gone(&r->boot);
