@@ -1,7 +1,8 @@
 /* Two processes meet again and again at the moment of falling asleep: one writes a word and rings,
  * the other arms, looks at the word and polls.  Delays of a few nanoseconds either way sweep over
  * the window in which a missing fence (or membarrier) loses the bell.  Only for transports that map
- * memory. Usage: bells TRANSPORT [ROUNDS] */
+ * memory. Where others want the cores too, a round takes milliseconds: there are as many as a
+ * minute has. Usage: bells TRANSPORT [ROUNDS] */
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -9,17 +10,19 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/counter.h"
 #include "base/relax.h"
 #include "tests/pair.h"
 #include "transport/shm/shm.h"
 
-enum { LIMIT_S = 100, POLL_MS = 3000, DELAYS = 96 };
+enum { LIMIT_S = 280, ROUNDS_S = 60, POLL_MS = 20000, DELAYS = 96 };
 
 /* In the memory of the sleeper, but for `done`, which lies in the writer's. */
 struct words {
     _Alignas(64) _Atomic uint64_t go;
     _Alignas(64) _Atomic uint64_t word;
+    _Atomic uint64_t over; /* before `go` */
     _Alignas(64) _Atomic uint64_t done;
 };
 
@@ -58,6 +61,8 @@ static void sleeper_run(struct pair_end *end)
     for (uint64_t i = 1; i <= round_n; i++) {
         int n = 1;
         word_wait(end, &own->go, 2 * i - 1);
+        if (atomic_load_explicit(&own->over, memory_order_relaxed))
+            return;
         recv(poller.fd, bytes, sizeof(bytes), MSG_DONTWAIT);    /* the bell of before `go` */
         atomic_load_explicit(&own->word, memory_order_relaxed); /* both into our cache */
         atomic_load_explicit(&shm->own->asleep, memory_order_relaxed);
@@ -74,11 +79,17 @@ static void sleeper_run(struct pair_end *end)
     }
 }
 
-static void writer_run(struct pair_end *end)
+static uint64_t writer_run(struct pair_end *end)
 {
     struct words *own = end->area.addr, *theirs = end->ops->addr(end->peer);
+    uint64_t until = tfr_clock_now() + ROUNDS_S * TFR_NS_PER_S, i;
 
-    for (uint64_t i = 1; i <= round_n; i++) {
+    for (i = 1; i <= round_n; i++) {
+        if (i % 16 == 0 && tfr_clock_now() > until) {
+            word_set(&theirs->over, 1);
+            word_set(&theirs->go, 2 * i - 1);
+            break;
+        }
         end->ops->ring(end->link); /* takes the flag down and brings it into our cache */
         word_set(&theirs->go, 2 * i - 1);
         word_wait(end, &own->done, 2 * i - 1);
@@ -88,6 +99,7 @@ static void writer_run(struct pair_end *end)
         end->ops->ring(end->link);
         word_wait(end, &own->done, 2 * i);
     }
+    return i - 1;
 }
 
 int main(int argc, char **argv)
@@ -95,6 +107,7 @@ int main(int argc, char **argv)
     const char *transport = argc > 1 ? argv[1] : "shm";
     struct pair_end end;
     int socks[2], status = 0;
+    uint64_t rounds = 0;
     pid_t child;
 
     if (argc > 2)
@@ -106,12 +119,12 @@ int main(int argc, char **argv)
     close(socks[child != 0]);
     pair_open(&end, transport, socks[child == 0], child != 0, sizeof(struct words));
     if (child)
-        writer_run(&end);
+        rounds = writer_run(&end);
     else
         sleeper_run(&end);
     if (child) {
         pair_need(waitpid(child, &status, 0) == child, "wait");
-        printf("%llu rounds, %llu bells\n", (unsigned long long)round_n,
+        printf("%llu rounds, %llu bells\n", (unsigned long long)rounds,
                (unsigned long long)atomic_load(&tfr_counters.bells));
     }
     pair_close(&end);

@@ -19,8 +19,8 @@
 
 enum {
     RING_SIZE = 64 << 10,
-    LIMIT_S = 240,  /* of the whole program */
-    POLL_MS = 5000, /* a bell that takes longer is lost */
+    LIMIT_S = 240,   /* of the whole program */
+    POLL_MS = 20000, /* a bell that takes longer is lost */
     FLUSH_EVERY = 32,
     NAP_EVERY = 20000, /* records between pauses that make the peer fall asleep */
     REC_MAX = 512,
