@@ -198,7 +198,7 @@ static void *reader(void *bases)
     return NULL;
 }
 
-Test(storage, readers_never_see_another_entrys_value, .timeout = 60)
+Test(storage, readers_never_see_another_entrys_value, .timeout = 240)
 {
     static char bases[400];
     pthread_t threads[2];

@@ -112,7 +112,7 @@ static void set_up(void)
     atomic_store(&tfr_client.linked, true);
     atomic_store(&tfr_client.attached, true);
 }
-TestSuite(cut, .init = set_up, .timeout = 60);
+TestSuite(cut, .init = set_up, .timeout = 120);
 
 static struct tfr_extent get_something(void)
 {

@@ -187,7 +187,7 @@ static void *lead_long(void *arg)
 }
 
 /* Nothing tells of a function that is due when it is posted, and no thread may be free for it. */
-Test(gate, the_thread_that_sees_to_functions_can_be_called_from_its_sleep, .timeout = 30)
+Test(gate, the_thread_that_sees_to_functions_can_be_called_from_its_sleep, .timeout = 120)
 {
     pthread_t sleeper, leader;
     uint64_t one = 1;

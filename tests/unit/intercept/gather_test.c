@@ -83,6 +83,13 @@ static void leave_by_themselves(void)
         cr_assert_lt(tfr_clock_now(), until, "the helper thread sends what is left");
 }
 
+/* The helper may have been at it in between, no more often than every 10 us: a burst takes some 50,
+ * unless somebody else has the core. */
+static uint32_t helped_since(uint64_t begin)
+{
+    return (uint32_t)((tfr_clock_now() - begin) / (10 * TFR_NS_PER_US));
+}
+
 Test(gather, sends_at_once_while_little_is_under_way)
 {
     session_make(false);
@@ -98,11 +105,12 @@ Test(gather, rings_once_for_eight_calls_of_a_burst_at_most)
 {
     session_make(false);
     atomic_store(&busy, 16);
+    uint64_t begin = tfr_clock_now();
     for (int i = 0; i < BURST; i++)
         post();
+    uint32_t by_helper = helped_since(begin);
     leave_by_themselves();
-    /* The helper may have been at it in between, no more often than every 15 us. */
-    cr_assert_leq(doorbells, BURST / 8);
+    cr_assert_leq(doorbells, BURST / 8 + by_helper);
 }
 
 Test(gather, goes_by_what_came_back_where_the_transport_does_not_know)
@@ -115,10 +123,12 @@ Test(gather, goes_by_what_came_back_where_the_transport_does_not_know)
     for (int i = 0; i < 16; i++)
         post();
     cr_assert_eq(doorbells, 32);
+    uint64_t begin = tfr_clock_now();
     for (int i = 32; i < BURST; i++)
         post();
+    uint32_t by_helper = helped_since(begin);
     leave_by_themselves();
-    cr_assert_leq(doorbells, 32 + (BURST - 32) / 8);
+    cr_assert_leq(doorbells, 32 + (BURST - 32) / 8 + by_helper);
 }
 
 Test(gather, sends_first_what_a_thread_waits_for)

@@ -3,7 +3,7 @@
 
 static struct tfr_stream one = {.word = 3}, two = {.word = 4};
 
-Test(lane, reuses_the_first_bytes_when_they_are_free_again, .timeout = 10)
+Test(lane, reuses_the_first_bytes_when_they_are_free_again, .timeout = 60)
 {
     struct tfr_extent a, b;
     kit_lane(4 * TFR_LANE_CHUNK);
@@ -17,7 +17,7 @@ Test(lane, reuses_the_first_bytes_when_they_are_free_again, .timeout = 10)
     cr_assert_eq(a.at, b.at);
 }
 
-Test(lane, never_hands_out_overlapping_extents, .timeout = 20)
+Test(lane, never_hands_out_overlapping_extents, .timeout = 60)
 {
     struct tfr_extent e[64];
     int n = 0;
@@ -30,7 +30,7 @@ Test(lane, never_hands_out_overlapping_extents, .timeout = 20)
                       e[k].at + e[k].units * (uint64_t)TFR_LANE_UNIT <= e[i].at);
 }
 
-Test(lane, takes_what_has_passed_behind_a_stream_that_stands_still, .timeout = 10)
+Test(lane, takes_what_has_passed_behind_a_stream_that_stands_still, .timeout = 60)
 {
     struct tfr_extent stuck, done, again;
     kit_lane(2 * TFR_LANE_CHUNK);
@@ -43,7 +43,7 @@ Test(lane, takes_what_has_passed_behind_a_stream_that_stands_still, .timeout = 1
     cr_assert_eq(again.at, done.at);
 }
 
-Test(lane, says_at_once_that_it_is_full_to_who_only_tries, .timeout = 10)
+Test(lane, says_at_once_that_it_is_full_to_who_only_tries, .timeout = 60)
 {
     struct tfr_extent all, more;
     kit_lane(TFR_LANE_CHUNK);
@@ -55,7 +55,7 @@ Test(lane, says_at_once_that_it_is_full_to_who_only_tries, .timeout = 10)
     cr_assert(tfr_lane_try(1, &more));
 }
 
-Test(lane, leaves_room_to_who_waits_and_gives_him_less_rather_than_nothing, .timeout = 10)
+Test(lane, leaves_room_to_who_waits_and_gives_him_less_rather_than_nothing, .timeout = 60)
 {
     struct tfr_extent e;
     uint64_t len = TFR_LANE_CHUNK, n = 0;
@@ -68,7 +68,7 @@ Test(lane, leaves_room_to_who_waits_and_gives_him_less_rather_than_nothing, .tim
     cr_assert_geq(e.units * (uint64_t)TFR_LANE_UNIT, len);
 }
 
-Test(lane, keeps_what_another_session_left_in_hand_out_of_the_next_one, .timeout = 10)
+Test(lane, keeps_what_another_session_left_in_hand_out_of_the_next_one, .timeout = 60)
 {
     struct tfr_extent old, mine, other;
     kit_lane(4 * TFR_LANE_CHUNK);
@@ -86,7 +86,7 @@ Test(lane, keeps_what_another_session_left_in_hand_out_of_the_next_one, .timeout
     free(before);
 }
 
-Test(lane, lets_many_streams_pull_at_once, .timeout = 10)
+Test(lane, lets_many_streams_pull_at_once, .timeout = 60)
 {
     struct tfr_extent e[16];
     kit_lane(16 * TFR_LANE_CHUNK); /* what is for pulls would be four large ones */
@@ -99,7 +99,7 @@ Test(lane, lets_many_streams_pull_at_once, .timeout = 10)
     cr_assert_gt(e[0].units, 16 * e[15].units, "%u and %u units", e[0].units, e[15].units);
 }
 
-Test(lane, lets_so_many_streams_pull_that_no_program_waits_for_itself, .timeout = 10)
+Test(lane, lets_so_many_streams_pull_that_no_program_waits_for_itself, .timeout = 60)
 {
     struct tfr_extent e;
     int n = 0;
@@ -112,7 +112,7 @@ Test(lane, lets_so_many_streams_pull_that_no_program_waits_for_itself, .timeout 
     cr_assert(tfr_lane_try(TFR_LANE_CHUNK, &e), "nothing is left to who waits");
 }
 
-Test(lane, tells_of_missing_memory_whose_transfer_it_was_alone, .timeout = 10)
+Test(lane, tells_of_missing_memory_whose_transfer_it_was_alone, .timeout = 60)
 {
     struct tfr_extent before, now;
     kit_lane(4 * TFR_LANE_CHUNK);

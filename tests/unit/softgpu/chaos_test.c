@@ -60,7 +60,7 @@ Test(soft_chaos, blocks_the_ninth_submission_and_with_it_the_context)
     ok(cuStreamWaitValue32(full.stream, (CUdeviceptr)word, 1, CU_STREAM_WAIT_VALUE_GEQ));
     pthread_create(&thread[0], NULL, call, &full);
     wait_until(&full.made, DEPTH - 1);
-    usleep(50000); /* it is about to block, or it would run on */
+    usleep(300000); /* it is about to block, or it would run on */
     pthread_create(&thread[1], NULL, call, &stranger);
 
     ok(cuCtxSetCurrent(other.ctx));

@@ -132,7 +132,7 @@ static uint64_t want_spin(unsigned int t)
     return 1;
 }
 
-Test(vm_block, a_spin_on_another_lane_ends, .timeout = 30)
+Test(vm_block, a_spin_on_another_lane_ends, .timeout = 240)
 {
     expect("{.shared .u32 flag; setp.ne.u32 %p1, %r9, 33; @%p1 bra WAIT; st.volatile.shared.u32 "
            "[flag], 1;"
@@ -289,7 +289,7 @@ static void *stop_later(void *arg)
     return NULL;
 }
 
-Test(vm_fault, stops_when_told_to, .timeout = 30)
+Test(vm_fault, stops_when_told_to, .timeout = 240)
 {
     char *text = vm_kit_body("L: add.u32 %r1, %r1, 1; bra L;");
     struct vm_module *m = vm_kit_load(text);
@@ -364,7 +364,7 @@ Test(vm_refuse, one_kernel_does_not_cost_the_others)
 
 /* ---- many blocks ---- */
 
-Test(vm_grid, blocks_that_wait_for_later_ones_end, .timeout = 60)
+Test(vm_grid, blocks_that_wait_for_later_ones_end, .timeout = 240)
 {
     struct vm_module *m = vm_kit_load(
         VM_PTX_HEAD
@@ -415,7 +415,7 @@ static uint32_t torn(const char *type, const char *move, const char *from, const
     return count;
 }
 
-Test(vm_grid, strong_vectors_are_never_torn, .timeout = 60)
+Test(vm_grid, strong_vectors_are_never_torn, .timeout = 240)
 {
     setenv("TFR_SOFT_WORKERS", "2", 1);
     cr_expect_eq(torn(".u32", "mov.u32", "{%v1, %v1}", "{%v3, %v4}", "st.relaxed.gpu.global.v2.u32",

@@ -63,7 +63,7 @@ static void spoil(char *copy, size_t n, unsigned int *seed)
     }
 }
 
-Test(vm_module, survives_spoilt_text, .timeout = 120)
+Test(vm_module, survives_spoilt_text, .timeout = 240)
 {
     unsigned int seed = 4711;
     size_t n = sizeof(calls) - 1;

@@ -35,8 +35,8 @@ static void sodium_need(void)
         cr_skip("skipped: no libsodium here\n");
 }
 
-TestSuite(key, .init = folder_make, .fini = folder_remove, .timeout = 60);
-TestSuite(auth, .init = sodium_need, .timeout = 60);
+TestSuite(key, .init = folder_make, .fini = folder_remove, .timeout = 240);
+TestSuite(auth, .init = sodium_need, .timeout = 240);
 
 /* ---- key files ---- */
 

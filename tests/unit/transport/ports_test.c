@@ -52,7 +52,7 @@ static void both_open(struct side sides[2], int taken, bool free_it)
         cr_assert_eq(pthread_create(&threads[i], NULL, open_side, &sides[i]), 0);
     }
     if (free_it) {
-        usleep(300000);
+        usleep(100000); /* it waits for two seconds */
         close(taken);
     }
     pthread_join(threads[1], NULL); /* the worker's side, which listens */
@@ -61,7 +61,7 @@ static void both_open(struct side sides[2], int taken, bool free_it)
     pthread_join(threads[0], NULL);
 }
 
-Test(ports, that_are_all_in_use_are_waited_for, .timeout = 60)
+Test(ports, that_are_all_in_use_are_waited_for, .timeout = 240)
 {
     struct side sides[2];
     both_open(sides, port_taken(), true);
@@ -69,7 +69,7 @@ Test(ports, that_are_all_in_use_are_waited_for, .timeout = 60)
     cr_assert_eq(sides[0].opened, TFR_OK);
 }
 
-Test(ports, that_stay_in_use_end_the_attempt, .timeout = 60)
+Test(ports, that_stay_in_use_end_the_attempt, .timeout = 240)
 {
     struct side sides[2];
     both_open(sides, port_taken(), false);

@@ -97,9 +97,9 @@ static void far_make(void)
     ring_make(&far_ops);
 }
 
-TestSuite(ring, .init = mapped_make, .timeout = 20);
-TestSuite(ring_far, .init = far_make, .timeout = 20);
-TestSuite(ring_hostile, .init = mapped_make, .timeout = 20);
+TestSuite(ring, .init = mapped_make, .timeout = 120);
+TestSuite(ring_far, .init = far_make, .timeout = 120);
+TestSuite(ring_hostile, .init = mapped_make, .timeout = 120);
 
 static bool rec_post(uint32_t size, int fill)
 {

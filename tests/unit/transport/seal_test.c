@@ -15,7 +15,7 @@ static void sodium_need(void)
         cr_skip("skipped: no libsodium here\n");
 }
 
-TestSuite(seal, .init = sodium_need, .timeout = 60);
+TestSuite(seal, .init = sodium_need, .timeout = 240);
 
 static struct tfr_boot sealed[2];
 
@@ -42,14 +42,14 @@ static void text_send(int from, const char *text)
     struct tfr_boot_msg msg = {
         .type = 5, .len = (uint32_t)strlen(text), .body = (void *)(uintptr_t)text};
 
-    cr_assert_eq(tfr_boot_send(&sealed[from], &msg, 1000), TFR_OK);
+    cr_assert_eq(tfr_boot_send(&sealed[from], &msg, 20000), TFR_OK);
 }
 
 static void text_expect(int at, const char *text)
 {
     struct tfr_boot_msg msg;
 
-    cr_assert_eq(tfr_boot_recv(&sealed[at], &msg, 1000), TFR_OK);
+    cr_assert_eq(tfr_boot_recv(&sealed[at], &msg, 20000), TFR_OK);
     cr_assert_eq(msg.type, 5);
     cr_assert_eq(msg.len, strlen(text));
     cr_assert_arr_eq(msg.body, text, msg.len);
@@ -65,7 +65,7 @@ static ssize_t grab(int at, uint8_t *bytes, size_t room)
 static tfr_status next_status(int at)
 {
     struct tfr_boot_msg msg;
-    tfr_status status = tfr_boot_recv(&sealed[at], &msg, 1000);
+    tfr_status status = tfr_boot_recv(&sealed[at], &msg, 20000);
 
     if (status == TFR_OK)
         tfr_boot_msg_fini(&msg);
@@ -213,6 +213,6 @@ Test(seal, lets_no_descriptor_through)
     struct tfr_boot_msg msg = {.type = 5, .fds = {0}, .fd_n = 1};
 
     sealed_make();
-    cr_assert_eq(tfr_boot_send(&sealed[0], &msg, 1000), TFR_E_UNSUP);
+    cr_assert_eq(tfr_boot_send(&sealed[0], &msg, 20000), TFR_E_UNSUP);
     sealed_close();
 }

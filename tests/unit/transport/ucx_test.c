@@ -173,7 +173,7 @@ static void *open_main(void *arg)
 }
 
 /* Both sides say so, and neither waits for the other for long. */
-Test(ucx, refuses_to_open_over_tcp, .timeout = 100)
+Test(ucx, refuses_to_open_over_tcp, .timeout = 180)
 {
     struct tfr_dev *dev = dev_make("tcp", "^cuda,rocm,ze");
     struct opening other = {.dev = dev_make("tcp", "^cuda,rocm,ze")};

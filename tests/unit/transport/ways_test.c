@@ -23,7 +23,7 @@ static void sockets_make(void)
     boot[1] = (struct tfr_boot){.fd = pair[1]};
 }
 
-TestSuite(ways, .init = sockets_make, .timeout = 60);
+TestSuite(ways, .init = sockets_make, .timeout = 240);
 
 /* As if it came from another machine. */
 static struct tfr_ways travelled(const struct tfr_ways *ways)
@@ -148,7 +148,7 @@ static tfr_status bad_open(struct tfr_dev *dev, struct tfr_boot *sock, bool firs
 {
     struct tfr_boot_msg msg = {.type = TFR_BOOT_LINK, .len = 4, .body = "half"};
     if (bad_now == BAD_AFTER_SENDING)
-        cr_assert_eq(tfr_boot_send(sock, &msg, 1000), TFR_OK);
+        cr_assert_eq(tfr_boot_send(sock, &msg, 20000), TFR_OK);
     return bad_now ? TFR_E_SYS : tfr_transport_find("shm")->open(dev, sock, first, link_out);
 }
 
