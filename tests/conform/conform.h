@@ -29,7 +29,7 @@ size_t conform_transports(struct transport_param params[CONFORM_TRANSPORT_MAX]);
         size_t n = conform_transports(params);                                                     \
         return cr_make_param_array(struct transport_param, params, n);                             \
     }                                                                                              \
-    ParameterizedTest(struct transport_param *param, category, promise, .timeout = 180)
+    ParameterizedTest(struct transport_param *param, category, promise, .timeout = 400)
 
 struct conform_wait {
     struct tfr_relax relax;
