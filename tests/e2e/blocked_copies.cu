@@ -72,7 +72,7 @@ int main(void)
     uint8_t *in, *out, *device, *malloced_in, *malloced_out;
     int *go;
     cudaStream_t stream;
-    alarm(45); /* rather than hang */
+    alarm(180); /* rather than hang */
     for (int i = 0; i < COPIES; i++)
         len += length(i);
     CUDA(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));

@@ -53,7 +53,7 @@ static void run(const char *what, int how)
 
 int main(void)
 {
-    alarm(45); /* rather than hang */
+    alarm(180); /* rather than hang */
     host = (uint8_t *)malloc(LEN);
     CUDA(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
     CUDA(cudaHostAlloc((void **)&word, 64, cudaHostAllocMapped));

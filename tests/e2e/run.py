@@ -18,7 +18,7 @@ import tempfile
 import net
 import ways
 
-LIMIT_S = 50
+LIMIT_S = 200
 SKIPPED = 77
 
 

@@ -15,7 +15,7 @@
 extern "C" CUresult cuCtxCreate_v2(CUcontext *ctx, unsigned int flags, CUdevice device);
 #endif
 
-enum { COPIES = 80, PIECE = 256 << 10, BIG = 4 << 20, DEPTH = 8 };
+enum { COPIES = 80, PIECE = 256 << 10, BIG = 4 << 20, DEPTH = 8, MANY = 30000 };
 
 __global__ void hold(volatile int *go)
 {
@@ -113,7 +113,7 @@ static void destroyed(uint8_t *device, uint8_t *host)
 static std::atomic<bool> freed;
 static std::atomic<int> launched;
 
-/* Never idle, until the other thread has freed, or thousands of launches. */
+/* Never idle, until the other thread has freed, or for many times as long as that takes. */
 static void *keep_busy(void *sum)
 {
     cudaStream_t stream;
@@ -121,7 +121,7 @@ static void *keep_busy(void *sum)
     CUDA(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
     for (cudaEvent_t &e : event)
         CUDA(cudaEventCreate(&e));
-    for (int i = 0; i < 4000 && !freed; i++) {
+    for (int i = 0; i < MANY && !freed; i++) {
         busy<<<1, 1, 0, stream>>>((unsigned *)sum, 20000);
         LAUNCHED();
         CUDA(cudaEventRecord(event[i % DEPTH], stream));
@@ -227,7 +227,7 @@ static void memory_goes_back(void)
 int main(void)
 {
     uint8_t *device, *host = (uint8_t *)malloc(COPIES * PIECE);
-    alarm(50); /* rather than hang */
+    alarm(180); /* rather than hang */
     setvbuf(stdout, NULL, _IOLBF, 0);
     memset(host, 3, COPIES * PIECE);
     CUDA(cudaStreamCreateWithFlags(&blocked, cudaStreamNonBlocking));
