@@ -431,7 +431,7 @@ static int start_at_once(int n)
     return listening;
 }
 
-Test(boot, of_several_that_start_at_once_one_listens, .timeout = 240)
+Test(boot, of_several_that_start_at_once_one_listens, .timeout = 500)
 {
     addr_make("once");
     for (int i = 0; i < 300; i++) /* from the second on beside the file that the first left */
