@@ -88,7 +88,7 @@ class Flood(Case):
                   file=sys.stderr)
             said = len(running.lines()) - before
             self.assertLessEqual(said, 2 * (spent + 2), running.lines()[:20])
-            self.assertGreater(sum(counts), 100 * self.SECONDS)
+            self.assertGreater(sum(counts), self.RATE * self.SECONDS / 10)
             self.assertIsNone(running.child.poll())
             self.answers(running.address(), **settings)
 
