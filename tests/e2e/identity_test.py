@@ -145,11 +145,14 @@ class Addresses(Case):
             self.refused("tcp:127.0.0.1:0", "port 0")
 
     def test_something_else_on_the_port_is_one_line(self):
-        for said, words in (([b""], ("says nothing", "port")),
-                            ([b"SSH-2.0-OpenSSH_9.2\r\n" * 3], ("no tf-executor", "port")),
-                            ([b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n"], ("no tf-executor",)),
-                            ([None], ("closes connections", "port")),
-                            ([None, b""], ("closes connections", "port"))):  # the time is over within a connection
+        # What is answered ends the waiting; connections that are closed are tried for all the time.
+        for said, limit_ms, words in (([b""], 700, ("says nothing", "port")),
+                                      ([b"SSH-2.0-OpenSSH_9.2\r\n" * 3], 20000, ("no tf-executor", "port")),
+                                      ([b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n"], 20000,
+                                       ("no tf-executor",)),
+                                      ([None], 3000, ("closes connections", "port")),
+                                      # the time is over within a connection
+                                      ([None, b""], 3000, ("closes connections", "port"))):
             with self.subTest(said), listening(self.home), socket.socket() as other:  # the key is there
                 other.bind(("127.0.0.1", 0))
                 other.listen(50)
@@ -157,7 +160,8 @@ class Addresses(Case):
                 thread = threading.Thread(target=self.serve, args=(other, said, over))
                 thread.start()
                 try:
-                    self.refused("tcp:127.0.0.1:%d" % other.getsockname()[1], *words, TFR_CONNECT_MS="700")
+                    self.refused("tcp:127.0.0.1:%d" % other.getsockname()[1], *words,
+                                 TFR_CONNECT_MS=str(limit_ms))
                 finally:
                     over.set()
                     thread.join()
