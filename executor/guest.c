@@ -1,7 +1,8 @@
 /* Connections, from accept until a worker has them: who is it, hello, snapshot, the queue.  A guest
- * whose words are not ours is closed without a further look; one that says nothing goes after a
- * second.  Surprising: nobody is kept out by those who have proved nothing.  Too many of them, and
- * the oldest goes of the address that most come from; honest ones need a few milliseconds. */
+ * whose words are not ours is closed without a further look; one that says nothing goes after three
+ * seconds: honest ones need a few milliseconds, and their machine may have paused.  Surprising: nobody
+ * is kept out by those who have proved nothing.  Too many of them, and the oldest goes of the address
+ * that most come from. */
 #define TFR_LOG_PART "executor"
 #include <errno.h>
 #include <stdio.h>
@@ -14,7 +15,7 @@
 #include "base/log.h"
 #include "executor/parent.h"
 
-enum { HELLO_MS = 1000, HELLO_CROWDED_MS = 10, MUNGE_MS = 10000 };
+enum { HELLO_MS = 3000, HELLO_CROWDED_MS = 10, MUNGE_MS = 10000 };
 enum { TELL_MS = 1000, DEAF_MS = 100, ACCEPTS = 64 };
 
 /* ---- who has proved nothing ---- */
@@ -95,7 +96,7 @@ void tfr_guest_known(struct tfr_parent *p, struct tfr_guest *g)
     p->stranger_n[false]--;
     p->stranger_n[true]++;
     g->known = true;
-    g->since_ns = tfr_clock_now(); /* it has its second for hello */
+    g->since_ns = tfr_clock_now(); /* it has its time for hello */
     place_take(p, g);
 }
 

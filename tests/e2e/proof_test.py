@@ -135,10 +135,11 @@ class Talk(Case):
 
 class Client(Talk):
     def test_by_the_book_is_served(self):
+        hello = wire.message("HELLO"), wire.hello()  # before it has a limit
         with listening(self.home) as running:
             sock = self.connected(running)
             out, back, _ = self.proved(sock, Side(self.secret()))
-            sock.sendall(out.close(wire.message("HELLO"), wire.hello()))
+            sock.sendall(out.close(*hello))
             kind, body = self.taken(sock, back)
             self.assertEqual(kind, wire.message("SNAPSHOT"))
             self.assertEqual(body[:4], struct.pack("<I", wire.constant("TFR_WIRE_MAGIC")))
