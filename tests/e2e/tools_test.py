@@ -147,8 +147,11 @@ def cores_of_threads(pid):
     """Thread name -> cores that the threads of that name may run on."""
     found = {}
     for task in glob.glob(f"/proc/{pid}/task/*/status"):
-        with open(task, encoding="ascii", errors="replace") as file:
-            text = file.read()
+        try:
+            with open(task, encoding="ascii", errors="replace") as file:
+                text = file.read()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
         name = re.search(r"Name:\t(.*)", text).group(1)
         found.setdefault(name, set()).add(re.search(r"Cpus_allowed_list:\t(.*)", text).group(1))
     return found
@@ -178,7 +181,9 @@ class Placement(unittest.TestCase):
             for program in (one, two):
                 self.assertEqual(program.stdout.readline(), "ready\n")
             got = tool("tf-stat", "--executor", address, "--json")
-            workers = [cores_of_threads(row["worker"]) for row in json.loads(got.stdout)["sessions"]]
+            pids = [row["worker"] for row in json.loads(got.stdout)["sessions"]]
+            self.assertTrue(within(LIMIT_S, lambda: all("tfr-relief" in cores_of_threads(pid) for pid in pids)))
+            workers = [cores_of_threads(pid) for pid in pids]
             both = f"{first}-{second}" if second == first + 1 else f"{first},{second}"
             self.assertEqual(len(workers), 2)
             alone = [threads for threads in workers if threads["tfr-relief"] == {str(second)}]
