@@ -18,17 +18,10 @@ WINDOW_S = 5
 TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 
 
-def cpu_s(pid):
-    """Processor time of all threads so far."""
-    with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as file:
-        fields = file.read().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) * TICK_S
-
-
 def calm(pids):
-    before = sum(map(cpu_s, pids))
+    before = sum(map(kit.cpu_s, pids))
     time.sleep(0.3)
-    return sum(map(cpu_s, pids)) <= before + TICK_S
+    return sum(map(kit.cpu_s, pids)) <= before + TICK_S
 
 
 class Idle(unittest.TestCase):
@@ -39,21 +32,18 @@ class Idle(unittest.TestCase):
             self.assertEqual(child.stdout.readline(), "ready\n")
             sides = [child.pid, *kit.descendants(daemon.pid)]
             kit.within(20, lambda: calm(sides))  # the next spare worker is still starting
-            before = [cpu_s(pid) for pid in sides]
-            time.sleep(WINDOW_S)
-            used = [cpu_s(pid) - was for pid, was in zip(sides, before)]
-            for pid, seconds in zip(sides, used):
-                self.assertLessEqual(seconds, WINDOW_S / 100 + TICK_S, (pid, used))
-
+            limit = WINDOW_S / 100 + TICK_S
+            used = kit.cpu_at_rest(lambda: sides, WINDOW_S, limit)
+            self.assertLessEqual(max(used.values()), limit, used)
 
     def test_functions_that_find_all_threads_busy_are_waited_for_asleep(self):
         with kit.executor() as (address, _), kit.started(
                 [kit.TF_RUN, "--executor", address, PROBE, "crowd"], stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=kit.env(), text=True) as child:
             self.assertEqual(child.stdout.readline(), "ready\n")
-            before = cpu_s(child.pid)
-            time.sleep(WINDOW_S)
-            self.assertLessEqual(cpu_s(child.pid) - before, WINDOW_S / 20 + TICK_S)
+            limit = WINDOW_S / 20 + TICK_S
+            used = kit.cpu_at_rest(lambda: [child.pid], WINDOW_S, limit)
+            self.assertLessEqual(used[child.pid], limit)
 
 
 class Ends(unittest.TestCase):
