@@ -1,8 +1,8 @@
 /* Connections, from accept until a worker has them: who is it, hello, snapshot, the queue.  A guest
  * whose words are not ours is closed without a further look; one that says nothing goes after three
- * seconds: honest ones need a few milliseconds, and their machine may have paused.  Surprising: nobody
- * is kept out by those who have proved nothing.  Too many of them, and the oldest goes of the address
- * that most come from. */
+ * seconds: honest ones need a few milliseconds, and their machine may have paused.  Surprising:
+ * nobody is kept out by those who have proved nothing.  Too many of them, and the oldest goes of
+ * the address that most come from. */
 #define TFR_LOG_PART "executor"
 #include <errno.h>
 #include <stdio.h>
