@@ -5,6 +5,7 @@
  * the address that most come from. */
 #define TFR_LOG_PART "executor"
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -164,15 +165,34 @@ static void guest_admit(struct tfr_parent *p, int fd, bool tcp)
         place_take(p, g);
 }
 
+/* Whoever comes would get a descriptor of those that guests may have.  The others are for workers:
+ * if programs that wait held them all, no worker could be started, and they would wait forever. */
+static bool file_free(const struct tfr_parent *p)
+{
+    int fd = fcntl(p->epoll, F_DUPFD_CLOEXEC, 0); /* the lowest that is free */
+    if (fd >= 0)
+        close(fd);
+    return fd >= 0 && fd < p->guest_files;
+}
+
+static void deaf_be(struct tfr_parent *p)
+{
+    p->deaf_to_ns = tfr_clock_now() + DEAF_MS * TFR_NS_PER_MS;
+}
+
 void tfr_guest_accept(struct tfr_parent *p, struct tfr_door *door)
 {
     for (int i = 0; i < ACCEPTS && !tfr_door_crowded(p, door); i++) {
+        if (!file_free(p)) {
+            deaf_be(p);
+            return;
+        }
         int fd = accept4(door->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
         if (fd >= 0) {
             guest_admit(p, fd, door->tcp);
         } else {
             if (errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == ENOBUFS)
-                p->deaf_to_ns = tfr_clock_now() + DEAF_MS * TFR_NS_PER_MS;
+                deaf_be(p);
             return;
         }
     }

@@ -112,6 +112,7 @@ struct tfr_parent {
     struct tfr_auth_cfg auth;
     int spin_fd;                               /* the workers' budget of spinning; -1: none */
     struct rlimit files;                       /* as we found it: workers get it back */
+    int guest_files;                           /* descriptors of guests are below */
     struct tfr_guests guests, queue, unproven; /* unproven: oldest first */
     int guest_n, queue_n;
     int stranger_n[2];         /* who has not said hello: unknown, known */

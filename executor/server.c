@@ -5,6 +5,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <signal.h>
 #include <stdio.h>
 #include <sys/epoll.h>
@@ -17,6 +18,7 @@
 #include "executor/parent.h"
 
 enum { EVENTS = 64, CROWDED_MS = 10, TICK_MS = 50, IDLE_MS = 1000 };
+enum { WORKER_FILES = 16 }; /* kept free for starting workers: three at a time, one each then */
 
 static enum tfr_poll_kind signal_kind = TFR_POLL_SIGNAL, owner_kind = TFR_POLL_OWNER;
 
@@ -97,12 +99,15 @@ static void turn(struct tfr_parent *p)
     tfr_doors_tend(p);
 }
 
-/* As many descriptors as we may have: programs that wait hold one each. */
+/* As many descriptors as we may have: programs that wait hold one each, and not the last ones. */
 static void files_raise(struct tfr_parent *p)
 {
     getrlimit(RLIMIT_NOFILE, &p->files);
     struct rlimit more = {.rlim_cur = p->files.rlim_max, .rlim_max = p->files.rlim_max};
-    setrlimit(RLIMIT_NOFILE, &more);
+    if (setrlimit(RLIMIT_NOFILE, &more) != 0)
+        more = p->files;
+    int all = more.rlim_cur < INT_MAX ? (int)more.rlim_cur : INT_MAX;
+    p->guest_files = all - (all / 4 < WORKER_FILES ? all / 4 : WORKER_FILES);
 }
 
 static bool watch_start(struct tfr_parent *p)

@@ -421,8 +421,11 @@ class FewDescriptors(unittest.TestCase):
 
     def test_who_finds_none_left_is_served_later(self):
         with executor(prefix=self.few) as (address, daemon), contextlib.ExitStack() as stack:
+            daemon.send_signal(signal.SIGSTOP)
             many = [stack.enter_context(client(address, "exit", "3", TFR_CONNECT_MS="60000"))
                     for _ in range(28)]
+            time.sleep(1)  # they are all at the door, and would take every descriptor
+            daemon.send_signal(signal.SIGCONT)
             for child in many:
                 _, err = child.communicate(timeout=3 * LIMIT_S)
                 self.assertEqual(child.returncode, 3, err)
